@@ -1,0 +1,59 @@
+"""Pipelines, loaders and metric of referring expressions at 224 pixels.
+
+A leaf says which files: ``data_root``, ``ann_file``, ``split_file``, ``split``.
+"""
+
+image_size = 224
+long_sides = [224, 208, 192, 176, 160, 144, 128, 112, 96, 80, 64, 48, 32]
+train_pipeline = [
+    dict(type='LoadGroundingImage'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    # As released (method, section 2): half of the pictures whose expression names
+    # no place are cropped.
+    dict(
+        type='ExpressionAwareChoice',
+        prob=[0.5, 0.5],
+        transforms=[
+            [dict(type='PILResize', size=long_sides)],
+            [
+                dict(type='PILResize', size=[400, 500, 600], side='short'),
+                dict(type='ReferentCrop', min_size=384, max_size=600),
+                dict(type='PILResize', size=long_sides),
+            ],
+        ],
+    ),
+    dict(type='PILColorJitter'),
+    dict(type='Letterbox', size=image_size, placement='random'),
+    dict(type='PackGroundingInputs'),
+]
+test_pipeline = [
+    dict(type='LoadGroundingImage'),
+    dict(type='PILResize', size=image_size),
+    dict(type='Letterbox', size=image_size),
+    # After the geometry: true boxes stay in pixels of the original picture.
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='PackGroundingInputs'),
+]
+
+dataset = dict(type='RefExpDataset', data_root='data/coco/')
+train_dataloader = dict(
+    batch_size=64,
+    num_workers=4,
+    persistent_workers=True,
+    drop_last=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(split='train', pipeline=train_pipeline, **dataset),
+)
+# Pictures, not expressions, are counted: each is encoded once for all of its.
+val_dataloader = dict(
+    batch_size=16,
+    num_workers=4,
+    persistent_workers=True,
+    drop_last=False,
+    sampler=dict(type='ImageGroupSampler', shuffle=False),
+    dataset=dict(split='val', test_mode=True, pipeline=test_pipeline, **dataset),
+)
+test_dataloader = val_dataloader
+
+val_evaluator = dict(type='GroundingMetric')
+test_evaluator = val_evaluator

@@ -1,0 +1,17 @@
+"""CLIP-VG on Flickr30k Entities, the lists of TransVG."""
+
+_base_ = [
+    './_base_/models/clip_vg_vit-b16.py',
+    './_base_/datasets/refexp_224.py',
+    './_base_/schedules/released.py',
+]
+
+dataset = dict(
+    data_root='data/',
+    ann_file='flickr30k/flickr_{split}.pth',
+    data_prefix=dict(img='flickr30k/flickr30k-images/'),
+    int_boxes=True,
+)
+train_dataloader = dict(dataset=dict(**dataset))
+val_dataloader = dict(dataset=dict(**dataset))
+test_dataloader = dict(dataset=dict(split='test', **dataset))

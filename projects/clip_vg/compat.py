@@ -1,0 +1,122 @@
+"""Make MMCV, MMEngine and MMDetection work with today's PyTorch.
+
+Importing this module does three things, each only where it is needed:
+
+* where ``mmcv._ext`` cannot be imported (``mmcv-lite``), an import of it finds
+  :mod:`projects.clip_vg.mmcv_ext`. A compiled MMCV always wins, because the
+  finder comes last;
+* MMEngine's loader of local checkpoints reads them through an allow-list, so
+  that they load and resume on PyTorch >= 2.6 and still cannot run code;
+* the file backend ``AtomicLocalBackend`` is registered, which checkpoint hooks
+  can be given so that a killed process leaves no half-written file.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
+
+from . import mmcv_finder  # noqa: F401  # its import installs the finder
+from .safe_pickle import load_torch
+
+__all__ = ['AtomicLocalBackend', 'load_checkpoint_file', 'setup_cpu_distributed']
+
+
+def _history_buffer_method(obj: Any, name: str) -> Any:
+    """What ``getattr`` in a checkpoint may do: a statistic of HistoryBuffer."""
+    statistics = {'min', 'max', 'current', 'mean', 'statistics'}
+    is_buffer = obj is HistoryBuffer or isinstance(obj, HistoryBuffer)
+    if is_buffer and name in statistics:
+        return getattr(obj, name)
+    raise ValueError(f'getattr({type(obj).__name__}, {name!r}) is not allowed')
+
+
+# Beside tensors and containers, what a checkpoint of MMEngine holds.
+_MMENGINE_NAMES = frozenset(
+    {
+        ('mmengine.logging.history_buffer', 'HistoryBuffer'),
+        ('mmengine.config.config', 'ConfigDict'),
+    }
+)
+
+
+def load_checkpoint_file(filename: str, map_location: Any = None) -> Any:
+    """Read a local checkpoint of MMEngine without running what it contains.
+
+    Args:
+        filename (str): The checkpoint.
+        map_location (Any): As in ``torch.load``. Defaults to None.
+
+    Returns:
+        dict: The checkpoint.
+
+    Raises:
+        UnsafePickleError: The file asks for something a checkpoint never needs.
+        FileNotFoundError: There is no such file.
+        ValueError: The file is truncated or was not written by ``torch.save``.
+    """
+    return load_torch(
+        Path(filename).expanduser(),
+        map_location=map_location,
+        allowed=_MMENGINE_NAMES,
+        replaced={('builtins', 'getattr'): _history_buffer_method},
+    )
+
+
+class AtomicLocalBackend(LocalBackend):
+    """MMEngine's local files, written under another name and then renamed.
+
+    For ``CheckpointHook(backend_args=dict(backend='AtomicLocalBackend'))``: a
+    process killed while it writes leaves the previous file as it was.
+    """
+
+    def put(self, obj: bytes | memoryview, filepath: str | Path) -> None:
+        """Write ``obj`` to ``filepath``; all of it or nothing."""
+        path = Path(filepath)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f'.{path.name}.', delete=False
+        ) as file:
+            try:
+                file.write(obj)
+                file.flush()
+                os.fsync(file.fileno())
+                umask = os.umask(0)
+                os.umask(umask)
+                os.chmod(file.name, 0o666 & ~umask)
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
+        """Write the text ``obj`` to ``filepath``; all of it or nothing."""
+        self.put(obj.encode(encoding), filepath)
+
+
+def setup_cpu_distributed(cfg: Config) -> None:
+    """Let a distributed launcher work on a machine without a GPU.
+
+    MMEngine sets a CUDA device and hands DDP its index without asking whether
+    there is one. Where there is none, this starts the process group with gloo
+    before MMEngine would, and names the wrapper without a device.
+
+    Args:
+        cfg (Config): The config to run, changed in place.
+    """
+    if cfg.get('launcher', 'none') != 'pytorch' or torch.cuda.is_available():
+        return
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group('gloo')
+    if cfg.get('model_wrapper_cfg') is None:
+        cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel')
+
+
+CheckpointLoader.register_scheme('', load_checkpoint_file, force=True)
+register_backend('AtomicLocalBackend', AtomicLocalBackend, force=True)

@@ -1,0 +1,317 @@
+"""Labels as columns: what workers share instead of a Python object per label."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = [
+    'LabelTable',
+    'PackedStrings',
+    'TableBuilder',
+    'concatenate',
+    'invalid_boxes',
+]
+
+
+@dataclass(frozen=True)
+class PackedStrings(Sequence):
+    """Strings in one byte buffer.
+
+    Args:
+        data (np.ndarray): uint8, UTF-8 of all strings one after another.
+        ends (np.ndarray): int64, where each string ends in ``data``.
+    """
+
+    data: np.ndarray
+    ends: np.ndarray
+
+    @classmethod
+    def pack(cls, strings: Iterable[str]) -> 'PackedStrings':
+        """Pack strings."""
+        encoded = [string.encode('utf-8', 'surrogatepass') for string in strings]
+        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+        return cls(np.frombuffer(b''.join(encoded), np.uint8), lengths.cumsum())
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, index: Any) -> Any:
+        start = self.ends[index - 1] if index else 0
+        data = self.data[start : self.ends[index]].tobytes()
+        return data.decode('utf-8', 'surrogatepass')
+
+    def take(self, indices: np.ndarray) -> 'PackedStrings':
+        """The strings at ``indices``, packed anew."""
+        starts = np.concatenate([[0], self.ends[:-1]])[indices]
+        lengths = self.ends[indices] - starts
+        ends = lengths.cumsum()
+        # For each byte of the result, where it comes from.
+        within = np.arange(ends[-1] if len(ends) else 0) - np.repeat(
+            ends - lengths, lengths
+        )
+        return PackedStrings(self.data[np.repeat(starts, lengths) + within], ends)
+
+
+@dataclass
+class LabelTable(Sequence):
+    """Labels: one (image, expression, box) each, as columns.
+
+    ``table[i]`` is the i-th label as a dict with ``image`` (file name),
+    ``height`` and ``width`` (or None), ``bbox`` (float32 xyxy, pixels of the
+    original image), ``text``, ``sample_id``, ``split``, ``source``.
+
+    Args:
+        images (PackedStrings): The file names of the M images.
+        sizes (np.ndarray): int32 (M, 2): height and width, -1 where unknown.
+        image_index (np.ndarray): int32 (N, ), the image of each label.
+        boxes (np.ndarray): float32 (N, 4), xyxy in pixels.
+        texts (PackedStrings): The N expressions.
+        sample_ids (PackedStrings): N unique names.
+        splits (np.ndarray): int16 (N, ), an index into ``split_names``.
+        sources (np.ndarray): int16 (N, ), an index into ``source_names``.
+        split_names (tuple[str, ...]): E.g. ('train', 'val').
+        source_names (tuple[str, ...]): E.g. ('human', ).
+    """
+
+    images: PackedStrings
+    sizes: np.ndarray
+    image_index: np.ndarray
+    boxes: np.ndarray
+    texts: PackedStrings
+    sample_ids: PackedStrings
+    splits: np.ndarray
+    sources: np.ndarray
+    split_names: tuple[str, ...]
+    source_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.image_index)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return self.take(np.arange(len(self))[index])
+        if not -len(self) <= index < len(self):
+            raise IndexError(f'label {index} of {len(self)}')
+        index %= len(self)
+        image = self.image_index[index]
+        height, width = (int(side) if side > 0 else None for side in self.sizes[image])
+        return dict(
+            image=self.images[image],
+            img_id=int(image),
+            height=height,
+            width=width,
+            bbox=self.boxes[index].tolist(),
+            text=self.texts[index],
+            sample_id=self.sample_ids[index],
+            split=self.split_names[self.splits[index]],
+            source=self.source_names[self.sources[index]],
+        )
+
+    def take(self, indices: np.ndarray) -> 'LabelTable':
+        """The labels at ``indices``; the images stay."""
+        indices = np.asarray(indices, dtype=np.int64)
+        return LabelTable(
+            self.images,
+            self.sizes,
+            self.image_index[indices],
+            self.boxes[indices],
+            self.texts.take(indices),
+            self.sample_ids.take(indices),
+            self.splits[indices],
+            self.sources[indices],
+            self.split_names,
+            self.source_names,
+        )
+
+
+class TableBuilder:
+    """Collects labels one by one and makes the columns of them.
+
+    Args:
+        describe (Callable): From the position of a label to words for an error,
+            e.g. ``lambda i: f'{path}, entry {i}'``.
+    """
+
+    def __init__(self, describe: Callable[[int], str]) -> None:
+        self._describe = describe
+        self._images: dict[str, int] = {}
+        self._sizes: list[tuple[int, int]] = []
+        self._image_index: list[int] = []
+        self._boxes: list[Sequence[float]] = []
+        self._texts: list[str] = []
+        self._ids: list[str] = []
+        self._splits: list[str] = []
+        self._sources: list[str] = []
+
+    def add(
+        self,
+        image: str,
+        box: Sequence[float],
+        text: str,
+        sample_id: str,
+        split: str,
+        source: str,
+        size: tuple[int, int] | None = None,
+    ) -> None:
+        """Add a label; ``box`` has 4 numbers, ``size`` is (height, width).
+
+        Raises:
+            ValueError: The expression is no string or the image has no name.
+        """
+        where = len(self._texts)
+        if not isinstance(text, str):
+            raise ValueError(
+                f'{self._describe(where)}: the expression must be a string, found '
+                f'{type(text).__name__} {text!r}.'
+            )
+        if not isinstance(image, str) or not image:
+            raise ValueError(
+                f"{self._describe(where)}: the image's file name must be a string, "
+                f'found {image!r}.'
+            )
+        index = self._images.get(image)
+        if index is None:
+            index = self._images[image] = len(self._sizes)
+            self._sizes.append(size or (-1, -1))
+        self._image_index.append(index)
+        self._boxes.append(box)
+        self._texts.append(text)
+        self._ids.append(sample_id)
+        self._splits.append(split)
+        self._sources.append(source)
+
+    def build(self, box_format: str, int_boxes: bool = False) -> LabelTable:
+        """Make the table.
+
+        Args:
+            box_format (str): 'xywh' or 'xyxy', as the boxes were added.
+            int_boxes (bool): Whether to drop the fraction of the numbers *in
+                that format*, as the release does. Defaults to False.
+
+        Raises:
+            ValueError: A box is not four numbers.
+        """
+        boxes = self._box_array()
+        if int_boxes:
+            boxes = np.trunc(boxes)
+        if box_format == 'xywh':
+            boxes = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+        split_names, splits = _codes(self._splits)
+        source_names, sources = _codes(self._sources)
+        return LabelTable(
+            PackedStrings.pack(self._images),
+            np.array(self._sizes, np.int32).reshape(-1, 2),
+            np.array(self._image_index, np.int32),
+            boxes.astype(np.float32),
+            PackedStrings.pack(self._texts),
+            PackedStrings.pack(self._ids),
+            splits,
+            sources,
+            split_names,
+            source_names,
+        )
+
+    def _box_array(self) -> np.ndarray:
+        try:
+            return np.array(self._boxes, np.float64).reshape(-1, 4)
+        except (TypeError, ValueError):
+            for where, box in enumerate(self._boxes):
+                try:
+                    if np.array(box, np.float64).shape == (4,):
+                        continue
+                except (TypeError, ValueError):
+                    pass
+                raise ValueError(
+                    f'{self._describe(where)}: a box must be 4 numbers, found {box!r}.'
+                ) from None
+            raise
+
+
+def _codes(names: list[str]) -> tuple[tuple[str, ...], np.ndarray]:
+    """Distinct names in order of appearance, and each entry's index into them."""
+    distinct = {name: code for code, name in enumerate(dict.fromkeys(names))}
+    codes = np.fromiter((distinct[name] for name in names), np.int16, len(names))
+    return tuple(distinct), codes
+
+
+def concatenate(tables: Sequence[LabelTable]) -> LabelTable:
+    """One table of several; images of the same name become one.
+
+    Args:
+        tables (Sequence[LabelTable]): At least one.
+
+    Returns:
+        LabelTable: The labels in order.
+    """
+    if len(tables) == 1:
+        return tables[0]
+    images: dict[str, int] = {}
+    sizes: list[np.ndarray] = []
+    index, splits, sources = [], [], []
+    split_names: dict[str, int] = {}
+    source_names: dict[str, int] = {}
+    for table in tables:
+        renumbered = np.empty(len(table.images), np.int32)
+        for old, name in enumerate(table.images):
+            if name not in images:
+                sizes.append(table.sizes[old])
+            renumbered[old] = images.setdefault(name, len(images))
+        index.append(renumbered[table.image_index])
+        splits.append(_recode(table.splits, table.split_names, split_names))
+        sources.append(_recode(table.sources, table.source_names, source_names))
+    return LabelTable(
+        PackedStrings.pack(images),
+        np.array(sizes, np.int32).reshape(-1, 2),
+        np.concatenate(index),
+        np.concatenate([table.boxes for table in tables]),
+        _join([table.texts for table in tables]),
+        _join([table.sample_ids for table in tables]),
+        np.concatenate(splits),
+        np.concatenate(sources),
+        tuple(split_names),
+        tuple(source_names),
+    )
+
+
+def _recode(
+    codes: np.ndarray, names: tuple[str, ...], known: dict[str, int]
+) -> np.ndarray:
+    mapped = [known.setdefault(name, len(known)) for name in names]
+    return np.array(mapped, np.int16)[codes] if names else codes
+
+
+def _join(parts: Sequence[PackedStrings]) -> PackedStrings:
+    offsets = np.cumsum([0] + [len(part.data) for part in parts[:-1]])
+    return PackedStrings(
+        np.concatenate([part.data for part in parts]),
+        np.concatenate(
+            [part.ends + offset for part, offset in zip(parts, offsets, strict=True)]
+        ),
+    )
+
+
+def invalid_boxes(table: LabelTable) -> Iterator[tuple[str, np.ndarray]]:
+    """Which labels have a box that cannot be right, and why.
+
+    A box that passes the border is valid, as real files have many that do by a
+    fraction of a pixel; one wholly outside of an image of known size is not.
+
+    Args:
+        table (LabelTable): The labels.
+
+    Yields:
+        tuple[str, np.ndarray]: A reason, and the indices of the labels it holds
+        for. A label comes up once.
+    """
+    boxes, sizes = table.boxes, table.sizes[table.image_index]
+    finite = np.isfinite(boxes).all(1)
+    with np.errstate(invalid='ignore'):
+        positive = (boxes[:, 2:] > boxes[:, :2]).all(1)
+        outside = (boxes[:, 2:] <= 0).any(1) | (
+            (sizes > 0) & (boxes[:, 1::-1] >= sizes)
+        ).any(1)
+    yield 'not finite', np.flatnonzero(~finite)
+    yield 'width or height not positive', np.flatnonzero(finite & ~positive)
+    yield 'outside of the image', np.flatnonzero(finite & positive & outside)

@@ -1,0 +1,134 @@
+"""ODVG JSON Lines, one expression per line: this project's own format."""
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..label_table import LabelTable, TableBuilder
+from .common import entry_of, image_size, keep_splits, required
+
+__all__ = ['read_odvg', 'write_odvg']
+
+
+def read_odvg(
+    ann_file: Path,
+    *,
+    split_file: Path | None = None,  # noqa: ARG001  # only REFER has one
+    splits: Sequence[str] | None = None,
+    source: str | None = None,
+    int_boxes: bool = False,
+) -> LabelTable:
+    """Read ODVG grounding lines, ours or MMDetection's.
+
+    Args:
+        ann_file (Path): One JSON object a line; boxes xyxy. A line of several
+            regions gives a label for each, its phrase being the expression.
+        split_file (Path, optional): Not used.
+        splits (Sequence[str], optional): Splits to keep. Defaults to None: all.
+        source (str, optional): Overrides the lines'. Defaults to None: the
+            line's ``source``, else 'human'.
+        int_boxes (bool): Whether x1, y1, x2, y2 lose their fraction. Defaults to
+            False.
+
+    Returns:
+        LabelTable: Named by ``sample_id``, or ``<file>_<line>_<region>``.
+
+    Raises:
+        ValueError: A line is not as described, or a ``sample_id`` comes twice.
+    """
+    builder = TableBuilder(lambda where: f'{ann_file}, label {where}')
+    seen: dict[str, int] = {}
+    with ann_file.open(encoding='utf-8') as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            where = f'{ann_file}, line {number}'
+            entry = _parse(line, where)
+            grounding = entry_of(
+                required(entry, 'grounding', where), dict, where, 'a dict "grounding"'
+            )
+            regions = required(grounding, 'regions', where)
+            for index, region in enumerate(regions):
+                if len(regions) == 1:
+                    text = required(grounding, 'caption', where)
+                    sample_id = str(entry.get('sample_id', f'{ann_file.stem}_{number}'))
+                else:
+                    text = required(region, 'phrase', where)
+                    base = entry.get('sample_id', f'{ann_file.stem}_{number}')
+                    sample_id = f'{base}_{index}'
+                if sample_id in seen:
+                    raise ValueError(
+                        f'{where}: the sample_id {sample_id!r} was used in line '
+                        f'{seen[sample_id]} already; it must be unique.'
+                    )
+                seen[sample_id] = number
+                builder.add(
+                    required(entry, 'filename', where),
+                    required(region, 'bbox', where),
+                    text,
+                    sample_id,
+                    str(entry.get('split', 'all')),
+                    source or str(entry.get('source', 'human')),
+                    image_size(entry),
+                )
+    table = builder.build('xyxy', int_boxes)
+    return keep_splits(table, splits, ann_file)
+
+
+def _parse(line: str, where: str) -> dict:
+    try:
+        return entry_of(json.loads(line), dict, where, 'a JSON object')
+    except json.JSONDecodeError as error:
+        raise ValueError(f'{where} is not valid JSON: {error}.') from error
+
+
+def write_odvg(table: LabelTable, path: str | Path, overwrite: bool = False) -> None:
+    """Write labels as ODVG JSON Lines; the whole file or nothing.
+
+    Args:
+        table (LabelTable): The labels.
+        path (str or Path): Where to.
+        overwrite (bool): Whether an existing file may be replaced. Defaults to
+            False.
+
+    Raises:
+        FileExistsError: The file exists and may not be replaced.
+        ValueError: An image's size is unknown; ODVG needs it.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise FileExistsError(f'{path} exists; remove it or allow overwriting.')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        'w', dir=path.parent, prefix=f'.{path.name}.', delete=False, encoding='utf-8'
+    ) as file:
+        try:
+            for label in table:
+                file.write(json.dumps(_line(label), ensure_ascii=False) + '\n')
+            file.close()
+            os.chmod(file.name, 0o644)
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def _line(label: dict) -> dict:
+    if label['height'] is None:
+        raise ValueError(
+            f'label {label["sample_id"]}: the size of {label["image"]} is unknown, and '
+            'ODVG needs it: give the folder of the images, it is read from there.'
+        )
+    text = label['text']
+    region = dict(bbox=label['bbox'], phrase=text, tokens_positive=[[0, len(text)]])
+    return dict(
+        filename=label['image'],
+        height=label['height'],
+        width=label['width'],
+        grounding=dict(caption=text, regions=[region]),
+        sample_id=label['sample_id'],
+        split=label['split'],
+        source=label['source'],
+    )

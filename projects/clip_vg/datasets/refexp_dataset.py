@@ -1,0 +1,227 @@
+"""Referring expressions as an MMDetection data set."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmdet.registry import DATASETS
+from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
+
+from .label_table import LabelTable, concatenate, invalid_boxes
+from .readers import read_annotations
+
+__all__ = ['RefExpDataset']
+
+# How many dropped labels are named in the log.
+_NAMED = 3
+
+
+@DATASETS.register_module()
+class RefExpDataset(BaseDataset):
+    """Labels of one or several annotation files in one index space.
+
+    ``dataset[7]`` is one label: ``text`` is a str, with one box.
+    ``dataset[3, 7, 9]`` is a grouped sample, several labels of one image: ``text``
+    is a list, with as many boxes, in order. Boxes are xyxy in pixels of the
+    original image until a transform changes them.
+
+    Args:
+        ann_file (str or Sequence[str]): Annotation files (sources), relative to
+            ``data_root``; a ``{split}`` in a name is filled with every split.
+        split_file (str or Sequence[str], optional): REFER's ``refs(...).p``, one
+            for each annotation file. Defaults to None.
+        split (str or Sequence[str], optional): The split or splits to keep.
+            Defaults to None: all.
+        ann_format (str, optional): 'refer', 'transvg', 'mdetr', 'odvg' or 'vlm'.
+            Defaults to None: told by the files.
+        source (str or Sequence[str], optional): Names of the sources, one for
+            each annotation file. Defaults to None: what the files say.
+        int_boxes (bool): Whether boxes lose their fraction in the file's own
+            format before anything else, as in the release. Defaults to False.
+        data_prefix (dict): ``img``, the folder of the images, relative to
+            ``data_root``. Defaults to ``dict(img='')``.
+        filter_cfg (dict, optional): ``dict(invalid_boxes=False)`` keeps labels
+            whose box is not finite, empty or outside of the image. Defaults to
+            None: they are dropped, counted and reported.
+        **kwargs: Of :class:`mmengine.dataset.BaseDataset`.
+
+    Raises:
+        FileNotFoundError: A file or the data root is missing.
+        ValueError: An entry is wrong, a split is unknown, or no label is left.
+    """
+
+    METAINFO = dict(classes=('referent',), palette=[(220, 20, 60)])
+
+    def __init__(
+        self,
+        ann_file: str | Sequence[str],
+        split_file: str | Sequence[str] | None = None,
+        split: str | Sequence[str] | None = None,
+        ann_format: str | None = None,
+        source: str | Sequence[str] | None = None,
+        int_boxes: bool = False,
+        data_prefix: dict | None = None,
+        serialize_data: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        self.split_file = split_file
+        self.splits = [split] if isinstance(split, str) else split
+        self.ann_format = ann_format
+        self.source = source
+        self.int_boxes = int_boxes
+        if serialize_data:
+            raise ValueError(
+                'RefExpDataset keeps its labels in columns that workers share; '
+                'serialize_data has nothing to serialise.'
+            )
+        super().__init__(
+            ann_file=ann_file,
+            data_prefix=data_prefix or dict(img=''),
+            serialize_data=False,
+            **kwargs,
+        )
+
+    @property
+    def table(self) -> LabelTable:
+        """The labels as columns."""
+        self.full_init()
+        return self.data_list
+
+    def _join_prefix(self) -> None:
+        """Join paths, several annotation files included."""
+        root = Path(self.data_root or '').expanduser()
+        self.ann_files = [root / name for name in _as_list(self.ann_file)]
+        self.split_files = [
+            root / name if name else None for name in _as_list(self.split_file)
+        ] or [None] * len(self.ann_files)
+        self.sources = _as_list(self.source) or [None] * len(self.ann_files)
+        for what, given in (('split_file', self.split_files), ('source', self.sources)):
+            if len(given) != len(self.ann_files):
+                raise ValueError(
+                    f'{len(given)} {what} for {len(self.ann_files)} ann_file: give one '
+                    'for each.'
+                )
+        self.data_prefix = {
+            key: str(root / prefix) for key, prefix in self.data_prefix.items()
+        }
+        if self.data_root and not root.is_dir():
+            raise FileNotFoundError(
+                f'data_root={self.data_root!r} is not a folder (seen from {Path.cwd()}). '
+                'Link your data there or set `data_root` (docs/data.md has the layout).'
+            )
+
+    def load_data_list(self) -> LabelTable:
+        """Read all annotation files into one table."""
+        tables = []
+        for ann_file, split_file, source in zip(
+            self.ann_files, self.split_files, self.sources, strict=True
+        ):
+            names = [str(ann_file)]
+            if '{split}' in names[0]:
+                if self.splits is None:
+                    raise ValueError(f'{ann_file} has a {{split}}, so give `split`.')
+                names = [names[0].replace('{split}', name) for name in self.splits]
+            tables += [
+                read_annotations(
+                    name,
+                    split_file,
+                    splits=self.splits if len(names) == 1 else None,
+                    ann_format=self.ann_format,
+                    source=source,
+                    int_boxes=self.int_boxes,
+                )
+                for name in names
+            ]
+        return concatenate(tables)
+
+    def filter_data(self) -> LabelTable:
+        """Drop labels with invalid boxes, and say how many and why."""
+        table: LabelTable = self.data_list
+        found = len(table)
+        if (self.filter_cfg or {}).get('invalid_boxes', True):
+            keep = np.ones(found, bool)
+            for reason, indices in invalid_boxes(table):
+                keep[indices] = False
+                if len(indices):
+                    self._report(table, reason, indices)
+            if not keep.all():
+                table = table.take(np.flatnonzero(keep))
+        if not len(table):
+            raise ValueError(
+                f'No label is left of {found:,} in {", ".join(map(str, self.ann_files))}'
+                + (f', split {self.splits}.' if self.splits else '.')
+            )
+        return table
+
+    def _report(self, table: LabelTable, reason: str, indices: np.ndarray) -> None:
+        named = '; '.join(
+            f'{label["sample_id"]} ({label["image"]}) {label["bbox"]}'
+            for label in (table[int(i)] for i in indices[:_NAMED])
+        )
+        print_log(
+            f'{len(indices):,} of {len(table):,} labels dropped, box {reason}: {named}'
+            f'{", ..." if len(indices) > _NAMED else ""}. From '
+            f'{", ".join(map(str, self.ann_files))}.',
+            logger='current',
+            level=30,
+        )
+
+    def get_subset_(self, indices: int | Sequence[int]) -> None:
+        """Keep the first (n > 0) or last (n < 0) labels, or those at indices."""
+        self.data_list = self._get_unserialized_subset(indices)
+
+    def _get_unserialized_subset(self, indices: int | Sequence[int]) -> LabelTable:
+        if isinstance(indices, int):
+            chosen = np.arange(len(self.data_list))
+            chosen = chosen[:indices] if indices >= 0 else chosen[indices:]
+        else:
+            chosen = np.asarray(indices)
+        return self.data_list.take(chosen)
+
+    def get_data_info(self, idx: int | Sequence[int]) -> dict:
+        """One label, or several of one image, as a dict with MMDetection's keys.
+
+        Args:
+            idx (int or Sequence[int]): The label or labels.
+
+        Returns:
+            dict: ``img_id``, ``img_path``, ``height`` and ``width`` where known,
+            ``text``, ``sample_id``, ``instances``, ``split``, ``source``. The
+            latter two, ``text`` and ``sample_id`` are lists for a grouped
+            sample.
+
+        Raises:
+            ValueError: The labels are not of one image.
+        """
+        grouped = not isinstance(idx, int | np.integer)
+        labels = [self.table[int(i)] for i in (idx if grouped else [idx])]
+        first = labels[0]
+        if any(label['image'] != first['image'] for label in labels):
+            raise ValueError(
+                f'A grouped sample is of one image; labels {tuple(idx)} are of '
+                f'{sorted({label["image"] for label in labels})}.'
+            )
+        info = dict(
+            img_id=first['img_id'],
+            img_path=str(Path(self.data_prefix['img'], first['image'])),
+            sample_idx=tuple(int(i) for i in idx) if grouped else int(idx),
+            instances=[
+                dict(bbox=label['bbox'], bbox_label=0, ignore_flag=0)
+                for label in labels
+            ],
+        )
+        for key in ('text', 'sample_id', 'split', 'source'):
+            values = [label[key] for label in labels]
+            info[key] = values if grouped else values[0]
+        if first['height'] is not None:
+            info.update(height=first['height'], width=first['width'])
+        return info
+
+
+def _as_list(value: Any) -> list:
+    """A list of what was given singly or in a sequence."""
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else list(value)

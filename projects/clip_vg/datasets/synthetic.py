@@ -1,0 +1,434 @@
+"""Pictures of coloured shapes with referring expressions, in REFER's layout.
+
+The embedded default: data for everyone who has none. Everything is drawn from a
+seed, and an expression is only kept if exactly one object of its picture fits it,
+with a margin, so that every label is true.
+"""
+
+import json
+import os
+import pickle
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+__all__ = [
+    'COLORS',
+    'SHAPES',
+    'Shape',
+    'describe',
+    'draw',
+    'make_synthetic',
+    'sample_scene',
+]
+
+SHAPES = ('circle', 'square', 'triangle', 'star', 'cross', 'diamond')
+COLORS = {
+    'red': (214, 48, 49),
+    'green': (38, 166, 91),
+    'blue': (41, 98, 214),
+    'yellow': (243, 198, 35),
+    'purple': (142, 68, 173),
+    'orange': (236, 120, 24),
+    'black': (38, 38, 42),
+    'white': (246, 246, 244),
+}
+# Sides in pixels as a share of the picture's short side.
+_SMALL, _LARGE = (0.13, 0.18), (0.25, 0.34)
+_MARGIN = 0.08  # of the long side: how clearly an object must lie on a side
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One object of a picture.
+
+    Args:
+        shape (str): One of ``SHAPES``.
+        color (str): A key of ``COLORS``.
+        size (str): 'small' or 'big'.
+        box (tuple[float, ...]): xyxy in pixels.
+    """
+
+    shape: str
+    color: str
+    size: str
+    box: tuple[float, float, float, float]
+
+    @property
+    def center(self) -> tuple[float, float]:
+        """Centre (x, y) in pixels."""
+        left, top, right, bottom = self.box
+        return (left + right) / 2, (top + bottom) / 2
+
+
+def sample_scene(rng: np.random.Generator) -> tuple[tuple[int, int], list[Shape]]:
+    """Draw the size of a picture and its objects.
+
+    Args:
+        rng (np.random.Generator): Decides everything.
+
+    Returns:
+        tuple: (width, height) in pixels, and 3 to 6 objects that do not overlap.
+    """
+    long, short = 160, int(rng.integers(112, 161))
+    width, height = (long, short) if rng.random() < 0.7 else (short, long)
+    objects: list[Shape] = []
+    for _ in range(int(rng.integers(3, 7))):
+        for _ in range(30):  # a crowded picture gets fewer objects
+            size = str(rng.choice(('small', 'big')))
+            side = rng.uniform(*(_SMALL if size == 'small' else _LARGE)) * short
+            left, top = (
+                rng.uniform(1, width - side - 1),
+                rng.uniform(1, height - side - 1),
+            )
+            box = (left, top, left + side, top + side)
+            if all(_apart(box, other.box) for other in objects):
+                objects.append(
+                    Shape(
+                        str(rng.choice(SHAPES)),
+                        str(rng.choice(list(COLORS))),
+                        size,
+                        box,
+                    )
+                )
+                break
+    return (width, height), objects
+
+
+def _apart(one: tuple[float, ...], other: tuple[float, ...], gap: float = 2.0) -> bool:
+    return (
+        one[0] > other[2] + gap
+        or other[0] > one[2] + gap
+        or one[1] > other[3] + gap
+        or other[1] > one[3] + gap
+    )
+
+
+def _polygon(shape: str, box: tuple[float, ...]) -> list[tuple[float, float]]:
+    """Corners of a shape that touches all sides of its box."""
+    left, top, right, bottom = box
+    width, height = right - left, bottom - top
+    unit = {
+        'square': [(0, 0), (1, 0), (1, 1), (0, 1)],
+        'triangle': [(0.5, 0), (1, 1), (0, 1)],
+        'diamond': [(0.5, 0), (1, 0.5), (0.5, 1), (0, 0.5)],
+        'cross': [
+            (x / 3, y / 3)
+            for x, y in (
+                *((1, 0), (2, 0), (2, 1), (3, 1), (3, 2), (2, 2)),
+                *((2, 3), (1, 3), (1, 2), (0, 2), (0, 1), (1, 1)),
+            )
+        ],
+        'star': _star(),
+    }[shape]
+    return [(left + x * width, top + y * height) for x, y in unit]
+
+
+def _star() -> list[tuple[float, float]]:
+    angles = -np.pi / 2 + np.arange(10) * np.pi / 5
+    radii = np.where(np.arange(10) % 2 == 0, 1.0, 0.42)
+    points = np.stack([np.cos(angles), np.sin(angles)], 1) * radii[:, None]
+    points = (points - points.min(0)) / np.ptp(points, axis=0)
+    return [(float(x), float(y)) for x, y in points]
+
+
+def draw(
+    size: tuple[int, int], objects: list[Shape], rng: np.random.Generator
+) -> Image.Image:
+    """Paint a picture.
+
+    Args:
+        size (tuple[int, int]): (width, height) in pixels.
+        objects (list[Shape]): What is in it.
+        rng (np.random.Generator): Decides background and shades.
+
+    Returns:
+        Image.Image: RGB.
+    """
+    scale = 3  # drawn larger and shrunk: smooth edges
+    tint = rng.uniform(120, 205, 3)
+    slope = rng.uniform(-30, 30, 2)
+    across, down = np.linspace(-1, 1, size[0]), np.linspace(-1, 1, size[1])
+    light = slope[0] * across[None, :, None] + slope[1] * down[:, None, None]
+    noise = rng.normal(0, 4, (size[1], size[0], 1))
+    canvas = Image.fromarray((tint + light + noise).clip(0, 255).astype(np.uint8))
+    canvas = canvas.filter(ImageFilter.BoxBlur(1)).resize(
+        (size[0] * scale, size[1] * scale), Image.Resampling.BILINEAR
+    )
+    pen = ImageDraw.Draw(canvas)
+    for item in objects:
+        color = tuple(
+            (np.array(COLORS[item.color]) + rng.normal(0, 8, 3))
+            .clip(0, 255)
+            .astype(int)
+            .tolist()
+        )
+        # The last pixel belongs to what is drawn, so a box ends before it.
+        box = [edge * scale - (1 if i > 1 else 0) for i, edge in enumerate(item.box)]
+        edge = tuple(int(c * 0.72) for c in color)
+        if item.shape == 'circle':
+            pen.ellipse(box, fill=color, outline=edge, width=scale)
+        else:
+            pen.polygon(_polygon(item.shape, tuple(box)), fill=color, outline=edge)
+    return canvas.resize(size, Image.Resampling.BOX)
+
+
+def _only(objects: list[Shape], fits: Callable[[Shape], bool]) -> int | None:
+    """The index of the one object that fits, or None if not exactly one does."""
+    found = [i for i, item in enumerate(objects) if fits(item)]
+    return found[0] if len(found) == 1 else None
+
+
+def _nouns(item: Shape) -> Iterator[tuple[str, Callable[[Shape], bool]]]:
+    """Ways to name an object, and what else each name fits."""
+    yield item.shape, lambda o: o.shape == item.shape
+    yield f'{item.color} one', lambda o: o.color == item.color
+    yield (
+        f'{item.color} {item.shape}',
+        lambda o: (o.color, o.shape) == (item.color, item.shape),
+    )
+    yield (
+        f'{item.size} {item.shape}',
+        lambda o: (o.size, o.shape) == (item.size, item.shape),
+    )
+    yield (
+        f'{item.size} {item.color} {item.shape}',
+        lambda o: (o.size, o.color, o.shape) == (item.size, item.color, item.shape),
+    )
+
+
+# word -> (axis, sign): the object with the largest sign * centre[axis] is meant.
+_SIDES = {'left': (0, -1), 'right': (0, 1), 'top': (1, -1), 'bottom': (1, 1)}
+_SIDE_TEXTS = {
+    'left': ('left {}', '{} on the left', 'leftmost {}'),
+    'right': ('right {}', '{} on the right', 'rightmost {}'),
+    'top': ('top {}', '{} at the top', 'uppermost {}'),
+    'bottom': ('bottom {}', '{} at the bottom', 'lowest {}'),
+}
+_RELATIONS = {'left of': (0, -1), 'right of': (0, 1), 'above': (1, -1), 'below': (1, 1)}
+
+
+def describe(
+    size: tuple[int, int], objects: list[Shape], rng: np.random.Generator
+) -> Iterator[tuple[str, str, int]]:
+    """All kinds of true, unambiguous expressions for the objects of a picture.
+
+    Args:
+        size (tuple[int, int]): (width, height) in pixels.
+        objects (list[Shape]): What is in it.
+        rng (np.random.Generator): Chooses among phrasings.
+
+    Yields:
+        tuple[str, str, int]: Kind ('attribute', 'place', 'size', 'relation'),
+        expression, and the index of the referent.
+    """
+    margin = _MARGIN * max(size)
+    for index, item in enumerate(objects):
+        for noun, fits in _nouns(item):
+            if _only(objects, fits) == index:
+                yield 'attribute', noun, index
+        yield from _place_expressions(objects, index, margin, rng)
+        yield from _relation_expressions(objects, index, margin)
+    areas = [(o.box[2] - o.box[0]) * (o.box[3] - o.box[1]) for o in objects]
+    order = np.argsort(areas)
+    if len(objects) > 1 and areas[order[-1]] > 1.3 * areas[order[-2]]:
+        yield (
+            'size',
+            str(rng.choice(('largest object', 'biggest thing'))),
+            int(order[-1]),
+        )
+    if len(objects) > 1 and areas[order[1]] > 1.3 * areas[order[0]]:
+        yield (
+            'size',
+            str(rng.choice(('smallest object', 'tiniest thing'))),
+            int(order[0]),
+        )
+
+
+def _place_expressions(
+    objects: list[Shape], index: int, margin: float, rng: np.random.Generator
+) -> Iterator[tuple[str, str, int]]:
+    item = objects[index]
+    groups = {
+        'object': list(objects),
+        item.shape: [o for o in objects if o.shape == item.shape],
+        f'{item.color} one': [o for o in objects if o.color == item.color],
+    }
+    for noun, group in groups.items():
+        if len(group) < 2:
+            continue
+        for side, (axis, sign) in _SIDES.items():
+            others = [sign * o.center[axis] for o in group if o is not item]
+            if sign * item.center[axis] > max(others) + margin:
+                text = str(rng.choice(_SIDE_TEXTS[side]))
+                yield 'place', text.format(noun), index
+
+
+def _relation_expressions(
+    objects: list[Shape], index: int, margin: float
+) -> Iterator[tuple[str, str, int]]:
+    """'star left of the red square': among several stars, one is left of it."""
+    item = objects[index]
+    same = [o for o in objects if o.shape == item.shape]
+    if len(same) < 2:
+        return
+    for anchor_index, anchor in enumerate(objects):
+        name = next(
+            (n for n, fits in _nouns(anchor) if _only(objects, fits) == anchor_index),
+            None,
+        )
+        if anchor.shape == item.shape or name is None:
+            continue
+        for words, (axis, sign) in _RELATIONS.items():
+            lead = {id(o): sign * (o.center[axis] - anchor.center[axis]) for o in same}
+            others = [value for key, value in lead.items() if key != id(item)]
+            if lead[id(item)] > margin and max(others) < -margin / 2:
+                yield 'relation', f'{item.shape} {words} the {name}', index
+
+
+def _choose(
+    expressions: list[tuple[str, str, int]], most: int, rng: np.random.Generator
+) -> list[tuple[str, str, int]]:
+    """A mix of kinds: each pick draws a kind first, then one of its expressions."""
+    by_kind: dict[str, list[tuple[str, str, int]]] = {}
+    for kind, text, index in dict.fromkeys(expressions):
+        by_kind.setdefault(kind, []).append((kind, text, index))
+    chosen = []
+    while by_kind and len(chosen) < most:
+        kind = str(rng.choice(sorted(by_kind)))
+        chosen.append(by_kind[kind].pop(int(rng.integers(len(by_kind[kind])))))
+        if not by_kind[kind]:
+            del by_kind[kind]
+    return chosen
+
+
+def make_synthetic(
+    root: str | Path,
+    images: Mapping[str, int],
+    seed: int = 0,
+    max_expressions: int = 6,
+) -> Path:
+    """Make a data set in REFER's layout; do nothing if the same one is there.
+
+    ``root/images/*.jpg``, ``root/shapes/instances.json``,
+    ``root/shapes/refs(synthetic).p``, and ``root/shapes/manifest.json`` with what
+    made it. The folder is complete or not there: it is made under another name
+    and renamed.
+
+    Args:
+        root (str or Path): Where to.
+        images (Mapping[str, int]): Number of pictures of each split.
+        seed (int): Decides everything. Defaults to 0.
+        max_expressions (int): Most expressions for a picture. Defaults to 6.
+
+    Returns:
+        Path: ``root``.
+
+    Raises:
+        FileExistsError: ``root`` has something else in it.
+    """
+    root = Path(root)
+    manifest = dict(
+        generator='projects.clip_vg.datasets.synthetic',
+        version=1,
+        seed=seed,
+        images=dict(images),
+        max_expressions=max_expressions,
+    )
+    known = root / 'shapes' / 'manifest.json'
+    if known.is_file() and json.loads(known.read_text()) == manifest:
+        return root
+    if root.exists() and any(root.iterdir()):
+        raise FileExistsError(
+            f'{root} is there and is not the data set asked for ({manifest}). Remove it '
+            'or give another folder.'
+        )
+    root.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=root.parent, prefix=f'.{root.name}.'))
+    try:
+        _write(partial, images, seed, max_expressions)
+        (partial / 'shapes' / 'manifest.json').write_text(json.dumps(manifest))
+        if root.exists():
+            root.rmdir()
+        os.chmod(partial, 0o755)
+        os.replace(partial, root)
+    except BaseException:
+        shutil.rmtree(partial)
+        raise
+    return root
+
+
+def _write(
+    root: Path, images: Mapping[str, int], seed: int, max_expressions: int
+) -> None:
+    (root / 'images').mkdir()
+    (root / 'shapes').mkdir()
+    instances: dict[str, list] = dict(
+        images=[],
+        annotations=[],
+        categories=[dict(id=i + 1, name=name) for i, name in enumerate(SHAPES)],
+    )
+    refs: list[dict] = []
+    for split, count in images.items():
+        for number in range(count):
+            # A picture depends on seed, split and number alone.
+            rng = np.random.default_rng([seed, *split.encode(), number])
+            _add_picture(root, split, rng, instances, refs, max_expressions)
+    (root / 'shapes' / 'instances.json').write_text(json.dumps(instances))
+    with (root / 'shapes' / 'refs(synthetic).p').open('wb') as file:
+        pickle.dump(refs, file, protocol=2)
+
+
+def _add_picture(
+    root: Path,
+    split: str,
+    rng: np.random.Generator,
+    instances: dict[str, list],
+    refs: list[dict],
+    max_expressions: int,
+) -> None:
+    size, objects = sample_scene(rng)
+    image_id = len(instances['images']) + 1
+    file_name = f'shapes_{image_id:06d}.jpg'
+    draw(size, objects, rng).save(root / 'images' / file_name, quality=92)
+    instances['images'].append(
+        dict(id=image_id, file_name=file_name, width=size[0], height=size[1])
+    )
+    first = len(instances['annotations']) + 1
+    for offset, item in enumerate(objects):
+        left, top, right, bottom = (round(edge, 2) for edge in item.box)
+        instances['annotations'].append(
+            dict(
+                id=first + offset,
+                image_id=image_id,
+                category_id=SHAPES.index(item.shape) + 1,
+                bbox=[left, top, round(right - left, 2), round(bottom - top, 2)],
+                area=round((right - left) * (bottom - top), 2),
+                iscrowd=0,
+                color=item.color,
+                size=item.size,
+            )
+        )
+    chosen = _choose(list(describe(size, objects, rng)), max_expressions, rng)
+    for kind, text, index in chosen:
+        number = len(refs)
+        refs.append(
+            dict(
+                ref_id=number,
+                ann_id=first + index,
+                image_id=image_id,
+                category_id=SHAPES.index(objects[index].shape) + 1,
+                split=split,
+                file_name=file_name,
+                kind=kind,
+                sent_ids=[number],
+                sentences=[
+                    dict(sent_id=number, sent=text, raw=text, tokens=text.split())
+                ],
+            )
+        )

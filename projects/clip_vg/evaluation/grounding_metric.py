@@ -1,0 +1,203 @@
+"""Accuracy of visual grounding, exact in any number of processes."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.registry import METRICS
+from mmdet.structures.bbox import bbox_overlaps
+from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
+from mmengine.evaluator import BaseMetric
+from torch import Tensor
+
+__all__ = ['GroundingMetric', 'summarize', 'top_boxes']
+
+
+def top_boxes(pred: dict, num_expressions: int) -> Tensor:
+    """One box for each expression.
+
+    Args:
+        pred (dict): ``bboxes`` (M, 4) and, where M is not the number of
+            expressions, ``scores`` (M, ).
+        num_expressions (int): E.
+
+    Returns:
+        Tensor: Of shape (E, 4). For one expression and many boxes, as detectors
+        give them, the one of the highest score; a box of NaN where there is
+        none.
+
+    Raises:
+        ValueError: Several expressions, and another number of boxes.
+    """
+    boxes = torch.as_tensor(pred['bboxes']).float().cpu().reshape(-1, 4)
+    if len(boxes) == num_expressions:
+        return boxes
+    if num_expressions != 1:
+        raise ValueError(
+            f'{len(boxes)} boxes for {num_expressions} expressions: a detector that '
+            'gives many boxes must be asked one expression at a time (no '
+            'ImageGroupSampler).'
+        )
+    if not len(boxes):
+        return boxes.new_full((1, 4), float('nan'))
+    return boxes[torch.as_tensor(pred['scores']).argmax()][None]
+
+
+def summarize(ious: np.ndarray, thresholds: Sequence[float]) -> dict[str, float]:
+    """Share of IoUs at or above each threshold, and their mean.
+
+    Args:
+        ious (np.ndarray): Of shape (N, ).
+        thresholds (Sequence[float]): In [0, 1]; reached means IoU >= threshold.
+
+    Returns:
+        dict[str, float]: ``acc@<threshold>`` for each, and ``miou``.
+    """
+    scores = {f'acc@{t:g}': float((ious >= t).mean()) for t in thresholds}
+    return dict(scores, miou=float(ious.mean()))
+
+
+@METRICS.register_module()
+class GroundingMetric(BaseMetric):
+    """Top-1 accuracy of one box per expression.
+
+    For all samples together, and for each split and each source where there are
+    several: ``grounding/acc@0.5``, ``grounding/testA/acc@0.5``, ... Works with any
+    MMDetection detector that answers a text with boxes. Results of all processes
+    are joined by ``sample_id``: doubled ones count once, and a missing one is an
+    error.
+
+    Args:
+        thresholds (Sequence[float]): IoU thresholds. Defaults to 0.25, 0.5, 0.75,
+            0.9; the published accuracy is at 0.5.
+        out_file (str, optional): JSON Lines to write, one sample each:
+            ``sample_id``, ``image``, ``text``, ``iou``, ``bbox`` (predicted) and
+            ``gt_bbox``, xyxy in pixels of the original image, ``split``,
+            ``source``. Defaults to None.
+        collect_device (str): Defaults to 'cpu'.
+        prefix (str, optional): Defaults to 'grounding'.
+    """
+
+    default_prefix = 'grounding'
+
+    def __init__(
+        self,
+        thresholds: Sequence[float] = (0.25, 0.5, 0.75, 0.9),
+        out_file: str | None = None,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        self.thresholds = tuple(thresholds)
+        self.out_file = out_file
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:  # noqa: ARG002
+        """Keep the IoU of every expression of a batch.
+
+        Args:
+            data_batch (Any): Not used.
+            data_samples (Sequence[dict]): With ``pred_instances``,
+                ``gt_instances`` (both xyxy, original image) and ``text``.
+        """
+        for sample in data_samples:
+            texts, ids, splits, sources = (
+                _as_list(sample.get(key))
+                for key in ('text', 'sample_id', 'split', 'source')
+            )
+            if not ids:
+                raise ValueError(
+                    f'{sample.get("img_path")}: no `sample_id`; put it into `meta_keys` '
+                    'of the packing transform, or use PackGroundingInputs.'
+                )
+            truth = torch.as_tensor(sample['gt_instances']['bboxes']).float().cpu()
+            if not len(truth) == len(texts) == len(ids):
+                raise ValueError(
+                    f'{sample.get("img_path")}: {len(ids)} labels, but {len(truth)} '
+                    f'boxes and {len(texts)} expressions.'
+                )
+            boxes = top_boxes(sample['pred_instances'], len(ids))
+            ious = bbox_overlaps(boxes, truth, is_aligned=True).nan_to_num(0.0)
+            for i, sample_id in enumerate(ids):
+                self.results.append(
+                    dict(
+                        sample_id=sample_id,
+                        image=sample.get('img_path'),
+                        text=texts[i],
+                        iou=float(ious[i]),
+                        bbox=boxes[i].nan_to_num(0.0).tolist(),
+                        gt_bbox=truth[i].tolist(),
+                        split=splits[i] if splits else 'all',
+                        source=sources[i] if sources else 'human',
+                    )
+                )
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Join the results of all processes, check them, and summarise.
+
+        Modifications of :meth:`BaseMetric.evaluate`: its gathering takes turns
+        between the ranks and cuts at ``size``, which loses or doubles samples
+        where ranks have unequally many.
+
+        Args:
+            size (int): Labels of the data set.
+
+        Returns:
+            dict[str, float]: On every rank.
+
+        Raises:
+            RuntimeError: A label was not scored, or more than there are.
+        """
+        distinct = {
+            result['sample_id']: result
+            for results in all_gather_object(self.results)
+            for result in results
+        }
+        self.results.clear()
+        if len(distinct) != size:
+            raise RuntimeError(
+                f'{len(distinct):,} distinct samples were scored, the data set has '
+                f'{size:,}: a sampler leaves labels out, or sample_ids are not unique.'
+            )
+        metrics: list[Any] = [None]
+        if is_main_process():
+            # In one order, whatever the number of processes.
+            results = [distinct[key] for key in sorted(distinct)]
+            metrics = [self._prefixed(self.compute_metrics(results))]
+            if self.out_file:
+                self._dump(results)
+        broadcast_object_list(metrics)
+        return metrics[0]
+
+    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
+        """Summaries of all results, and of each split and source."""
+        ious = np.array([result['iou'] for result in results])
+        metrics = summarize(ious, self.thresholds)
+        for key in ('split', 'source'):
+            values = np.array([result[key] for result in results])
+            names = np.unique(values)
+            for name in names if len(names) > 1 else []:
+                part = summarize(ious[values == name], self.thresholds)
+                metrics.update({f'{name}/{k}': v for k, v in part.items()})
+        return metrics
+
+    def _prefixed(self, metrics: dict[str, float]) -> dict[str, float]:
+        return {f'{self.prefix}/{key}': value for key, value in metrics.items()}
+
+    def _dump(self, results: list[dict]) -> None:
+        path = Path(str(self.out_file))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f'.{path.name}.partial')
+        with partial.open('w', encoding='utf-8') as file:
+            for result in results:
+                file.write(json.dumps(result, ensure_ascii=False) + '\n')
+        os.replace(partial, path)
+
+
+def _as_list(value: Any) -> list:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]

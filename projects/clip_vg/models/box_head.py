@@ -1,0 +1,79 @@
+"""Box head of CLIP-VG: one fused ``[REG]`` token in, one box out."""
+
+import torch
+from mmdet.models.layers import MLP
+from mmdet.registry import MODELS
+from mmdet.structures import SampleList
+from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_xyxy_to_cxcywh
+from mmdet.utils import ConfigType
+from mmengine.model import BaseModule
+from torch import Tensor
+
+__all__ = ['GroundingBoxHead']
+
+
+@MODELS.register_module()
+class GroundingBoxHead(BaseModule):
+    """Regress the referred box from the fused ``[REG]`` token.
+
+    Boxes are ``(cx, cy, w, h)`` in [0, 1] of the padded input inside the head,
+    and absolute ``(x1, y1, x2, y2)`` everywhere outside it.
+
+    Args:
+        embed_dims (int): Width D of the ``[REG]`` token.
+        loss_bbox (dict): Loss on ``(cx, cy, w, h)``.
+        loss_iou (dict): Loss on ``(x1, y1, x2, y2)`` in [0, 1].
+        num_layers (int): Linear layers of the MLP. Defaults to 3.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        loss_bbox: ConfigType,
+        loss_iou: ConfigType,
+        num_layers: int = 3,
+    ) -> None:
+        super().__init__()
+        self.mlp = MLP(embed_dims, embed_dims, 4, num_layers)
+        self.loss_bbox = MODELS.build(loss_bbox)
+        self.loss_iou = MODELS.build(loss_iou)
+
+    def forward(self, reg_token: Tensor) -> Tensor:
+        """Map tokens of shape (E, D) to normalised cxcywh boxes of shape (E, 4)."""
+        return self.mlp(reg_token).sigmoid()
+
+    def loss(self, reg_token: Tensor, data_samples: SampleList) -> dict[str, Tensor]:
+        """Compare the predicted boxes with the referred ones.
+
+        Args:
+            reg_token (Tensor): Fused tokens of shape (E, D).
+            data_samples (list[:obj:`DetDataSample`]): Samples with E boxes in
+                all, xyxy in pixels of the padded input.
+
+        Returns:
+            dict[str, Tensor]: The scalars ``loss_bbox`` and ``loss_iou``.
+        """
+        # Sigmoid and losses in float32, whatever the tokens come in.
+        pred = self(reg_token).float()
+        target = torch.cat(
+            [
+                sample.gt_instances.bboxes / input_whwh(sample.batch_input_shape, pred)
+                for sample in data_samples
+            ]
+        )
+        # Averaged over boxes, not over the four coordinates, as in the paper.
+        num_boxes = len(target)
+        return dict(
+            loss_bbox=self.loss_bbox(
+                pred, bbox_xyxy_to_cxcywh(target), avg_factor=num_boxes
+            ),
+            loss_iou=self.loss_iou(
+                bbox_cxcywh_to_xyxy(pred), target, avg_factor=num_boxes
+            ),
+        )
+
+
+def input_whwh(shape: tuple[int, int], like: Tensor) -> Tensor:
+    """Size (H, W) of the padded input as (W, H, W, H)."""
+    height, width = shape
+    return like.new_tensor([width, height, width, height])

@@ -1,0 +1,287 @@
+"""The two towers of CLIP, from open_clip, as CLIP-VG reads them."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import open_clip
+import torch
+from mmdet.registry import MODELS
+from mmengine.logging import print_log
+from mmengine.model import BaseModule
+from open_clip.model import _build_text_tower, _build_vision_tower
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from .clip_weights import load_clip_tower
+
+__all__ = ['CLIPTextEncoder', 'CLIPVisualEncoder']
+
+
+def clip_config(arch: str | dict) -> dict:
+    """The config of a CLIP in open_clip's terms.
+
+    Args:
+        arch (str or dict): A model name of open_clip, such as
+            'ViT-B-16-quickgelu', or a dict with ``embed_dim``, ``vision_cfg``,
+            ``text_cfg`` and, for OpenAI's activation, ``quick_gelu=True``.
+
+    Returns:
+        dict: A copy that may be changed.
+
+    Raises:
+        ValueError: open_clip has no model of that name, or it is not a ViT.
+    """
+    if isinstance(arch, str):
+        config = open_clip.get_model_config(arch)
+        if config is None:
+            near = [name for name in open_clip.list_models() if arch[:5] in name]
+            raise ValueError(
+                f'open_clip {open_clip.__version__} has no model {arch!r}; near it: '
+                f'{near[:8] or open_clip.list_models()[:8]}.'
+            )
+    else:
+        config = arch
+    config = {
+        key: dict(value) if isinstance(value, dict) else value
+        for key, value in config.items()
+    }
+    vision, text = config['vision_cfg'], config['text_cfg']
+    unsupported = {'timm_model_name', 'attentional_pool'} & vision.keys()
+    if unsupported or not isinstance(vision.get('layers', 12), int):
+        raise ValueError(
+            f'{arch!r}: the visual tower must be a plain ViT of open_clip.'
+        )
+    if text.get('hf_model_name') or text.get('embed_cls') or text.get('no_causal_mask'):
+        raise ValueError(f'{arch!r}: the text tower must be a causal one of CLIP.')
+    # open_clip's own block of plain linears and scaled_dot_product_attention: the
+    # same weights and keys as the nn.MultiheadAttention one, without its copies
+    # under autocast and its padding to full weights.
+    vision['block_type'] = text['block_type'] = 'custom'
+    return config
+
+
+def _freeze(module: nn.Module) -> None:
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+
+
+def _init_blocks(blocks: nn.Module) -> None:
+    """Initialise transformer blocks as OpenAI's CLIP does (its text tower)."""
+    depth = len(blocks)
+    for block in blocks:
+        width = block.attn.out_proj.in_features
+        nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
+        nn.init.normal_(block.attn.out_proj.weight, std=(2 * depth * width) ** -0.5)
+        nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
+        nn.init.normal_(block.mlp.c_proj.weight, std=(2 * depth * width) ** -0.5)
+
+
+def _run(module: Callable[..., Tensor], x: Tensor, with_cp: bool) -> Tensor:
+    if with_cp and x.requires_grad:
+        return checkpoint(module, x, use_reentrant=False)
+    return module(x)
+
+
+class _CLIPTower(BaseModule):
+    """What both towers share: weights, freezing, eval mode.
+
+    Args:
+        frozen (bool): Whether no weight is trained, and the tower stays in eval
+            mode.
+        with_cp (bool): Whether activations are recomputed in the backward pass.
+    """
+
+    def __init__(self, frozen: bool, with_cp: bool) -> None:
+        super().__init__()
+        self.frozen = frozen
+        self.with_cp = with_cp
+
+    def train(self, mode: bool = True) -> '_CLIPTower':
+        """Stay in eval mode while frozen."""
+        return super().train(mode and not self.frozen)
+
+
+@MODELS.register_module()
+class CLIPVisualEncoder(_CLIPTower):
+    """Visual tokens of a CLIP ViT: several of its layers, side by side.
+
+    The residual stream after each of ``extract_layers``, class token included,
+    without ``ln_post`` and without the projection (method, section 1).
+
+    Args:
+        arch (str or dict): See :func:`clip_config`.
+        extract_layers (Sequence[int]): Blocks to read, counted from 0. Defaults
+            to (0, 3, 7, 11), the release's choice for the B models.
+        pretrained (str, optional): A tag of open_clip ('openai', 'laion2b_...')
+            or a local file. Defaults to None: random weights.
+        image_size (int, optional): Side of the square input in pixels, if other
+            than the architecture's; position embeddings are interpolated.
+        frozen (bool): Whether CLIP's weights stay as they are. Defaults to True.
+        train_pos_embed (bool): Whether the position embedding is trained all the
+            same, as the released code does. It costs a backward pass through
+            the whole tower. Defaults to False.
+        with_cp (bool): Whether activations are recomputed in the backward pass.
+            Defaults to False.
+
+    Raises:
+        ValueError: The architecture is unknown, an extracted layer does not
+            exist, or the weights cannot be had or do not fit.
+    """
+
+    def __init__(
+        self,
+        arch: str | dict,
+        extract_layers: Sequence[int] = (0, 3, 7, 11),
+        pretrained: str | None = None,
+        image_size: int | None = None,
+        frozen: bool = True,
+        train_pos_embed: bool = False,
+        with_cp: bool = False,
+    ) -> None:
+        super().__init__(frozen, with_cp)
+        config = clip_config(arch)
+        if image_size is not None:
+            config['vision_cfg']['image_size'] = image_size
+        vit = _build_vision_tower(
+            config['embed_dim'], config['vision_cfg'], config.get('quick_gelu', False)
+        )
+        depth = len(vit.transformer.resblocks)
+        self.extract_layers = tuple(extract_layers)
+        if not self.extract_layers or not set(self.extract_layers) <= set(range(depth)):
+            raise ValueError(
+                f'extract_layers={self.extract_layers}, but {arch!r} has the blocks '
+                f'0 to {depth - 1}.'
+            )
+        _init_blocks(vit.transformer.resblocks)
+        if pretrained is not None:
+            load_clip_tower(vit, 'visual', arch, config, pretrained)
+        self.image_size = vit.image_size
+        self.patch_size = vit.patch_size
+        self.grid_size = vit.grid_size
+        self.out_channels = vit.conv1.out_channels * len(self.extract_layers)
+        # Never read: the pooled output, and blocks after the last extracted one.
+        vit.ln_post, vit.proj = nn.Identity(), None
+        del vit.transformer.resblocks[max(self.extract_layers) + 1 :]
+        self.vit = vit
+        if frozen:
+            _freeze(vit)
+        vit.positional_embedding.requires_grad_(train_pos_embed or not frozen)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode normalised images.
+
+        Args:
+            images (Tensor): Of shape (B, 3, H, W), with H and W of
+                ``image_size``.
+
+        Returns:
+            Tensor: The class token and the patches in rows, of shape
+            (B, 1 + P, C), C = ``out_channels``.
+        """
+        if tuple(images.shape[-2:]) != tuple(self.image_size):
+            raise ValueError(
+                f'The visual tower takes images of {self.image_size} (H, W), got '
+                f"{tuple(images.shape[-2:])}: set `size` of the pipeline's resize "
+                'and letterbox, or `image_size` of the encoder.'
+            )
+        tokens = self.vit._embeds(images)
+        extracted = {}
+        for index, block in enumerate(self.vit.transformer.resblocks):
+            tokens = _run(block, tokens, self.with_cp and self.training)
+            extracted[index] = tokens
+        return torch.cat([extracted[index] for index in self.extract_layers], dim=-1)
+
+
+@MODELS.register_module()
+class CLIPTextEncoder(_CLIPTower):
+    """All text tokens of CLIP: last layer, ``ln_final``, ``text_projection``.
+
+    Attention is causal, so a batch is cut to its longest expression without
+    changing a token (method, section 1; performance page).
+
+    Args:
+        arch (str or dict): See :func:`clip_config`.
+        pretrained (str, optional): A tag of open_clip or a local file. Defaults
+            to None: random weights.
+        frozen (bool): Whether CLIP's weights stay as they are. Defaults to True.
+        with_cp (bool): Whether activations are recomputed in the backward pass.
+            Defaults to False.
+
+    Raises:
+        ValueError: The architecture is unknown, or the weights cannot be had or
+            do not fit.
+    """
+
+    def __init__(
+        self,
+        arch: str | dict,
+        pretrained: str | None = None,
+        frozen: bool = True,
+        with_cp: bool = False,
+    ) -> None:
+        super().__init__(frozen, with_cp)
+        config = clip_config(arch)
+        transformer = _build_text_tower(
+            config['embed_dim'], config['text_cfg'], config.get('quick_gelu', False)
+        )
+        if pretrained is not None:
+            load_clip_tower(transformer, 'text', arch, config, pretrained)
+        self.context_length = transformer.context_length
+        self.out_channels = transformer.output_dim
+        self.tokenizer = open_clip.SimpleTokenizer(context_length=self.context_length)
+        self.transformer = transformer
+        self._warned_of_length = False
+        if frozen:
+            _freeze(transformer)
+
+    def tokenize(self, expressions: Sequence[str]) -> Tensor:
+        """Token ids of expressions, lower-cased, by CLIP's byte pair encoding.
+
+        Args:
+            expressions (Sequence[str]): E expressions.
+
+        Returns:
+            Tensor: Of shape (E, L), int64, L the longest expression's length; 0
+            after the end. An expression that passes the context length is cut
+            there, with one warning.
+        """
+        for expression in expressions:
+            if not isinstance(expression, str):
+                raise ValueError(
+                    f'An expression must be a str, got {type(expression).__name__}: '
+                    f'{expression!r}.'
+                )
+        tokens = self.tokenizer(list(expressions))
+        lengths = (tokens > 0).sum(1)
+        # A cut expression fills the context to its last place.
+        if not self._warned_of_length and bool((lengths == self.context_length).any()):
+            longest = expressions[int(lengths.argmax())]
+            self._warned_of_length = True
+            print_log(
+                f'An expression fills or passes the {self.context_length} tokens of '
+                f'the text tower and is cut there: {longest[:80]!r}... '
+                '(said once)',
+                logger='current',
+                level=30,
+            )
+        return tokens[:, : int(lengths.max())]
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        """Encode token ids of shape (E, L) to text tokens of shape (E, L, D)."""
+        tower = self.transformer
+        length = token_ids.shape[1]
+        tokens = tower.token_embedding(token_ids)
+        tokens = tokens + tower.positional_embedding[:length]
+        mask = tower.attn_mask[:length, :length]
+        for block in tower.transformer.resblocks:
+            tokens = _run(
+                partial(block, attn_mask=mask), tokens, self.with_cp and self.training
+            )
+        tokens = tower.ln_final(tokens)
+        projection: Any = tower.text_projection
+        if projection is None:
+            return tokens
+        if isinstance(projection, nn.Linear):
+            return projection(tokens)
+        return tokens @ projection

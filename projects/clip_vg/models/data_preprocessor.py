@@ -1,0 +1,51 @@
+"""Normalise letterboxed images, and tell which of their pixels are padding."""
+
+import torch
+from mmdet.models import DetDataPreprocessor
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from torch import Tensor
+
+__all__ = ['GroundingDataPreprocessor', 'pixel_padding']
+
+
+@MODELS.register_module()
+class GroundingDataPreprocessor(DetDataPreprocessor):
+    """``DetDataPreprocessor`` that pads after the normalisation.
+
+    Modifications:
+
+    * the border that ``Letterbox`` added is set to 0 *after* normalising, as in
+      the release; where it lies is in the sample's ``letterbox``;
+    * images of one batch are not letterboxed further: they have one size.
+    """
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Normalise and stack; see :class:`DetDataPreprocessor`."""
+        data = super().forward(data, training)
+        if data['data_samples'] is not None:
+            padding = pixel_padding(data['data_samples'], data['inputs'])
+            data['inputs'] = data['inputs'].masked_fill(padding[:, None], 0.0)
+        return data
+
+
+def pixel_padding(data_samples: list[DetDataSample], inputs: Tensor) -> Tensor:
+    """Which pixels of a batch are padding.
+
+    Args:
+        data_samples (list[:obj:`DetDataSample`]): B samples. ``letterbox`` is
+            (left, top, width, height) of the picture in the input, in pixels;
+            without it the picture fills ``img_shape`` from the top left.
+        inputs (Tensor): Of shape (B, 3, H, W).
+
+    Returns:
+        Tensor: Bool, of shape (B, H, W); True where padded.
+    """
+    padding = torch.ones(
+        inputs.shape[0], *inputs.shape[-2:], dtype=torch.bool, device=inputs.device
+    )
+    for mask, sample in zip(padding, data_samples, strict=True):
+        height, width = sample.img_shape[:2]
+        left, top, width, height = sample.get('letterbox', (0, 0, width, height))
+        mask[top : top + height, left : left + width] = False
+    return padding

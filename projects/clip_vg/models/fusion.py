@@ -1,0 +1,223 @@
+"""Fusion of CLIP's visual and text tokens around a ``[REG]`` token."""
+
+import torch
+from mmdet.registry import MODELS
+from mmengine.model import BaseModule, ModuleList
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+__all__ = ['VisionLanguageFusion']
+
+
+class FusionLayer(BaseModule):
+    """Post-norm transformer layer with positions on queries and keys (DETR).
+
+    Keys and values come in already projected, so that what does not depend on
+    the expression is projected once per image; queries may be fewer than keys.
+
+    Args:
+        embed_dims (int): Width D of the tokens.
+        num_heads (int): Attention heads.
+        feedforward_channels (int): Width of the feed-forward network.
+        dropout (float): Dropout on attention weights and on every branch.
+    """
+
+    def __init__(
+        self, embed_dims: int, num_heads: int, feedforward_channels: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.q_proj = nn.Linear(embed_dims, embed_dims)
+        self.k_proj = nn.Linear(embed_dims, embed_dims)
+        self.v_proj = nn.Linear(embed_dims, embed_dims)
+        self.out_proj = nn.Linear(embed_dims, embed_dims)
+        self.norm1 = nn.LayerNorm(embed_dims)
+        self.linear1 = nn.Linear(embed_dims, feedforward_channels)
+        self.linear2 = nn.Linear(feedforward_channels, embed_dims)
+        self.norm2 = nn.LayerNorm(embed_dims)
+
+    def init_weights(self) -> None:
+        """Xavier, as the release: its q, k and v are one matrix of (3D, D)."""
+        for projection in (self.q_proj, self.k_proj, self.v_proj):
+            nn.init.xavier_uniform_(projection.weight, gain=2**-0.5)
+            nn.init.zeros_(projection.bias)
+        for linear in (self.out_proj, self.linear1, self.linear2):
+            nn.init.xavier_uniform_(linear.weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def project(self, tokens: Tensor, pos: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of (..., N, D) tokens at (..., N, D) positions."""
+        placed = tokens + pos
+        return self.q_proj(placed), self.k_proj(placed), self.v_proj(tokens)
+
+    def forward(
+        self, tokens: Tensor, q: Tensor, k: Tensor, v: Tensor, attend: Tensor | None
+    ) -> Tensor:
+        """Update the tokens that ask.
+
+        Args:
+            tokens (Tensor): Of shape (E, N, D), those the queries belong to.
+            q (Tensor): Queries of shape (E, N, D).
+            k (Tensor): Keys of shape (E, T, D).
+            v (Tensor): Values of shape (E, T, D).
+            attend (Tensor, optional): True where a key may be read, of shape
+                (E, 1, 1, T).
+
+        Returns:
+            Tensor: Of shape (E, N, D).
+        """
+        dropout = self.dropout if self.training else 0.0
+        heads = [
+            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for part in (q, k, v)
+        ]
+        mixed = F.scaled_dot_product_attention(
+            *heads, attn_mask=attend, dropout_p=dropout
+        )
+        mixed = self.out_proj(mixed.transpose(1, 2).flatten(2))
+        tokens = self.norm1(tokens + F.dropout(mixed, dropout, self.training))
+        hidden = F.dropout(F.relu(self.linear1(tokens)), dropout, self.training)
+        hidden = F.dropout(self.linear2(hidden), dropout, self.training)
+        return self.norm2(tokens + hidden)
+
+
+@MODELS.register_module()
+class VisionLanguageFusion(BaseModule):
+    """Mix ``[REG]``, text, ``[CLS]`` and patches; answer with ``[REG]``.
+
+    The order of the sequence and of the learned positions is ``[REG]``, text,
+    ``[CLS]``, patches (method, section 1). Two things are left out because they
+    change nothing: tokens that no token may read (text pads, patches of the
+    letterbox), and in the last layer every query but ``[REG]``. What depends on
+    the image alone is computed once per image: the projection of the visual
+    tokens, and their queries, keys and values of the first layer.
+
+    Args:
+        visual_channels (int): Width of the visual tokens.
+        text_channels (int): Width of the text tokens.
+        num_patches (int): Patches of an image, the class token not counted.
+        context_length (int): Longest text in tokens.
+        embed_dims (int, optional): Width D of the fusion. Defaults to None: the
+            text tokens' width, as in the paper.
+        num_layers (int): Defaults to 6.
+        num_heads (int): Defaults to 8.
+        feedforward_channels (int): Defaults to 2048.
+        dropout (float): Defaults to 0.1.
+        with_cp (bool): Whether activations are recomputed in the backward pass.
+            Defaults to False.
+    """
+
+    def __init__(
+        self,
+        visual_channels: int,
+        text_channels: int,
+        num_patches: int,
+        context_length: int,
+        embed_dims: int | None = None,
+        num_layers: int = 6,
+        num_heads: int = 8,
+        feedforward_channels: int = 2048,
+        dropout: float = 0.1,
+        with_cp: bool = False,
+    ) -> None:
+        super().__init__()
+        embed_dims = embed_dims or text_channels
+        self.embed_dims = embed_dims
+        self.context_length = context_length
+        self.with_cp = with_cp
+        self.visual_proj = nn.Linear(visual_channels, embed_dims)
+        self.text_proj = nn.Linear(text_channels, embed_dims)
+        self.reg_token = nn.Embedding(1, embed_dims)
+        self.pos_embed = nn.Embedding(2 + context_length + num_patches, embed_dims)
+        self.layers = ModuleList(
+            [
+                FusionLayer(embed_dims, num_heads, feedforward_channels, dropout)
+                for _ in range(num_layers)
+            ]
+        )
+
+    def forward(
+        self,
+        visual: Tensor,
+        patch_padding: Tensor,
+        text: Tensor,
+        text_padding: Tensor,
+        image_index: Tensor,
+    ) -> Tensor:
+        """Fuse E expressions with the B images they belong to.
+
+        Args:
+            visual (Tensor): Class token and patches, of shape (B, 1 + P, Cv).
+            patch_padding (Tensor): True where a patch is padding, of shape
+                (B, P).
+            text (Tensor): Text tokens of shape (E, L, Ct).
+            text_padding (Tensor): True where a text token is padding, (E, L).
+            image_index (Tensor): The image of each expression, of shape (E, ).
+
+        Returns:
+            Tensor: The ``[REG]`` tokens, of shape (E, D).
+        """
+        visual, visual_pos, visual_padding = self._visual_tokens(visual, patch_padding)
+        length = text.shape[1]
+        reg_pos, text_pos = self.pos_embed.weight[: 1 + length].split((1, length))
+        reg = self.reg_token.weight.expand(len(text), -1, -1)
+        query = torch.cat([reg, self.text_proj(text)], dim=1)
+        query_pos = torch.cat([reg_pos, text_pos])
+
+        padding = torch.cat(
+            [F.pad(text_padding, (1, 0)), visual_padding[image_index]], dim=1
+        )
+        attend = ~padding[:, None, None] if bool(padding.any()) else None
+
+        first = self.layers[0]
+        of_query = first.project(query, query_pos)
+        of_image = first.project(visual, visual_pos)
+        q, k, v = (
+            torch.cat([mine, shared[image_index]], dim=1)
+            for mine, shared in zip(of_query, of_image, strict=True)
+        )
+        tokens = torch.cat([query, visual[image_index]], dim=1)
+        pos = torch.cat(
+            [query_pos.expand(len(text), -1, -1), visual_pos[image_index]], dim=1
+        )
+        for index, layer in enumerate(self.layers):
+            if index:
+                q, k, v = self._project(layer, tokens, pos, index)
+            if layer is self.layers[-1]:
+                tokens, q = tokens[:, :1], q[:, :1]
+            tokens = self._mix(layer, tokens, q, k, v, attend)
+        return tokens[:, 0]
+
+    def _project(
+        self, layer: FusionLayer, tokens: Tensor, pos: Tensor, index: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values; in the last layer the query of [REG] alone."""
+        if index < len(self.layers) - 1:
+            return layer.project(tokens, pos)
+        placed = tokens + pos
+        return layer.q_proj(placed[:, :1]), layer.k_proj(placed), layer.v_proj(tokens)
+
+    def _mix(self, layer: FusionLayer, *args: Tensor | None) -> Tensor:
+        if self.with_cp and self.training:
+            return checkpoint(layer, *args, use_reentrant=False)
+        return layer(*args)
+
+    def _visual_tokens(
+        self, visual: Tensor, patch_padding: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Projected tokens (B, V, D), their positions and padding (B, V).
+
+        Patches of the letterbox are left out; V is the most that an image of the
+        batch keeps, and the others are filled up with masked ones.
+        """
+        padding = F.pad(patch_padding, (1, 0))  # the class token is always valid
+        pos = self.pos_embed.weight[1 + self.context_length :]
+        kept = int((~padding).sum(1).max())
+        if kept == padding.shape[1]:
+            return self.visual_proj(visual), pos.expand(len(visual), -1, -1), padding
+        order = padding.to(torch.uint8).argsort(dim=1, stable=True)[:, :kept]
+        padding = padding.gather(1, order)
+        visual = visual.gather(1, order[..., None].expand(-1, -1, visual.shape[-1]))
+        return self.visual_proj(visual), pos[order], padding

@@ -1,0 +1,83 @@
+"""One picture of many answers: expressions, predicted and true boxes."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+__all__ = ['draw_grid', 'draw_sample']
+
+_TRUE, _HIT, _MISS = '#1a1a1a', '#00c853', '#ff1744'
+
+
+def draw_sample(axes: Axes, image: np.ndarray, result: Mapping) -> None:
+    """Draw one answer.
+
+    Args:
+        axes (Axes): Where to.
+        image (np.ndarray): RGB of shape (H, W, 3), uint8.
+        result (Mapping): ``text``, ``iou``, ``bbox`` and ``gt_bbox`` (xyxy in
+            pixels of ``image``), as ``GroundingMetric(out_file=...)`` writes them.
+    """
+    axes.imshow(image)
+    axes.set_axis_off()
+    hit = result['iou'] >= 0.5
+    for box, color, style, width in (
+        (result['gt_bbox'], _TRUE, '--', 1.6),
+        (result['bbox'], _HIT if hit else _MISS, '-', 2.4),
+    ):
+        left, top, right, bottom = box
+        axes.add_patch(
+            Rectangle(
+                (left - 0.5, top - 0.5),
+                right - left,
+                bottom - top,
+                fill=False,
+                edgecolor=color,
+                linestyle=style,
+                linewidth=width,
+            )
+        )
+    text = textwrap.fill(f'"{result["text"]}"', 30)
+    axes.set_title(f'{text}\nIoU {result["iou"]:.2f}', fontsize=9)
+
+
+def draw_grid(results: Sequence[Mapping], title: str, columns: int = 4) -> Figure:
+    """Draw answers side by side.
+
+    Args:
+        results (Sequence[Mapping]): As in :func:`draw_sample`, with ``image``,
+            the picture's file.
+        title (str): Above the grid.
+        columns (int): Defaults to 4.
+
+    Returns:
+        Figure: To be saved by the caller.
+    """
+    rows = -(-len(results) // columns)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(3.1 * columns, 2.9 * rows + 0.9), squeeze=False
+    )
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for axes, result in zip(grid.flat, results, strict=False):
+        with Image.open(result['image']) as picture:
+            draw_sample(axes, np.asarray(picture.convert('RGB')), result)
+    figure.suptitle(title, fontsize=13)
+    legend = [
+        Line2D([], [], color=_HIT, linewidth=2.4, label='predicted, IoU >= 0.5'),
+        Line2D([], [], color=_MISS, linewidth=2.4, label='predicted, IoU < 0.5'),
+        Line2D([], [], color=_TRUE, linestyle='--', linewidth=1.6, label='true'),
+    ]
+    figure.legend(handles=legend, loc='lower center', ncols=3, frameon=False)
+    figure.tight_layout(rect=(0, 0.05, 1, 0.98))
+    return figure

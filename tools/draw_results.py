@@ -1,0 +1,42 @@
+"""Draw answers of a test run: expressions with predicted and true boxes."""
+
+import argparse
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from projects.clip_vg.visualization import draw_grid
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'results', help='JSON Lines of GroundingMetric (test_evaluator.out_file)'
+    )
+    parser.add_argument('--out', required=True, help='picture to write')
+    parser.add_argument('--number', type=int, default=12, help='answers to draw')
+    parser.add_argument('--seed', type=int, default=0, help='which answers')
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Draw a random choice of answers, so misses are as frequent as they are."""
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    args = parse_args()
+    lines = Path(args.results).read_text(encoding='utf-8').splitlines()
+    results = [json.loads(line) for line in lines]
+    accuracy = np.mean([result['iou'] >= 0.5 for result in results])
+    rng = np.random.default_rng(args.seed)
+    count = min(args.number, len(results))
+    chosen = [results[i] for i in rng.choice(len(results), count, replace=False)]
+    title = f'accuracy at IoU 0.5: {accuracy:.3f} on {len(results):,} expressions'
+    draw_grid(chosen, title).savefig(args.out, dpi=110)
+    logging.info('%s', title)
+    logging.info('%d of them, chosen at random, are drawn in %s', count, args.out)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,42 @@
+"""Make the pictures of shapes that the embedded default trains on."""
+
+import argparse
+import json
+import logging
+from collections import Counter
+from pathlib import Path
+
+from projects.clip_vg.datasets.synthetic import make_synthetic
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--out', default='data/synthetic', help='folder to make')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--train', type=int, default=4000, help='pictures to train on')
+    parser.add_argument('--val', type=int, default=100)
+    parser.add_argument('--test', type=int, default=300)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Make the data set and say what is in it."""
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    args = parse_args()
+    root = make_synthetic(
+        args.out, dict(train=args.train, val=args.val, test=args.test), seed=args.seed
+    )
+    instances = json.loads((Path(root) / 'shapes' / 'instances.json').read_text())
+    shapes = Counter(a['category_id'] for a in instances['annotations'])
+    logging.info(
+        '%s: %d pictures, %d objects, seed %d',
+        root,
+        len(instances['images']),
+        sum(shapes.values()),
+        args.seed,
+    )
+
+
+if __name__ == '__main__':
+    main()

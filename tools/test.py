@@ -1,0 +1,74 @@
+"""Score a checkpoint: MMDetection's options, on any config of ours or of theirs."""
+
+import argparse
+import os
+from pathlib import Path
+
+from mmengine.config import DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner, find_latest_checkpoint
+
+from projects.clip_vg import compat  # noqa: F401  # before mmdet.evaluation
+from mmdet.engine.hooks.utils import trigger_visualization_hook  # noqa: I001
+from mmdet.evaluation import DumpDetResults
+from train import load_config
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        'checkpoint', help='checkpoint, or a work dir: its best one, else its last'
+    )
+    parser.add_argument('--work-dir', help='folder for logs and metrics')
+    parser.add_argument('--out', help='write the predictions to this .pkl file')
+    parser.add_argument('--show', action='store_true', help='show painted pictures')
+    parser.add_argument('--show-dir', help='write painted pictures to this folder')
+    parser.add_argument(
+        '--wait-time', type=float, default=2, help='seconds a picture is shown'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override settings of the config: key=value, nested.key=value, '
+        'key="[a,b]"',
+    )
+    parser.add_argument(
+        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none'
+    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    args = parser.parse_args()
+    if args.out and not args.out.endswith(('.pkl', '.pickle')):
+        parser.error(f'--out must end with .pkl or .pickle, got {args.out}')
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def find_checkpoint(path: str) -> str:
+    """The checkpoint that a file or a work dir means."""
+    if not Path(path).is_dir():
+        return path
+    best = sorted(Path(path).glob('best_*.pth'), key=lambda p: p.stat().st_mtime)
+    found = str(best[-1]) if best else find_latest_checkpoint(path)
+    if found is None:
+        raise FileNotFoundError(f'{path} has no checkpoint: train first.')
+    return found
+
+
+def main() -> None:
+    """Test."""
+    args = parse_args()
+    cfg = load_config(args)
+    cfg.load_from = find_checkpoint(args.checkpoint)
+    if args.show or args.show_dir:
+        cfg = trigger_visualization_hook(cfg, args)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    if args.out is not None:
+        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
+    runner.test()
+
+
+if __name__ == '__main__':
+    main()
