@@ -9,7 +9,7 @@ _base_ = [
     './_base_/schedules/released.py',
 ]
 
-image_size = 80
+image_size = 64
 train_pipeline = [
     dict(type='LoadGroundingImage'),
     dict(type='LoadAnnotations', with_bbox=True),

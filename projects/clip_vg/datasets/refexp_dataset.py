@@ -1,6 +1,7 @@
 """Referring expressions as an MMDetection data set."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from mmdet.registry import DATASETS
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
-from .label_table import LabelTable, concatenate, invalid_boxes
+from .label_table import LabelTable, PackedStrings, concatenate, invalid_boxes
 from .readers import read_annotations
 
 __all__ = ['RefExpDataset']
@@ -114,7 +115,8 @@ class RefExpDataset(BaseDataset):
 
     def load_data_list(self) -> LabelTable:
         """Read all annotation files into one table."""
-        tables = []
+        tables: list[LabelTable] = []
+        stems: list[str] = []
         for ann_file, split_file, source in zip(
             self.ann_files, self.split_files, self.sources, strict=True
         ):
@@ -134,7 +136,8 @@ class RefExpDataset(BaseDataset):
                 )
                 for name in names
             ]
-        return concatenate(tables)
+            stems += [Path(name).stem for name in names]
+        return concatenate(_distinct(tables, stems))
 
     def filter_data(self) -> LabelTable:
         """Drop labels with invalid boxes, and say how many and why."""
@@ -218,6 +221,24 @@ class RefExpDataset(BaseDataset):
         if first['height'] is not None:
             info.update(height=first['height'], width=first['width'])
         return info
+
+
+def _distinct(tables: list[LabelTable], stems: list[str]) -> list[LabelTable]:
+    """The tables, their sample_ids preceded by the file's name if two are alike."""
+    if len(tables) == 1:
+        return tables
+    names = [name for table in tables for name in table.sample_ids]
+    if len(set(names)) == len(names):
+        return tables
+    if len(set(stems)) < len(stems):  # e.g. the instances.json of two folders
+        stems = [f'{stem}{number}' for number, stem in enumerate(stems)]
+    return [
+        replace(
+            table,
+            sample_ids=PackedStrings.pack([f'{stem}/{n}' for n in table.sample_ids]),
+        )
+        for stem, table in zip(stems, tables, strict=True)
+    ]
 
 
 def _as_list(value: Any) -> list:

@@ -39,7 +39,7 @@ COLORS = {
     'white': (246, 246, 244),
 }
 # Sides in pixels as a share of the picture's short side.
-_SMALL, _LARGE = (0.13, 0.18), (0.25, 0.34)
+_SMALL, _LARGE = (0.18, 0.23), (0.31, 0.40)
 _MARGIN = 0.08  # of the long side: how clearly an object must lie on a side
 
 
@@ -73,12 +73,12 @@ def sample_scene(rng: np.random.Generator) -> tuple[tuple[int, int], list[Shape]
         rng (np.random.Generator): Decides everything.
 
     Returns:
-        tuple: (width, height) in pixels, and 3 to 6 objects that do not overlap.
+        tuple: (width, height) in pixels, and 3 to 5 objects that do not overlap.
     """
     long, short = 160, int(rng.integers(112, 161))
     width, height = (long, short) if rng.random() < 0.7 else (short, long)
     objects: list[Shape] = []
-    for _ in range(int(rng.integers(3, 7))):
+    for _ in range(int(rng.integers(3, 6))):
         for _ in range(30):  # a crowded picture gets fewer objects
             size = str(rng.choice(('small', 'big')))
             side = rng.uniform(*(_SMALL if size == 'small' else _LARGE)) * short

@@ -47,12 +47,11 @@ class CLIPVG(BaseDetector):
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.visual_encoder = MODELS.build(visual_encoder)
         self.text_encoder = MODELS.build(text_encoder)
-        rows, columns = self.visual_encoder.grid_size
         self.fusion = MODELS.build(
             dict(
                 visual_channels=self.visual_encoder.out_channels,
                 text_channels=self.text_encoder.out_channels,
-                num_patches=rows * columns,
+                grid_size=self.visual_encoder.grid_size,
                 context_length=self.text_encoder.context_length,
                 **fusion,
             )

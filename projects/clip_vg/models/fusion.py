@@ -3,6 +3,7 @@
 import torch
 from mmdet.registry import MODELS
 from mmengine.model import BaseModule, ModuleList
+from open_clip.pos_embed import get_2d_sincos_pos_embed
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -97,7 +98,7 @@ class VisionLanguageFusion(BaseModule):
     Args:
         visual_channels (int): Width of the visual tokens.
         text_channels (int): Width of the text tokens.
-        num_patches (int): Patches of an image, the class token not counted.
+        grid_size (tuple[int, int]): Rows and columns of patches.
         context_length (int): Longest text in tokens.
         embed_dims (int, optional): Width D of the fusion. Defaults to None: the
             text tokens' width, as in the paper.
@@ -105,24 +106,39 @@ class VisionLanguageFusion(BaseModule):
         num_heads (int): Defaults to 8.
         feedforward_channels (int): Defaults to 2048.
         dropout (float): Defaults to 0.1.
+        pos_embed_init (str): How the learned positions start: 'normal', as
+            released, or 'sin_cos_2d' (patches by their row and column, which must
+            be equally many; the rest near 0), for small models that have no time
+            to learn them. Defaults to 'normal'.
         with_cp (bool): Whether activations are recomputed in the backward pass.
             Defaults to False.
+
+    Raises:
+        ValueError: ``pos_embed_init`` is unknown, or the grid is no square.
     """
 
     def __init__(
         self,
         visual_channels: int,
         text_channels: int,
-        num_patches: int,
+        grid_size: tuple[int, int],
         context_length: int,
         embed_dims: int | None = None,
         num_layers: int = 6,
         num_heads: int = 8,
         feedforward_channels: int = 2048,
         dropout: float = 0.1,
+        pos_embed_init: str = 'normal',
         with_cp: bool = False,
     ) -> None:
         super().__init__()
+        if pos_embed_init not in ('normal', 'sin_cos_2d') or (
+            pos_embed_init == 'sin_cos_2d' and grid_size[0] != grid_size[1]
+        ):
+            raise ValueError(
+                f"pos_embed_init={pos_embed_init!r} with a grid of {grid_size}; "
+                "expected 'normal', or 'sin_cos_2d' with a square grid."
+            )
         embed_dims = embed_dims or text_channels
         self.embed_dims = embed_dims
         self.context_length = context_length
@@ -130,13 +146,25 @@ class VisionLanguageFusion(BaseModule):
         self.visual_proj = nn.Linear(visual_channels, embed_dims)
         self.text_proj = nn.Linear(text_channels, embed_dims)
         self.reg_token = nn.Embedding(1, embed_dims)
+        num_patches = grid_size[0] * grid_size[1]
         self.pos_embed = nn.Embedding(2 + context_length + num_patches, embed_dims)
+        self.grid_size = grid_size
+        self.pos_embed_init = pos_embed_init
         self.layers = ModuleList(
             [
                 FusionLayer(embed_dims, num_heads, feedforward_channels, dropout)
                 for _ in range(num_layers)
             ]
         )
+
+    def init_weights(self) -> None:
+        """Start the layers, and the positions if not as released."""
+        super().init_weights()
+        if self.pos_embed_init == 'sin_cos_2d':
+            waves = get_2d_sincos_pos_embed(self.embed_dims, self.grid_size[0])
+            nn.init.normal_(self.pos_embed.weight, std=0.02)
+            with torch.no_grad():
+                self.pos_embed.weight[-len(waves) :] += torch.from_numpy(waves)
 
     def forward(
         self,

@@ -1,0 +1,36 @@
+"""A tiny CLIP-VG from scratch on RefCOCO: does my data arrive intact?
+
+It learns the training expressions of a few dozen pictures by heart in a minute
+or two on a CPU, and is of no other use: cut RefCOCO to a few pictures, name the
+folder with ``data_root``, and look at the accuracy on the training split.
+"""
+
+_base_ = './clip_vg_synthetic.py'
+
+model = dict(
+    visual_encoder=dict(pretrained=None, frozen=False),
+    text_encoder=dict(pretrained=None, frozen=False),
+)
+
+dataset = dict(
+    data_root='data/coco/',
+    ann_file='refcoco/instances.json',
+    split_file='refcoco/refs(unc).p',
+    data_prefix=dict(img='train2014/'),
+)
+train_dataloader = dict(dataset=dict(**dataset))
+val_dataloader = dict(dataset=dict(split='train', **dataset))
+test_dataloader = dict(dataset=dict(split='train', **dataset))
+
+max_epochs = 300
+train_cfg = dict(max_epochs=max_epochs, val_interval=100)
+param_scheduler = [
+    dict(
+        type='OneCycleLR',
+        eta_max=1e-3,
+        total_steps=max_epochs,
+        pct_start=0.1,
+        convert_to_iter_based=True,
+    )
+]
+default_hooks = dict(checkpoint=dict(interval=100), logger=dict(interval=2))

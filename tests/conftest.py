@@ -1,0 +1,93 @@
+"""Small models and data that the tests share; all offline, on the CPU."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.registry import init_default_scope
+
+import projects.clip_vg  # noqa: F401
+from projects.clip_vg.datasets.synthetic import make_synthetic
+
+ROOT = Path(__file__).parents[1]
+# A CLIP of two layers: width 32 seen, 24 read, fused at 16.
+ARCH = dict(
+    embed_dim=16,
+    quick_gelu=True,
+    vision_cfg=dict(image_size=32, patch_size=8, width=32, layers=2, head_width=16),
+    text_cfg=dict(context_length=12, vocab_size=49408, width=24, heads=2, layers=2),
+)
+
+
+def pytest_addoption(parser):
+    for name, what in (
+        ('realdata', 'real RefCOCO annotations and photographs'),
+        ('parity', 'recorded answers of the published model'),
+    ):
+        parser.addoption(
+            f'--{name}-dir',
+            default=os.environ.get(f'CLIP_VG_{name.upper()}'),
+            help=f'folder of {what}; default: $CLIP_VG_{name.upper()}',
+        )
+
+
+@pytest.fixture(autouse=True)
+def _mmdet_scope():
+    torch.manual_seed(0)
+    init_default_scope('mmdet')
+
+
+@pytest.fixture
+def realdata(request):
+    path = request.config.getoption('--realdata-dir')
+    if not path:
+        pytest.skip('no --realdata-dir and no CLIP_VG_REALDATA')
+    return Path(path)
+
+
+@pytest.fixture(scope='session')
+def shapes(tmp_path_factory):
+    """A synthetic data set of 24 training and 6 test pictures."""
+    root = tmp_path_factory.mktemp('data') / 'shapes'
+    return make_synthetic(root, dict(train=24, val=6, test=6), seed=3)
+
+
+def model_config(**changes):
+    """Config of a tiny CLIPVG without weights."""
+    cfg = dict(
+        type='CLIPVG',
+        data_preprocessor=dict(
+            type='GroundingDataPreprocessor',
+            mean=[123.675, 116.28, 103.53],
+            std=[58.395, 57.12, 57.375],
+            bgr_to_rgb=True,
+        ),
+        visual_encoder=dict(
+            type='CLIPVisualEncoder', arch=ARCH, extract_layers=(0, 1)
+        ),
+        text_encoder=dict(type='CLIPTextEncoder', arch=ARCH),
+        fusion=dict(
+            type='VisionLanguageFusion',
+            num_layers=3,
+            num_heads=4,
+            feedforward_channels=32,
+        ),
+        bbox_head=dict(
+            type='GroundingBoxHead',
+            loss_bbox=dict(type='L1Loss', loss_weight=1.0),
+            loss_iou=dict(type='GIoULoss', loss_weight=1.0),
+        ),
+    )
+    for key, value in changes.items():
+        cfg[key] = dict(cfg[key], **value)
+    return cfg
+
+
+@pytest.fixture
+def tiny_model():
+    """A tiny CLIPVG with random weights, in eval mode."""
+    model = MODELS.build(model_config())
+    model.init_weights()
+    return model.eval()

@@ -1,0 +1,350 @@
+"""Readers: every format gives the same labels, and errors say where."""
+
+import collections
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from projects.clip_vg.datasets.label_table import PackedStrings, concatenate
+from projects.clip_vg.datasets.readers import read_annotations, write_odvg
+
+# What every format below holds: image, xyxy box, expression.
+LABELS = [
+    ('a.jpg', [10.0, 20.0, 40.5, 60.25], 'left man'),
+    ('a.jpg', [50.0, 20.0, 90.0, 60.0], 'Mann rechts, größer'),
+    ('b.jpg', [0.0, 0.0, 30.0, 30.0], ''),
+]
+ATTRIBUTES = [('r1', ['man'])]
+
+
+def xywh(box):
+    return [box[0], box[1], box[2] - box[0], box[3] - box[1]]
+
+
+def write_refer(folder, change=None):
+    instances = dict(
+        images=[
+            dict(id=i, file_name=name, height=100, width=120)
+            for i, name in enumerate(('a.jpg', 'b.jpg'))
+        ],
+        annotations=[dict(id=7 + i, bbox=xywh(box)) for i, (_, box, _) in enumerate(LABELS)],
+    )
+    refs = [
+        dict(
+            ref_id=i,
+            ann_id=7 + i,
+            image_id=0 if image == 'a.jpg' else 1,
+            split='train' if i < 2 else 'val',
+            file_name=f'{image[0]}_{i}.jpg',
+            sentences=[dict(sent_id=i, sent=text, raw=text, tokens=text.split())],
+        )
+        for i, (image, _, text) in enumerate(LABELS)
+    ]
+    if change:
+        change(instances, refs)
+    (folder / 'instances.json').write_text(json.dumps(instances))
+    (folder / 'refs(unc).p').write_bytes(pickle.dumps(refs, protocol=2))
+    return dict(ann_file=folder / 'instances.json', split_file=folder / 'refs(unc).p')
+
+
+def write_unc(folder):
+    entries = [(im, '1.pth', xywh(box), text, ATTRIBUTES) for im, box, text in LABELS]
+    torch.save(entries, folder / 'unc_val.pth')
+    return dict(ann_file=folder / 'unc_val.pth')
+
+
+def write_pseudo(folder):
+    name = 'useless placeholder'
+    entries = [[im, name, xywh(box), text, name] for im, box, text in LABELS]
+    torch.save(entries, folder / 'unc+_train_pseudo.pth')
+    return dict(ann_file=folder / 'unc+_train_pseudo.pth')
+
+
+def write_iou_result(folder):
+    entries = [
+        [im, 'useless placeholder', xywh(box), text, torch.ones(4), torch.ones(4), 0.45]
+        for im, box, text in LABELS
+    ]
+    torch.save(entries, folder / 'unc_iou_result.pth')
+    return dict(ann_file=folder / 'unc_iou_result.pth')
+
+
+def write_referit(folder):
+    entries = [(im, '1.pth', box, text, ATTRIBUTES) for im, box, text in LABELS]
+    torch.save(entries, folder / 'referit_test.pth')
+    return dict(ann_file=folder / 'referit_test.pth')
+
+
+def write_flickr(folder):
+    torch.save([(im, box, text) for im, box, text in LABELS], folder / 'flickr_val.pth')
+    return dict(ann_file=folder / 'flickr_val.pth')
+
+
+def write_mdetr(folder):
+    content = dict(
+        images=[
+            dict(id=i, file_name=im, caption=text, height=100, width=120)
+            for i, (im, _, text) in enumerate(LABELS)
+        ],
+        annotations=[
+            dict(id=i, image_id=i, bbox=xywh(box), tokens_positive=[[0, 1]])
+            for i, (_, box, _) in enumerate(LABELS)
+        ],
+    )
+    path = folder / 'finetune_refcoco_val.json'
+    path.write_text(json.dumps(content))
+    return dict(ann_file=path)
+
+
+def write_lines(folder):
+    path = folder / 'labels.jsonl'
+    with path.open('w') as file:
+        for image, box, text in LABELS:
+            region = dict(bbox=box, phrase=text, tokens_positive=[[0, len(text)]])
+            grounding = dict(caption=text, regions=[region])
+            line = dict(filename=image, height=100, width=120, grounding=grounding)
+            file.write(json.dumps(line) + '\n')
+    return dict(ann_file=path)
+
+
+def write_vlm(folder):
+    path = folder / 'refcocos_val.json'
+    entries = [
+        dict(image=im, height=100, width=120, normal_caption=text, solution=box)
+        for im, box, text in LABELS
+    ]
+    path.write_text(json.dumps(entries))
+    return dict(ann_file=path)
+
+
+WRITERS = [
+    write_refer,
+    write_unc,
+    write_pseudo,
+    write_iou_result,
+    write_referit,
+    write_flickr,
+    write_mdetr,
+    write_lines,
+    write_vlm,
+]
+
+
+@pytest.mark.parametrize('write', WRITERS)
+def test_every_format_gives_the_same_labels(tmp_path, write):
+    table = read_annotations(**write(tmp_path))
+    assert [label['image'] for label in table] == [image for image, _, _ in LABELS]
+    assert list(table.texts) == [text for _, _, text in LABELS]
+    np.testing.assert_allclose(table.boxes, [box for _, box, _ in LABELS], atol=1e-5)
+    assert len(set(table.sample_ids)) == len(LABELS)
+
+
+@pytest.mark.parametrize('write', WRITERS)
+def test_names_do_not_change_between_readings(tmp_path, write):
+    files = write(tmp_path)
+    first, second = (list(read_annotations(**files).sample_ids) for _ in range(2))
+    assert first == second
+
+
+def test_splits(tmp_path):
+    files = write_refer(tmp_path)
+    assert len(read_annotations(**files, splits=['train'])) == 2
+    assert len(read_annotations(**files, splits=['train', 'val'])) == 3
+    assert read_annotations(**write_unc(tmp_path))[0]['split'] == 'val'
+
+
+def test_pseudo_labels_say_so(tmp_path):
+    assert read_annotations(**write_pseudo(tmp_path))[0]['source'] == 'pseudo'
+    assert read_annotations(**write_unc(tmp_path))[0]['source'] == 'human'
+    assert read_annotations(**write_unc(tmp_path), source='mine')[0]['source'] == 'mine'
+
+
+def test_int_boxes_lose_the_fraction_in_the_format_of_the_file(tmp_path):
+    """As in the release: x, y, w, h of RefCOCO, but x1, y1, x2, y2 of ReferIt."""
+    box = [10.6, 20.6, 20.5, 30.5]  # w = h = 9.9
+    torch.save([('a', '', xywh(box), 't', [])], tmp_path / 'unc_val.pth')
+    torch.save([('a', '', box, 't', [])], tmp_path / 'referit_val.pth')
+    unc = read_annotations(tmp_path / 'unc_val.pth', int_boxes=True)
+    referit = read_annotations(tmp_path / 'referit_val.pth', int_boxes=True)
+    assert unc.boxes.tolist() == [[10, 20, 19, 29]]
+    assert referit.boxes.tolist() == [[10, 20, 20, 30]]
+
+
+def test_an_empty_list_is_an_empty_table(tmp_path):
+    torch.save([], tmp_path / 'unc_train_pseudo.pth')
+    assert len(read_annotations(tmp_path / 'unc_train_pseudo.pth')) == 0
+
+
+def test_odvg_round_trip(tmp_path):
+    table = read_annotations(**write_refer(tmp_path))
+    write_odvg(table, tmp_path / 'out.jsonl')
+    again = read_annotations(tmp_path / 'out.jsonl')
+    assert list(again) == list(table)
+    with pytest.raises(FileExistsError):
+        write_odvg(table, tmp_path / 'out.jsonl')
+
+
+def test_mmdetection_reads_our_odvg(tmp_path):
+    from mmdet.datasets import ODVGDataset
+
+    write_odvg(read_annotations(**write_refer(tmp_path)), tmp_path / 'out.jsonl')
+    theirs = ODVGDataset(
+        ann_file=str(tmp_path / 'out.jsonl'),
+        data_root=str(tmp_path),
+        data_prefix=dict(img=''),
+        return_classes=True,
+    )
+    assert len(theirs) == 3
+    info = theirs.get_data_info(0)
+    assert info['text'].startswith(LABELS[0][2])
+    np.testing.assert_allclose(info['instances'][0]['bbox'], LABELS[0][1])
+
+
+def test_several_regions_in_a_line_are_several_labels(tmp_path):
+    regions = [
+        dict(bbox=[0, 0, 5, 5], phrase='a cat', tokens_positive=[[0, 5]]),
+        dict(bbox=[5, 5, 9, 9], phrase='a dog', tokens_positive=[[10, 15]]),
+    ]
+    line = dict(filename='a', grounding=dict(caption='a cat and a dog', regions=regions))
+    (tmp_path / 'theirs.jsonl').write_text(json.dumps(line) + '\n\n')
+    table = read_annotations(tmp_path / 'theirs.jsonl')
+    assert list(table.texts) == ['a cat', 'a dog']
+
+
+def change_ref(key, value):
+    def change(instances, refs):
+        refs[1][key] = value
+
+    return change
+
+
+def drop_key(key):
+    def change(instances, refs):
+        del refs[1][key]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (change_ref('ann_id', 99), r'ref 1 \(ref_id 1\): ann_id 99 is not in .*instances'),
+        (change_ref('image_id', 99), r'ref 1 .*image_id 99 is not in'),
+        (change_ref('sentences', [dict(sent=5, sent_id=1)]), r'expression 1.*int 5'),
+        (change_ref('sentences', [dict(sent_id=1)]), r"ref 1 .*no 'sent'"),
+        (drop_key('split'), r"ref 1: no 'split'"),
+        (drop_key('ann_id'), r"ref 1 .*no 'ann_id'"),
+        (lambda i, r: i.pop('images'), r"instances.json: no 'images'"),
+        (lambda i, r: i['annotations'][0].pop('bbox'), r"annotation 7: no 'bbox'"),
+        (
+            lambda i, r: i['annotations'][1].update(bbox=[1, 2, 3]),
+            r'expression 1: a box must be 4 numbers, found \[1, 2, 3\]',
+        ),
+        (
+            lambda i, r: i['annotations'][1].update(bbox=[1, 2, 'wide', 3]),
+            r'expression 1: a box must be 4 numbers',
+        ),
+        (lambda i, r: r.append('text'), r'ref 3: expected a dict, found str'),
+    ],
+)
+def test_errors_of_refer_say_where(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        read_annotations(**write_refer(tmp_path, change))
+
+
+def test_an_unknown_split_names_the_known(tmp_path):
+    files = write_refer(tmp_path)
+    with pytest.raises(ValueError, match=r"no split 'testA'.*\['train', 'val'\].*unc"):
+        read_annotations(**files, splits=['testA'])
+    with pytest.raises(ValueError, match=r"no split 'testA'.*'val'"):
+        read_annotations(**write_unc(tmp_path), splits=['testA'])
+
+
+def test_an_unknown_split_by_names_what_is_there(tmp_path):
+    files = write_refer(tmp_path)
+    files['split_file'] = tmp_path / 'refs(google).p'
+    with pytest.raises(FileNotFoundError, match=r'refs\(google\)\.p.*refs\(unc\)\.p'):
+        read_annotations(**files)
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('{"grounding": ', r'line 1 is not valid JSON'),
+        ('[1]', r'line 1: expected a JSON object, found list'),
+        ('{"filename": "a"}', r"line 1: no 'grounding'"),
+    ],
+)
+def test_errors_of_odvg_say_where(tmp_path, text, message):
+    path = tmp_path / 'labels.jsonl'
+    path.write_text(text + '\n')
+    with pytest.raises(ValueError, match=rf'labels\.jsonl, {message}'):
+        read_annotations(path)
+
+
+def test_a_sample_id_must_be_unique(tmp_path):
+    region = dict(bbox=[0, 0, 1, 1], phrase='x', tokens_positive=[[0, 1]])
+    grounding = dict(caption='x', regions=[region])
+    line = json.dumps(dict(filename='a', grounding=grounding, sample_id='s'))
+    (tmp_path / 'labels.jsonl').write_text(f'{line}\n{line}\n')
+    with pytest.raises(ValueError, match=r"line 2: the sample_id 's' .*line 1"):
+        read_annotations(tmp_path / 'labels.jsonl')
+
+
+def test_truncated_json_is_named(tmp_path):
+    files = write_refer(tmp_path)
+    path = files['ann_file']
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r'instances\.json .*not valid JSON.*truncated'):
+        read_annotations(**files)
+
+
+def test_instances_alone_are_refused_with_the_way_out(tmp_path):
+    with pytest.raises(ValueError, match='split_file'):
+        read_annotations(write_refer(tmp_path)['ann_file'])
+
+
+@pytest.mark.parametrize('entry', [('a', 'b'), 'text', ('a', '', [0, 0, 1, 1], 5, [])])
+def test_errors_of_lists_say_where(tmp_path, entry):
+    torch.save([(LABELS[0][0], '', [0, 0, 1, 1], 't', []), entry], tmp_path / 'unc_val.pth')
+    with pytest.raises(ValueError, match=r'unc_val\.pth, entry 1'):
+        read_annotations(tmp_path / 'unc_val.pth')
+
+
+def test_packed_strings_are_a_list_of_strings():
+    strings = ['', 'abc', 'ü', '', '日本', 'z' * 300]
+    packed = PackedStrings.pack(strings)
+    assert list(packed) == strings
+    order = np.array([4, 0, 5, 5, 1])
+    assert list(packed.take(order)) == [strings[i] for i in order]
+    assert list(packed.take(np.array([], np.int64))) == []
+
+
+def test_concatenated_tables_share_images(tmp_path):
+    (tmp_path / 'x').mkdir()
+    refer = read_annotations(**write_refer(tmp_path / 'x'))
+    lines = read_annotations(**write_lines(tmp_path), source='template')
+    both = concatenate([refer, lines])
+    assert list(both.images) == ['a.jpg', 'b.jpg']
+    plain = [dict(label, img_id=None) for label in both]
+    assert plain == [dict(label, img_id=None) for label in (*refer, *lines)]
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    ('name', 'counts'),
+    [  # Expressions per split, from the papers' repositories (README of the data).
+        ('refcoco', dict(train=120624, val=10834, testA=5657, testB=5095)),
+        ('refcoco+', dict(train=120191, val=10758, testA=5726, testB=4889)),
+    ],
+)
+def test_the_real_data_sets_are_read_whole(realdata, name, counts):
+    table = read_annotations(
+        realdata / name / 'instances.json', realdata / name / 'refs(unc).p'
+    )
+    found = collections.Counter(table.split_names[i] for i in table.splits.tolist())
+    assert found == counts
+    assert len(set(table.sample_ids)) == len(table)

@@ -1,0 +1,222 @@
+"""The data set: labels, grouped samples, filters, and pictures of all kinds."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import DATASETS
+from PIL import Image
+
+from projects.clip_vg.datasets import refexp_dataset
+from projects.clip_vg.datasets.readers import write_odvg
+from projects.clip_vg.datasets.label_table import TableBuilder
+
+PIPELINE = [
+    dict(type='LoadGroundingImage'),
+    dict(type='PILResize', size=32),
+    dict(type='Letterbox', size=32),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='PackGroundingInputs'),
+]
+
+
+def make(tmp_path, labels, pictures=('a.jpg',), size=(60, 40), **options):
+    """A data set of ODVG labels (image, xyxy box, text) and grey pictures."""
+    builder = TableBuilder(str)
+    for i, (image, box, text) in enumerate(labels):
+        builder.add(image, box, text, f's{i}', 'train', 'human', (size[1], size[0]))
+    write_odvg(builder.build('xyxy'), tmp_path / 'labels.jsonl', overwrite=True)
+    for name in pictures:
+        if not (tmp_path / name).exists():
+            Image.new('RGB', size, (90, 120, 30)).save(tmp_path / name)
+    return DATASETS.build(
+        dict(
+            type='RefExpDataset',
+            data_root=str(tmp_path),
+            ann_file='labels.jsonl',
+            pipeline=PIPELINE,
+            **options,
+        )
+    )
+
+
+LABELS = [
+    ('a.jpg', [0, 0, 20, 20], 'one'),
+    ('a.jpg', [10, 10, 60, 40], 'two'),
+    ('b.jpg', [5, 5, 9, 9], 'three'),
+]
+
+
+def test_a_grouped_sample_is_its_labels_in_order(tmp_path):
+    dataset = make(tmp_path, LABELS, ('a.jpg', 'b.jpg'))
+    single, grouped = dataset[0]['data_samples'], dataset[1, 0]['data_samples']
+    assert single.text == 'one'
+    assert grouped.text == ['two', 'one']
+    assert grouped.sample_id == ['s1', 's0']
+    assert torch.equal(
+        grouped.gt_instances.bboxes.tensor[1], single.gt_instances.bboxes.tensor[0]
+    )
+    assert torch.equal(dataset[0]['inputs'], dataset[1, 0]['inputs'])
+
+
+def test_labels_of_two_pictures_are_no_group(tmp_path):
+    dataset = make(tmp_path, LABELS, ('a.jpg', 'b.jpg'))
+    with pytest.raises(ValueError, match=r'a\.jpg.*b\.jpg'):
+        dataset[0, 2]
+
+
+def test_the_end_of_iteration_and_subsets(tmp_path):
+    dataset = make(tmp_path, LABELS, ('a.jpg', 'b.jpg'))
+    assert len(list(dataset)) == len(dataset) == 3
+    assert dataset.get_data_info(-1)['text'] == 'three'
+    assert [s['data_samples'].text for s in dataset.get_subset([2, 0])] == ['three', 'one']
+    assert len(make(tmp_path, LABELS, ('a.jpg', 'b.jpg'), indices=2)) == 2
+
+
+@pytest.mark.parametrize(
+    ('box', 'reason'),
+    [
+        ([5, 5, 5, 9], 'not positive'),
+        ([5, 5, 3, 9], 'not positive'),
+        ([61, 5, 70, 9], 'outside'),
+        ([-9, 5, -1, 9], 'outside'),
+        ([5, 40, 9, 50], 'outside'),
+    ],
+)
+def test_invalid_boxes_are_dropped_counted_and_named(tmp_path, monkeypatch, box, reason):
+    said = []
+    monkeypatch.setattr(refexp_dataset, 'print_log', lambda text, **_: said.append(text))
+    dataset = make(tmp_path, [*LABELS[:2], ('a.jpg', box, 'wrong')])
+    assert len(dataset) == 2
+    assert len(said) == 1
+    assert '1 of 3 labels dropped' in said[0]
+    assert reason in said[0] and 's2 (a.jpg)' in said[0]
+
+
+def test_nan_boxes_are_dropped(tmp_path):
+    table = make(tmp_path, LABELS[:2]).table
+    table.boxes[0, 2] = np.nan
+    write = [('a.jpg', [1, 2, 3, 4], 'x'), ('a.jpg', [1, 2, float('nan'), 4], 'y')]
+    assert len(make(tmp_path, write)) == 1
+
+
+def test_boxes_that_pass_the_border_are_kept(tmp_path):
+    assert len(make(tmp_path, [('a.jpg', [-0.4, 5, 60.3, 40.2], 'whole')])) == 1
+
+
+def test_the_filter_can_be_off(tmp_path):
+    labels = [*LABELS[:2], ('a.jpg', [5, 5, 5, 9], 'wrong')]
+    assert len(make(tmp_path, labels, filter_cfg=dict(invalid_boxes=False))) == 3
+
+
+def test_nothing_left_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r'No label is left of 1 .*labels\.jsonl'):
+        make(tmp_path, [('a.jpg', [5, 5, 5, 9], 'wrong')])
+
+
+def test_a_missing_root_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match='data_root=.*nowhere'):
+        DATASETS.build(
+            dict(type='RefExpDataset', data_root=str(tmp_path / 'nowhere'), ann_file='x')
+        )
+
+
+def test_a_missing_picture_is_named_with_its_label(tmp_path):
+    dataset = make(tmp_path, [('gone.jpg', [1, 1, 9, 9], 'x')], pictures=())
+    with pytest.raises(FileNotFoundError, match=r'gone\.jpg.*s0'):
+        dataset[0]
+
+
+@pytest.mark.parametrize('keep', [0, 100, 500])
+def test_a_damaged_picture_is_named_with_its_label(tmp_path, keep):
+    dataset = make(tmp_path, LABELS[:1])
+    path = tmp_path / 'a.jpg'
+    noise = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match=r'a\.jpg cannot be decoded.*s0'):
+        dataset[0]
+
+
+def test_a_picture_of_another_size_is_an_error(tmp_path):
+    dataset = make(tmp_path, LABELS[:1])
+    Image.new('RGB', (61, 40)).save(tmp_path / 'a.jpg')
+    with pytest.raises(ValueError, match=r'\(40, 61\).*\(40, 60\)'):
+        dataset[0]
+
+
+@pytest.mark.parametrize('mode', ['L', 'CMYK', 'RGB'])
+def test_pictures_of_other_kinds_become_colour(tmp_path, mode):
+    dataset = make(tmp_path, LABELS[:1])
+    Image.new('RGB', (60, 40), (90, 120, 30)).convert(mode).save(tmp_path / 'a.jpg')
+    assert dataset[0]['inputs'].shape == (3, 32, 32)
+
+
+def test_exif_rotation_is_ignored(tmp_path):
+    """Boxes of REFER are in the frame of the stored pixels."""
+    dataset = make(tmp_path, LABELS[:1])
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: turn by 90 degrees
+    Image.new('RGB', (60, 40)).save(tmp_path / 'a.jpg', exif=exif)
+    assert dataset[0]['data_samples'].ori_shape == (40, 60)
+
+
+def test_several_files_are_one_index_space(tmp_path, shapes):
+    make(tmp_path, LABELS[:2])
+    dataset = DATASETS.build(
+        dict(
+            type='RefExpDataset',
+            data_root=str(tmp_path),
+            ann_file=['labels.jsonl', str(shapes / 'shapes/instances.json')],
+            split_file=[None, str(shapes / 'shapes/refs(synthetic).p')],
+            source=['template', None],
+            split='train',
+        )
+    )
+    assert dataset.get_data_info(0)['source'] == 'template'
+    assert dataset.get_data_info(len(dataset) - 1)['source'] == 'human'
+    assert dataset.get_data_info(2)['split'] == 'train'
+
+
+def test_the_same_names_in_two_files_are_told_apart(tmp_path):
+    make(tmp_path, LABELS[:2])
+    (tmp_path / 'other.jsonl').write_bytes((tmp_path / 'labels.jsonl').read_bytes())
+    dataset = DATASETS.build(
+        dict(
+            type='RefExpDataset',
+            data_root=str(tmp_path),
+            ann_file=['labels.jsonl', 'other.jsonl'],
+        )
+    )
+    names = list(dataset.table.sample_ids)
+    assert len(set(names)) == 4
+    assert names[0] == 'labels/s0'
+
+
+def test_a_split_in_the_name_is_filled(tmp_path):
+    for split in ('val', 'testA'):
+        torch.save([('a', '', [0, 0, 1, 1], split, [])], tmp_path / f'unc_{split}.pth')
+    dataset = DATASETS.build(
+        dict(
+            type='RefExpDataset',
+            data_root=str(tmp_path),
+            ann_file='unc_{split}.pth',
+            split=['val', 'testA'],
+        )
+    )
+    assert list(dataset.table.texts) == ['val', 'testA']
+    assert [label['split'] for label in dataset.table] == ['val', 'testA']
+
+
+def test_labels_go_to_workers_as_a_few_buffers(tmp_path):
+    """Nothing grows with the labels but arrays: no Python object per label."""
+    small = make(tmp_path, LABELS[:2] * 10)
+    large = make(tmp_path, LABELS[:2] * 1000)
+    count = [len(pickle.dumps(d.table)) / len(d) for d in (small, large)]
+    assert count[1] < 100  # bytes for a label; measured 51 for these short texts
+
+
+def test_serialising_is_refused(tmp_path):
+    with pytest.raises(ValueError, match='serialize_data'):
+        make(tmp_path, LABELS[:1], serialize_data=True)
