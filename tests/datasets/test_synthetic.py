@@ -1,0 +1,133 @@
+"""Synthetic pictures: every expression is true of one object only."""
+
+import json
+
+import numpy as np
+import pytest
+
+from projects.clip_vg.datasets.readers import read_annotations
+from projects.clip_vg.datasets.synthetic import (
+    COLORS,
+    Shape,
+    describe,
+    draw,
+    make_synthetic,
+    sample_scene,
+)
+
+
+def shape(kind, color, left, top, side=20, size='small'):
+    return Shape(kind, color, size, (left, top, left + side, top + side))
+
+
+def texts_of(objects):
+    rng = np.random.default_rng(0)
+    return {(t, i) for _, t, i in describe((160, 120), objects, rng)}
+
+
+def test_a_name_that_fits_two_is_not_used():
+    objects = [shape('star', 'red', 10, 10), shape('star', 'blue', 100, 10)]
+    texts = texts_of(objects)
+    assert ('red star', 0) in texts and ('blue one', 1) in texts
+    assert 'star' not in {t for t, _ in texts}
+
+
+def test_places_need_a_margin():
+    close = [shape('star', 'red', 50, 10), shape('star', 'blue', 54, 50)]
+    assert not any('left' in t or 'right' in t for t, _ in texts_of(close))
+    far = [shape('star', 'red', 10, 10), shape('star', 'blue', 100, 10)]
+    sided = {i for t, i in texts_of(far) if 'left' in t and 'star' in t}
+    assert sided == {0}
+
+
+def test_relations_tell_apart_things_of_one_shape():
+    objects = [
+        shape('star', 'red', 10, 50),
+        shape('star', 'red', 130, 50),
+        shape('square', 'blue', 70, 50),
+    ]
+    texts = texts_of(objects)
+    assert ('star left of the square', 0) in texts
+    assert ('star right of the square', 1) in texts
+
+
+def satisfied(text, objects, size):
+    """Slow reference: the objects that an attribute or extreme phrase fits."""
+    words = text.replace(' one', '').split()
+    extremes = {'leftmost': (0, -1), 'rightmost': (0, 1), 'uppermost': (1, -1)}
+    extremes['lowest'] = (1, 1)
+    pool = [
+        i
+        for i, o in enumerate(objects)
+        if all(
+            w in (o.shape, o.color, o.size, 'object') or w in extremes for w in words
+        )
+    ]
+    for word in words:
+        if word in extremes:
+            axis, sign = extremes[word]
+            pool = [max(pool, key=lambda i: sign * objects[i].center[axis])]
+    return pool
+
+
+@pytest.mark.parametrize('seed', range(30))
+def test_expressions_hold_in_drawn_scenes(seed):
+    rng = np.random.default_rng(seed)
+    size, objects = sample_scene(rng)
+    vocabulary = {'leftmost', 'rightmost', 'uppermost', 'lowest', 'object', 'one'}
+    for _, text, index in describe(size, objects, rng):
+        words = set(text.split())
+        known = vocabulary | {w for o in objects for w in (o.shape, o.color, o.size)}
+        if words <= known:
+            assert satisfied(text, objects, size) == [index], text
+
+
+@pytest.mark.parametrize('kind', ['circle', 'square', 'triangle', 'star', 'cross', 'diamond'])
+def test_a_box_is_where_the_colour_is(kind):
+    item = shape(kind, 'red', 31, 17, 30)
+    empty = np.asarray(draw((100, 80), [], np.random.default_rng(0)), int)
+    image = np.asarray(draw((100, 80), [item], np.random.default_rng(0)), int)
+    rows, columns = np.nonzero(np.abs(image - empty).sum(2) > 60)
+    found = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+    assert np.abs(found - item.box).max() <= 1.5
+    middle = image[30:36, 42:50].reshape(-1, 3).mean(0)
+    assert np.abs(middle - COLORS['red']).max() < 40
+
+
+def test_the_same_seed_gives_the_same_bytes(tmp_path, shapes):
+    again = make_synthetic(tmp_path / 'again', dict(train=24, val=6, test=6), seed=3)
+    for path in sorted(shapes.rglob('*.*')):
+        assert (again / path.relative_to(shapes)).read_bytes() == path.read_bytes()
+
+
+def test_pictures_of_a_split_do_not_depend_on_the_others(tmp_path, shapes):
+    alone = make_synthetic(tmp_path / 'alone', dict(test=6), seed=3)
+    files = [r / 'shapes/instances.json' for r in (shapes, alone)]
+    full, part = (json.loads(f.read_text())['annotations'] for f in files)
+    assert [a['bbox'] for a in full[-len(part) :]] == [a['bbox'] for a in part]
+
+
+def test_it_is_read_as_refer(shapes):
+    table = read_annotations(
+        shapes / 'shapes/instances.json', shapes / 'shapes/refs(synthetic).p'
+    )
+    assert set(table.split_names) == {'train', 'val', 'test'}
+    assert len(table) > 100
+
+
+def test_nothing_is_overwritten(tmp_path, shapes):
+    assert make_synthetic(shapes, dict(train=24, val=6, test=6), seed=3) == shapes
+    with pytest.raises(FileExistsError, match='not the data set asked for'):
+        make_synthetic(shapes, dict(train=24, val=6, test=6), seed=4)
+
+
+def test_an_interrupted_making_leaves_nothing(tmp_path, monkeypatch):
+    from projects.clip_vg.datasets import synthetic
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(synthetic, 'draw', killed)
+    with pytest.raises(KeyboardInterrupt):
+        make_synthetic(tmp_path / 'data', dict(train=2))
+    assert list(tmp_path.iterdir()) == []

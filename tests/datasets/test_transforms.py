@@ -1,0 +1,198 @@
+"""Transforms: what is referred to stays where it is said to be."""
+
+import numpy as np
+import pytest
+import torch
+from mmcv.transforms import Compose
+from mmdet.registry import TRANSFORMS
+from mmdet.structures.bbox import HorizontalBoxes
+from PIL import Image
+
+from projects.clip_vg.datasets.transforms.flip import mirror_text
+
+
+def sample(height=40, width=60, box=(10, 5, 30, 25), text='a man', seed=0):
+    rng = np.random.default_rng(seed)
+    return dict(
+        img=rng.integers(0, 255, (height, width, 3), dtype=np.uint8),
+        img_path='a.jpg',
+        img_shape=(height, width),
+        ori_shape=(height, width),
+        gt_bboxes=HorizontalBoxes(torch.tensor([box], dtype=torch.float32)),
+        gt_bboxes_labels=np.zeros(1, np.int64),
+        gt_ignore_flags=np.zeros(1, bool),
+        text=text,
+    )
+
+
+def build(**cfg):
+    return TRANSFORMS.build(cfg)
+
+
+def corners(results):
+    return results['gt_bboxes'].tensor
+
+
+@pytest.mark.parametrize('side', ['long', 'short'])
+@pytest.mark.parametrize(('height', 'width'), [(40, 60), (60, 40), (33, 97), (7, 7)])
+def test_resize_is_pil_and_keeps_boxes_in_place(side, height, width):
+    before = sample(height, width)
+    after = build(type='PILResize', size=50, side=side)(sample(height, width))
+    reference = (max if side == 'long' else min)(height, width)
+    new = (round(width * 50 / reference), round(height * 50 / reference))
+    expected = Image.fromarray(before['img']).resize(new, Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(after['img'], np.asarray(expected))
+    torch.testing.assert_close(corners(after), corners(before) * 50 / reference)
+    assert after['scale_factor'] == (50 / reference, 50 / reference)
+
+
+def test_resize_draws_among_its_sizes():
+    sizes = {
+        build(type='PILResize', size=[30, 40])(sample())['img_shape'][1]
+        for _ in range(20)
+    }
+    assert sizes == {30, 40}
+
+
+@pytest.mark.parametrize(('height', 'width'), [(40, 60), (60, 40), (59, 60), (60, 60)])
+def test_letterbox_centres_as_released(height, width):
+    after = build(type='Letterbox', size=60)(sample(height, width))
+    left, top, kept_width, kept_height = after['letterbox']
+    # Rounding of the release, which halves would otherwise leave open.
+    assert top == max(0, round((60 - height) / 2 - 0.1))
+    assert left == max(0, round((60 - width) / 2 - 0.1))
+    assert (kept_width, kept_height) == (width, height)
+    inside = after['img'][top : top + height, left : left + width]
+    np.testing.assert_array_equal(inside, sample(height, width)['img'])
+    assert after['img'].sum() == inside.sum()
+    shift = torch.tensor([left, top, left, top])
+    assert torch.equal(corners(after), corners(sample()) + shift)
+
+
+def test_random_letterbox_stays_inside_and_moves():
+    places = {
+        build(type='Letterbox', size=60, placement='random')(sample())['letterbox']
+        for _ in range(60)
+    }
+    assert {left for left, *_ in places} == {0}
+    tops = {top for _, top, *_ in places}
+    assert min(tops) >= 0 and max(tops) <= 20 and len(tops) > 10
+
+
+def test_a_picture_too_large_is_named():
+    with pytest.raises(ValueError, match=r'a\.jpg is 40 x 60 .*square of 50'):
+        build(type='Letterbox', size=50)(sample())
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_crop_keeps_the_centre_and_the_pixels_under_the_box(seed):
+    np.random.seed(seed)
+    rng = np.random.default_rng(seed)
+    left, top = rng.uniform(0, 80, 2)
+    box = (left, top, left + rng.uniform(4, 20), top + rng.uniform(4, 20))
+    before = sample(100, 100, box)
+    rows, columns = np.mgrid[:100, :100]
+    before['img'] = np.stack([rows, columns, rows], -1).astype(np.uint8)
+    after = build(type='ReferentCrop', min_size=30, max_size=60)(before)
+    height, width = after['img'].shape[:2]
+    assert 30 <= height <= 60 and 30 <= width <= 60
+    # The picture says how far it was moved.
+    y0, x0 = (int(v) for v in after['img'][0, 0, :2])
+    expected = np.array(box) - [x0, y0, x0, y0]
+    center = (expected[:2] + expected[2:]) / 2
+    assert (center >= 0).all() and (center <= [width, height]).all()
+    clipped = expected.clip(0, [width, height, width, height])
+    np.testing.assert_allclose(corners(after)[0], clipped, atol=1e-4)
+
+
+def test_crop_of_a_group_keeps_all_centres_or_does_nothing():
+    group = sample(100, 100)
+    boxes = torch.tensor([[0.0, 0, 10, 10], [90.0, 90, 100, 100]])
+    group['gt_bboxes'] = HorizontalBoxes(boxes)
+    after = build(type='ReferentCrop', min_size=30, max_size=40)(group)
+    assert after['img'].shape == (100, 100, 3)
+    assert torch.equal(corners(after), boxes)
+
+
+def test_crop_of_a_small_picture():
+    after = build(type='ReferentCrop', min_size=384, max_size=600)(sample())
+    assert after['img'].shape == (40, 60, 3)
+
+
+@pytest.mark.parametrize(
+    ('text', 'free'),
+    [
+        ('man on the left', False),
+        ('LEFTMOST man', False),
+        ('top of it', False),
+        (['a man', 'the middle one'], False),
+        ('a man', True),
+        (['a man', 'red one'], True),
+    ],
+)
+def test_expressions_of_place_take_the_first_branch(text, free):
+    choice = build(
+        type='ExpressionAwareChoice',
+        prob=[0.5, 0.5],
+        transforms=[
+            [dict(type='PILResize', size=20)],
+            [dict(type='PILResize', size=30)],
+        ],
+    )
+    sides = {choice(sample(text=text))['img_shape'][1] for _ in range(40)}
+    assert sides == ({20, 30} if free else {20})
+
+
+@pytest.mark.parametrize(
+    ('text', 'mirrored'),
+    [
+        ('left man', 'right man'),
+        ('Leftmost cup on the RIGHT', 'Rightmost cup on the LEFT'),
+        ('bright one', 'bright one'),
+        ('bright right light', 'bright left light'),
+        ('standing upright', 'standing upright'),
+        ('no side', 'no side'),
+    ],
+)
+def test_mirrored_text(text, mirrored):
+    assert mirror_text(text) == mirrored
+    assert mirror_text(mirrored) == text
+
+
+def test_flip_turns_picture_box_and_text():
+    before = sample(text=['left man', 'dog'])
+    after = build(type='TextAwareFlip', prob=1.0)(sample(text=['left man', 'dog']))
+    np.testing.assert_array_equal(after['img'], before['img'][:, ::-1])
+    assert corners(after).tolist() == [[30, 5, 50, 25]]
+    assert after['text'] == ['right man', 'dog']
+    untouched = build(type='TextAwareFlip', prob=0.0)(sample(text='left man'))
+    assert untouched['text'] == 'left man'
+
+
+def test_jitter_changes_colours_and_keeps_channels_in_order():
+    red = sample()
+    red['img'] = np.zeros((8, 8, 3), np.uint8)
+    red['img'][..., 2] = 200  # BGR
+    after = build(type='PILColorJitter', prob=1.0)(red)['img']
+    assert after.dtype == np.uint8 and after.shape == (8, 8, 3)
+    assert (after[..., 2] > after[..., 0]).all()
+    same = build(type='PILColorJitter', prob=0.0)(sample())['img']
+    np.testing.assert_array_equal(same, sample()['img'])
+
+
+def test_packing_names_the_boxes():
+    packed = Compose([dict(type='PackGroundingInputs')])(sample(text='left man'))
+    instances = packed['data_samples'].gt_instances
+    assert instances.label_names == ['left man']
+    assert instances.labels.tolist() == [0]
+
+
+def test_resize_and_letterbox_are_undone_by_the_meta():
+    """The way back that the detector goes, on corners of the box."""
+    results = sample(33, 97)
+    for cfg in (dict(type='PILResize', size=64), dict(type='Letterbox', size=64)):
+        results = TRANSFORMS.build(cfg)(results)
+    left, top = results['letterbox'][:2]
+    back = corners(results) - torch.tensor([left, top, left, top])
+    back = back / torch.tensor(results['scale_factor']).repeat(2)
+    torch.testing.assert_close(back, corners(sample()))

@@ -1,0 +1,135 @@
+"""The metric: hits as defined, and the same in any number of processes."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from projects.clip_vg.evaluation import grounding_metric
+from projects.clip_vg.evaluation.grounding_metric import GroundingMetric
+
+
+def slow_iou(a, b):
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    inter = max(0, width) * max(0, height)
+    area = [(x[2] - x[0]) * (x[3] - x[1]) for x in (a, b)]
+    return inter / (sum(area) - inter)
+
+
+def random_boxes(count, seed):
+    rng = np.random.default_rng(seed)
+    corners = rng.uniform(0, 50, (count, 2, 2))
+    return np.concatenate([corners.min(1), corners.max(1) + 5], 1)
+
+
+def sample(i, pred, true, split='val', source='human', **extra):
+    return dict(
+        img_path=f'{i}.jpg',
+        text=[f'text {i} {j}' for j in range(len(true))],
+        sample_id=[f'{i}_{j}' for j in range(len(true))],
+        split=[split] * len(true),
+        source=[source] * len(true),
+        pred_instances=dict(bboxes=torch.as_tensor(pred), **extra),
+        gt_instances=dict(bboxes=torch.as_tensor(true)),
+    )
+
+
+@pytest.fixture
+def samples():
+    pred, true = random_boxes(60, 0), random_boxes(60, 1)
+    true[::3] = pred[::3] + 1
+    return [
+        sample(i, pred[3 * i : 3 * i + 3], true[3 * i : 3 * i + 3], ('val', 'testA')[i % 2])
+        for i in range(20)
+    ]
+
+
+def evaluate(samples, **options):
+    metric = GroundingMetric(**options)
+    metric.process(None, samples)
+    return metric.evaluate(sum(len(s['text']) for s in samples))
+
+
+def test_accuracy_equals_the_definition(samples):
+    scores = evaluate(samples)
+    ious = [
+        slow_iou(p, t)
+        for s in samples
+        for p, t in zip(
+            s['pred_instances']['bboxes'].tolist(),
+            s['gt_instances']['bboxes'].tolist(),
+            strict=True,
+        )
+    ]
+    for threshold in (0.25, 0.5, 0.75, 0.9):
+        expected = np.mean([iou >= threshold for iou in ious])
+        assert scores[f'grounding/acc@{threshold}'] == pytest.approx(expected)
+    assert scores['grounding/miou'] == pytest.approx(np.mean(ious), abs=1e-5)
+
+
+def test_a_threshold_is_reached_by_equality():
+    true = [[0.0, 0.0, 2.0, 2.0]]
+    half = evaluate([sample(0, [[0.0, 0.0, 2.0, 1.0]], true)])
+    assert half['grounding/acc@0.5'] == 1.0
+
+
+def test_splits_are_reported_when_there_are_several(samples):
+    scores = evaluate(samples)
+    parts = [scores[f'grounding/{name}/acc@0.5'] for name in ('val', 'testA')]
+    assert np.mean(parts) == pytest.approx(scores['grounding/acc@0.5'])
+    assert not any('/human/' in key for key in scores)
+
+
+@pytest.mark.parametrize('shares', [(20, 0), (7, 13), (1, 19)])
+def test_ranks_with_unequally_many_samples(samples, monkeypatch, shares):
+    expected = evaluate(samples)
+    ranks = [GroundingMetric(), GroundingMetric()]
+    ranks[0].process(None, samples[: shares[0]])
+    # A padding sampler shows the first sample to the last rank once more.
+    ranks[1].process(None, samples[shares[0] :] + samples[:1])
+    gathered = [list(rank.results) for rank in ranks]
+    monkeypatch.setattr(grounding_metric, 'all_gather_object', lambda _: gathered)
+    assert [rank.evaluate(60) for rank in ranks] == [expected, expected]
+
+
+def test_a_missing_sample_is_an_error(samples):
+    metric = GroundingMetric()
+    metric.process(None, samples[1:])
+    with pytest.raises(RuntimeError, match='57 distinct samples.*60'):
+        metric.evaluate(60)
+
+
+def test_of_many_boxes_the_top_score_counts():
+    true = [[0.0, 0.0, 10.0, 10.0]]
+    pred = [[20.0, 20.0, 30.0, 30.0], [0.0, 0.0, 10.0, 10.0]]
+    one = sample(0, pred, true, scores=torch.tensor([0.2, 0.9]))
+    assert evaluate([one])['grounding/acc@0.9'] == 1.0
+
+
+def test_no_box_is_a_miss():
+    none = sample(0, torch.zeros(0, 4), [[0.0, 0.0, 10.0, 10.0]], scores=torch.zeros(0))
+    assert evaluate([none])['grounding/miou'] == 0.0
+
+
+def test_many_boxes_for_several_expressions_are_an_error():
+    wrong = sample(0, random_boxes(5, 0), random_boxes(2, 1))
+    with pytest.raises(ValueError, match='5 boxes for 2 expressions'):
+        evaluate([wrong])
+
+
+def test_a_sample_without_name_is_an_error(samples):
+    del samples[0]['sample_id']
+    with pytest.raises(ValueError, match=r'0\.jpg: no `sample_id`'):
+        evaluate(samples)
+
+
+def test_results_are_written_whole(samples, tmp_path):
+    path = tmp_path / 'deep' / 'results.jsonl'
+    scores = evaluate(samples, out_file=str(path))
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(lines) == 60
+    assert np.mean([r['iou'] for r in lines]) == pytest.approx(scores['grounding/miou'])
+    assert {r['split'] for r in lines} == {'val', 'testA'}
+    assert list(path.parent.iterdir()) == [path]

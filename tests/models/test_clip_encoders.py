@@ -1,0 +1,138 @@
+"""CLIP's towers: open_clip's numbers, and weights that fit or are refused."""
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from projects.clip_vg.models import CLIPTextEncoder, CLIPVisualEncoder
+from projects.clip_vg.models.clip_encoders import clip_config
+
+from ..conftest import ARCH
+
+TEXTS = ['left man', 'the dog behind the red car']
+
+
+@pytest.fixture
+def clip():
+    return open_clip.CLIP(**ARCH).eval()
+
+
+@pytest.fixture
+def weights(tmp_path, clip):
+    path = tmp_path / 'clip.safetensors'
+    save_file({k: v.contiguous() for k, v in clip.state_dict().items()}, path)
+    return str(path)
+
+
+@torch.no_grad()
+def test_visual_tokens_are_open_clips_intermediates(clip, weights):
+    images = torch.randn(2, 3, 32, 32)
+    encoder = CLIPVisualEncoder(ARCH, extract_layers=(0, 1), pretrained=weights)
+    out = clip.visual.forward_intermediates(
+        images, indices=[0, 1], output_fmt='NLC', output_extra_tokens=True
+    )
+    expected = [
+        torch.cat([cls, patches], 1)
+        for cls, patches in zip(
+            out['image_intermediates_prefix'], out['image_intermediates'], strict=True
+        )
+    ]
+    torch.testing.assert_close(encoder(images), torch.cat(expected, -1), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_text_tokens_lead_to_open_clips_embedding(clip, weights):
+    encoder = CLIPTextEncoder(ARCH, pretrained=weights)
+    ids = encoder.tokenize(TEXTS)
+    tokens = encoder(ids)
+    pooled = tokens[torch.arange(2), ids.argmax(-1)]
+    expected = clip.encode_text(open_clip.tokenize(TEXTS, context_length=12))
+    torch.testing.assert_close(pooled, expected, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_cutting_pads_changes_no_token():
+    encoder = CLIPTextEncoder(ARCH).eval()
+    cut = encoder.tokenize(TEXTS)
+    whole = encoder.tokenizer(TEXTS)
+    assert cut.shape[1] < whole.shape[1] == 12
+    torch.testing.assert_close(
+        encoder(cut), encoder(whole)[:, : cut.shape[1]], atol=1e-5, rtol=0
+    )
+
+
+def test_tokens_are_lower_cased_bpe():
+    encoder = CLIPTextEncoder(ARCH)
+    one, other = encoder.tokenize(['Left MAN', 'left man'])
+    assert torch.equal(one, other)
+
+
+def test_a_long_expression_is_cut_with_one_warning(monkeypatch):
+    from projects.clip_vg.models import clip_encoders
+
+    said = []
+    monkeypatch.setattr(clip_encoders, 'print_log', lambda text, **_: said.append(text))
+    encoder = CLIPTextEncoder(ARCH)
+    words = ' '.join(['dog'] * 200)
+    for _ in range(3):
+        ids = encoder.tokenize([words, 'cat'])
+    assert ids.shape == (2, 12) and ids[0, -1] == ids[1].max()
+    assert len(said) == 1 and '12 tokens' in said[0]
+
+
+def test_last_layers_that_nothing_reads_are_not_kept():
+    encoder = CLIPVisualEncoder(ARCH, extract_layers=(0,))
+    assert len(encoder.vit.transformer.resblocks) == 1
+    assert encoder.out_channels == 32
+
+
+def test_positions_are_interpolated_for_another_image_size(weights):
+    encoder = CLIPVisualEncoder(ARCH, (0, 1), pretrained=weights, image_size=48)
+    assert encoder.grid_size == (6, 6)
+    assert encoder(torch.zeros(1, 3, 48, 48)).shape == (1, 37, 64)
+    original = CLIPVisualEncoder(ARCH, (0, 1), pretrained=weights)
+    rows = encoder.vit.positional_embedding[1:].mean(0)
+    # Interpolation keeps the mean about where it was, and the class token exactly.
+    assert torch.allclose(rows, original.vit.positional_embedding[1:].mean(0), atol=0.1)
+    assert torch.equal(
+        encoder.vit.positional_embedding[0], original.vit.positional_embedding[0]
+    )
+
+
+def test_unknown_names_and_layers_say_what_there_is():
+    with pytest.raises(ValueError, match=r"no model 'ViT-B-17'.*ViT-B-16"):
+        CLIPVisualEncoder('ViT-B-17')
+    with pytest.raises(ValueError, match='0 to 1'):
+        CLIPVisualEncoder(ARCH, extract_layers=(0, 3, 7, 11))
+    with pytest.raises(ValueError, match='plain ViT'):
+        clip_config('RN50')
+
+
+def test_weights_that_are_neither_file_nor_tag():
+    with pytest.raises(ValueError, match=r"'openay' is neither a file.*openai"):
+        CLIPTextEncoder('ViT-B-16-quickgelu', pretrained='openay')
+
+
+def test_weights_that_cannot_be_downloaded_say_the_way_out(monkeypatch):
+    def offline(*args, **kwargs):
+        raise OSError('no route to host')
+
+    monkeypatch.setattr(open_clip, 'download_pretrained', offline)
+    from projects.clip_vg.models.clip_weights import resolve_weights
+
+    with pytest.raises(ValueError, match=r'no route to host.*pretrained=FILE'):
+        resolve_weights('ViT-B-16-quickgelu', 'openai')
+
+
+def test_weights_of_another_architecture_are_refused(weights):
+    arch = dict(ARCH, vision_cfg=dict(ARCH['vision_cfg'], width=48))
+    with pytest.raises(ValueError, match=r'clip\.safetensors is not the visual tower'):
+        CLIPVisualEncoder(arch, extract_layers=(0, 1), pretrained=weights)
+
+
+def test_a_damaged_weight_file_is_named(tmp_path):
+    path = tmp_path / 'clip.pt'
+    path.write_bytes(b'no weights')
+    with pytest.raises(ValueError, match=r'clip\.pt cannot be read'):
+        CLIPTextEncoder(ARCH, pretrained=str(path))

@@ -1,0 +1,304 @@
+"""The detector: as published, whatever is grouped, and frozen where it should be."""
+
+import copy
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+
+from projects.clip_vg.models.clip_vg import patch_padding
+from projects.clip_vg.models.data_preprocessor import pixel_padding
+
+from ..conftest import ARCH, model_config
+from . import reference
+
+SIZE = 32
+# (left, top, width, height) of the picture in the square, and its expressions.
+PICTURES = [
+    ((0, 4, 32, 24), ['left man', 'the big red bus behind the tree']),
+    ((0, 0, 32, 32), ['dog']),
+    ((11, 0, 9, 32), ['a', 'second woman from the right', 'red', 'left man']),
+    ((2, 13, 29, 6), ['top']),
+]
+
+
+def make_sample(letterbox, texts, scale=0.5):
+    left, top, width, height = letterbox
+    sample = DetDataSample(
+        metainfo=dict(
+            img_path='a.jpg',
+            ori_shape=(int(height / scale), int(width / scale)),
+            img_shape=(SIZE, SIZE),
+            scale_factor=(scale, scale),
+            letterbox=letterbox,
+            text=texts,
+        )
+    )
+    count = 1 if isinstance(texts, str) else len(texts)
+    low = torch.tensor([left, top], dtype=torch.float32)
+    high = low + torch.tensor([width, height])
+    corners = low + torch.rand(count, 2, 2) * (high - low)
+    sample.gt_instances = InstanceData(
+        bboxes=torch.cat([corners.amin(1), corners.amax(1) + 1], 1)
+    )
+    return sample
+
+
+def make_batch(pictures=PICTURES):
+    return dict(
+        inputs=[torch.randint(0, 255, (3, SIZE, SIZE), dtype=torch.uint8) for _ in pictures],
+        data_samples=[make_sample(*picture) for picture in pictures],
+    )
+
+
+def prepared(model, batch, training=False):
+    data = model.data_preprocessor(copy.deepcopy(batch), training)
+    return data['inputs'], data['data_samples']
+
+
+@pytest.fixture(params=['plain', 'rectangle', 'sin_cos', 'one_layer'])
+def any_model(request):
+    changes = {
+        'plain': {},
+        'rectangle': dict(fusion=dict(embed_dims=24)),
+        'sin_cos': dict(fusion=dict(pos_embed_init='sin_cos_2d')),
+        'one_layer': dict(fusion=dict(num_layers=1)),
+    }[request.param]
+    model = MODELS.build(model_config(**changes))
+    model.init_weights()
+    return model.eval()
+
+
+@torch.no_grad()
+def test_boxes_equal_the_published_way(any_model):
+    inputs, samples = prepared(any_model, make_batch())
+    fast = any_model.bbox_head(any_model._forward(inputs, samples))
+    padding = patch_padding(
+        pixel_padding(samples, inputs), any_model.visual_encoder.grid_size
+    )
+    slow = [
+        reference.box_of(any_model, inputs[i], padding[i], text)
+        for i, sample in enumerate(samples)
+        for text in sample.text
+    ]
+    torch.testing.assert_close(fast, torch.stack(slow), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_answers_do_not_depend_on_the_grouping(tiny_model):
+    batch = make_batch()
+    together = tiny_model.test_step(copy.deepcopy(batch))
+    for index, (letterbox, texts) in enumerate(PICTURES):
+        for position, text in enumerate(texts):
+            alone = tiny_model.test_step(
+                dict(
+                    inputs=[batch['inputs'][index].clone()],
+                    data_samples=[make_sample(letterbox, text)],
+                )
+            )[0].pred_instances
+            torch.testing.assert_close(
+                alone.bboxes[0],
+                together[index].pred_instances.bboxes[position],
+                atol=1e-5 * SIZE,
+                rtol=0,
+            )
+            assert alone.label_names == [text]
+
+
+@torch.no_grad()
+def test_the_letterbox_is_never_seen_by_the_fusion(tiny_model):
+    """Black or noisy, the border is zero after normalisation."""
+    batch = make_batch()
+    first = tiny_model.test_step(copy.deepcopy(batch))
+    for image, sample in zip(batch['inputs'], batch['data_samples'], strict=True):
+        left, top, width, height = sample.letterbox
+        border = torch.ones(SIZE, SIZE, dtype=torch.bool)
+        border[top : top + height, left : left + width] = False
+        image[:, border] = torch.randint(0, 255, (3, int(border.sum())), dtype=torch.uint8)
+    second = tiny_model.test_step(batch)
+    for one, other in zip(first, second, strict=True):
+        assert torch.equal(one.pred_instances.bboxes, other.pred_instances.bboxes)
+
+
+@torch.no_grad()
+def test_boxes_come_back_to_the_original_picture(tiny_model):
+    batch = make_batch()
+    inputs, samples = prepared(tiny_model, batch)
+    padded = tiny_model.predict(inputs, copy.deepcopy(samples), rescale=False)
+    original = tiny_model.predict(inputs, samples)
+    for one, other, (letterbox, _) in zip(padded, original, PICTURES, strict=True):
+        boxes = one.pred_instances.bboxes
+        assert (boxes >= 0).all() and (boxes <= SIZE).all()
+        offset = torch.tensor([*letterbox[:2], *letterbox[:2]])
+        torch.testing.assert_close((boxes - offset) * 2, other.pred_instances.bboxes)
+
+
+def test_loss_of_a_batch_is_the_mean_over_its_expressions(tiny_model):
+    batch = make_batch()
+    inputs, samples = prepared(tiny_model, batch)
+    together = tiny_model.loss(inputs, samples)
+    sums = dict.fromkeys(together, 0.0)
+    for index, sample in enumerate(samples):
+        for key, value in tiny_model.loss(inputs[index : index + 1], [sample]).items():
+            sums[key] += value * len(sample.text)
+    for key, value in together.items():
+        torch.testing.assert_close(value, sums[key] / 8, atol=1e-5, rtol=1e-5)
+
+
+def test_the_loss_is_zero_for_the_true_boxes(tiny_model, monkeypatch):
+    inputs, samples = prepared(tiny_model, make_batch())
+    corners = torch.cat([s.gt_instances.bboxes for s in samples]) / SIZE
+    center, size = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
+    true = torch.cat([center, size], 1)
+    monkeypatch.setattr(tiny_model.bbox_head, 'forward', lambda token: true)
+    losses = tiny_model.loss(inputs, samples)
+    assert losses['loss_bbox'] < 1e-6 and losses['loss_iou'] < 1e-4
+
+
+def test_losses_equal_the_definition(tiny_model):
+    """L1 summed over the four numbers, 1 - GIoU; both averaged over expressions."""
+    inputs, samples = prepared(tiny_model, make_batch())
+    losses = tiny_model.loss(inputs, samples)
+    pred = tiny_model.bbox_head(tiny_model._forward(inputs, samples)).tolist()
+    true = (torch.cat([s.gt_instances.bboxes for s in samples]) / SIZE).tolist()
+    l1 = giou = 0.0
+    for (cx, cy, w, h), (x1, y1, x2, y2) in zip(pred, true, strict=True):
+        target = ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
+        l1 += sum(abs(a - b) for a, b in zip((cx, cy, w, h), target, strict=True))
+        a1, b1, a2, b2 = cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
+        inter = max(0, min(a2, x2) - max(a1, x1)) * max(0, min(b2, y2) - max(b1, y1))
+        union = w * h + (x2 - x1) * (y2 - y1) - inter
+        hull = (max(a2, x2) - min(a1, x1)) * (max(b2, y2) - min(b1, y1))
+        giou += 1 - (inter / union - (hull - union) / hull)
+    assert abs(losses['loss_bbox'].item() - l1 / 8) < 1e-5
+    assert abs(losses['loss_iou'].item() - giou / 8) < 1e-5
+
+
+def test_patches_are_padding_by_their_centre():
+    """Without antialiasing; halves (two of four pixels) round to even: valid."""
+    padding = torch.zeros(1, 32, 32, dtype=torch.bool)
+    padding[:, :3] = True  # the first row of patches has 8: its centre is valid
+    assert not patch_padding(padding, (4, 4)).any()
+    padding[:, :4] = True  # the pixel above the centre is padding, that below is not
+    assert not patch_padding(padding, (4, 4)).any()
+    padding[:, :5] = True
+    rows = patch_padding(padding, (4, 4)).view(4, 4)
+    assert rows[0].all() and not rows[1:].any()
+
+
+def trained_names(model):
+    return {name for name, p in model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize('train_pos_embed', [False, True])
+def test_every_trained_weight_gets_a_gradient_and_no_frozen_one(train_pos_embed):
+    model = MODELS.build(
+        model_config(visual_encoder=dict(train_pos_embed=train_pos_embed))
+    ).train()
+    losses = model.loss(*prepared(model, make_batch(), training=True))
+    sum(losses.values()).backward()
+    got = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert got == trained_names(model)
+    clip = {name for name in got if 'encoder' in name}
+    expected = {'visual_encoder.vit.positional_embedding'} if train_pos_embed else set()
+    assert clip == expected
+
+
+def test_frozen_towers_stay_in_eval_mode_and_store_nothing():
+    model = MODELS.build(model_config()).train()
+    assert model.fusion.training
+    assert not any(
+        module.training
+        for tower in (model.visual_encoder, model.text_encoder)
+        for module in tower.modules()
+    )
+    inputs, samples = prepared(model, make_batch(), training=True)
+    assert not model.extract_feat(inputs).requires_grad
+
+
+def test_recomputing_activations_changes_no_gradient():
+    plain = MODELS.build(model_config(visual_encoder=dict(frozen=False)))
+    saving = MODELS.build(
+        model_config(
+            visual_encoder=dict(frozen=False, with_cp=True),
+            fusion=dict(with_cp=True, dropout=0.0),
+        )
+    )
+    plain.fusion.layers.apply(lambda m: setattr(m, 'dropout', 0.0))
+    saving.load_state_dict(plain.state_dict())
+    batch = make_batch()
+    for model in (plain.train(), saving.train()):
+        losses = model.loss(*prepared(model, batch, training=True))
+        sum(losses.values()).backward()
+    for (name, one), other in zip(
+        plain.named_parameters(), saving.parameters(), strict=True
+    ):
+        if one.grad is not None:
+            torch.testing.assert_close(one.grad, other.grad, msg=name)
+
+
+@torch.no_grad()
+def test_bfloat16_answers_are_near(tiny_model):
+    batch = make_batch()
+    exact = tiny_model.test_step(copy.deepcopy(batch))
+    with torch.autocast('cpu', torch.bfloat16):
+        near = tiny_model.test_step(batch)
+    for one, other in zip(exact, near, strict=True):
+        difference = one.pred_instances.bboxes - other.pred_instances.bboxes
+        assert difference.abs().max() < 0.05 * SIZE * 2
+        assert other.pred_instances.bboxes.dtype == torch.float32
+
+
+@pytest.mark.parametrize('text', [None, []])
+def test_no_expression_is_an_error(tiny_model, text):
+    batch = make_batch(PICTURES[:1])
+    batch['data_samples'][0].set_metainfo(dict(text=text))
+    with pytest.raises(ValueError, match=r'a\.jpg has no expression'):
+        tiny_model.test_step(batch)
+
+
+def test_an_expression_that_is_no_string_is_named(tiny_model):
+    batch = make_batch(PICTURES[:1])
+    batch['data_samples'][0].set_metainfo(dict(text=['dog', 5]))
+    with pytest.raises(ValueError, match='int: 5'):
+        tiny_model.test_step(batch)
+
+
+@torch.no_grad()
+def test_an_empty_expression_has_an_answer(tiny_model):
+    batch = make_batch([(PICTURES[0][0], ['', 'dog'])])
+    boxes = tiny_model.test_step(batch)[0].pred_instances.bboxes
+    assert boxes.isfinite().all() and len(boxes) == 2
+
+
+def test_another_input_size_is_an_error(tiny_model):
+    with pytest.raises(ValueError, match=r'\(32, 32\).*\(40, 40\)'):
+        tiny_model.extract_feat(torch.zeros(1, 3, 40, 40))
+
+
+def test_a_checkpoint_of_another_architecture_is_an_error(tiny_model):
+    arch = dict(ARCH, vision_cfg=dict(ARCH['vision_cfg'], width=48))
+    other = MODELS.build(model_config(visual_encoder=dict(arch=arch)))
+    with pytest.raises(RuntimeError, match='size mismatch'):
+        other.load_state_dict(tiny_model.state_dict())
+
+
+@pytest.mark.slow
+def test_parameters_of_the_b16_config():
+    """Counts of the release, minus what it builds and never uses (method, 1)."""
+    from mmengine.config import Config
+
+    from ..conftest import ROOT
+
+    cfg = Config.fromfile(ROOT / 'configs/clip_vg_refcoco.py').model
+    cfg.visual_encoder.pretrained = cfg.text_encoder.pretrained = None
+    model = MODELS.build(cfg)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert trained == 21_832_964 - 262_656 == 21_570_308
+    clip = {name for name in trained_names(model) if 'encoder' in name}
+    assert clip == {'visual_encoder.vit.positional_embedding'}
+    # Not kept: visu_proj, ln_post (2 x 768), proj (768 x 512), logit_scale.
+    total = sum(p.numel() for p in model.parameters())
+    assert total == 171_302_405 - 262_656 - 2 * 768 - 768 * 512 - 1
