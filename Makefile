@@ -17,7 +17,7 @@ help:  ## Say what there is
 install: $(STAMP)  ## Make .venv with everything at the pinned versions
 
 # The stamp is written last: an interrupted install is taken up again.
-$(STAMP): constraints.txt setup.py clip_vg_mmcv_ops.pth
+$(STAMP): constraints.txt setup.py
 	@test -x $(RUN) && $(RUN) -m pip --version >/dev/null 2>&1 \
 		|| $(PYTHON) -m venv --clear $(VENV) \
 		|| { echo 'No venv: on Debian, apt-get install python3-venv'; exit 1; }

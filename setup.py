@@ -1,15 +1,41 @@
 """Install CLIP-VG for MMDetection: ``pip install -e .``."""
 
-import os
-import sysconfig
+from pathlib import Path
 
 from setuptools import find_namespace_packages, setup
+from setuptools.command.build_py import build_py
+from setuptools.command.editable_wheel import editable_wheel
 
-# MMDetection's own tools import mmcv's compiled ops before they read a config;
-# this file in site-packages lets them find the stand-in (projects/clip_vg/compat.py).
-SITE_PACKAGES = os.path.relpath(
-    sysconfig.get_path('purelib'), sysconfig.get_path('data')
-)
+FINDER = 'projects/clip_vg/mmcv_finder.py'
+
+
+def write_pth(folder, finder):
+    """Let Python run the finder of ``mmcv._ext`` at its start.
+
+    MMDetection's own tools import the compiled ops before they read a config, which
+    would import us; see ``projects/clip_vg/mmcv_finder.py``.
+    """
+    line = 'import os, runpy; p = {}; os.path.isfile(p) and runpy.run_path(p)\n'
+    Path(folder, 'clip_vg_mmcv_ops.pth').write_text(line.format(finder))
+
+
+class BuildPy(build_py):
+    """Puts the .pth file into a wheel."""
+
+    def run(self):
+        """Build, then add the file; ``sitedir`` is where it will be installed."""
+        super().run()
+        if not self.editable_mode:
+            write_pth(self.build_lib, f'os.path.join(sitedir, {FINDER!r})')
+
+
+class EditableWheel(editable_wheel):
+    """Puts the .pth file into the wheel of an editable install."""
+
+    def _run_build_commands(self, dist_name, unpacked_wheel, *args):
+        write_pth(unpacked_wheel, repr(str(Path(FINDER).resolve())))
+        return super()._run_build_commands(dist_name, unpacked_wheel, *args)
+
 
 with open('README.md', encoding='utf-8') as readme:
     LONG_DESCRIPTION = readme.read()
@@ -24,7 +50,7 @@ setup(
     python_requires='>=3.10',
     packages=find_namespace_packages(include=['projects.clip_vg*']),
     package_data={'projects.clip_vg': ['assets/*']},
-    data_files=[(SITE_PACKAGES, ['clip_vg_mmcv_ops.pth'])],
+    cmdclass=dict(build_py=BuildPy, editable_wheel=EditableWheel),
     install_requires=[
         'mmdet>=3.2,<4',
         'mmengine>=0.10',
@@ -40,6 +66,6 @@ setup(
     ],
     extras_require={
         'lite': ['mmcv-lite>=2.0.0,<2.2'],
-        'dev': ['mypy', 'pre-commit', 'pytest', 'ruff'],
+        'dev': ['mypy', 'pre-commit', 'pytest', 'ruff', 'seaborn'],
     },
 )

@@ -11,6 +11,7 @@ Importing this module does three things, each only where it is needed:
   can be given so that a killed process leaves no half-written file.
 """
 
+import atexit
 import os
 import tempfile
 from pathlib import Path
@@ -114,8 +115,12 @@ def setup_cpu_distributed(cfg: Config) -> None:
         return
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group('gloo')
+        # Its threads, if still running when Python ends, abort the process.
+        atexit.register(torch.distributed.destroy_process_group)
     if cfg.get('model_wrapper_cfg') is None:
-        cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel')
+        cfg.model_wrapper_cfg = dict(
+            type='MMDistributedDataParallel', device_ids=None
+        )
 
 
 CheckpointLoader.register_scheme('', load_checkpoint_file, force=True)

@@ -53,7 +53,7 @@ class RefExpDataset(BaseDataset):
         ValueError: An entry is wrong, a split is unknown, or no label is left.
     """
 
-    METAINFO = dict(classes=('referent',), palette=[(220, 20, 60)])
+    METAINFO = dict(classes=('referent',))
 
     def __init__(
         self,

@@ -1,0 +1,254 @@
+"""The commands, as a user types them: ours, and MMDetection's own on our configs."""
+
+import json
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mmdet
+import pytest
+import torch
+
+from .conftest import ROOT
+
+MMDET_TOOLS = Path(mmdet.__file__).parent / '.mim' / 'tools'
+CONFIG = """
+_base_ = '{root}/configs/clip_vg_synthetic.py'
+arch = dict(
+    embed_dim=16,
+    quick_gelu=True,
+    vision_cfg=dict(image_size=32, patch_size=8, width=32, layers=3, head_width=16),
+    text_cfg=dict(context_length=77, vocab_size=49408, width=24, heads=2, layers=1))
+model = dict(
+    visual_encoder=dict(arch=arch, pretrained=None, image_size=64),
+    text_encoder=dict(arch=arch, pretrained=None))
+train_dataloader = dict(
+    batch_size=8, num_workers=0, persistent_workers=False,
+    dataset=dict(data_root='{data}'))
+val_dataloader = dict(
+    num_workers=0, persistent_workers=False, dataset=dict(data_root='{data}'))
+test_dataloader = dict(
+    num_workers=0, persistent_workers=False, dataset=dict(data_root='{data}'))
+train_cfg = dict(max_epochs=2, val_interval=1)
+param_scheduler = [dict(type='CosineAnnealingLR', T_max=2, end=2)]
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1))
+"""
+
+
+def run(*command, check=True, **env):
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=ROOT,
+        env=dict(os.environ, PYTHONPATH=str(ROOT), **env),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    if check:
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done
+
+
+def tool(*command, **options):
+    return run(sys.executable, *command, **options)
+
+
+@pytest.fixture(scope='session')
+def config(tmp_path_factory, shapes):
+    path = tmp_path_factory.mktemp('config') / 'tiny.py'
+    path.write_text(CONFIG.format(root=ROOT, data=shapes))
+    return path
+
+
+@pytest.fixture(scope='session')
+def trained(tmp_path_factory, config):
+    """A work dir of two epochs."""
+    work_dir = tmp_path_factory.mktemp('trained')
+    tool('tools/train.py', config, '--work-dir', work_dir)
+    return work_dir
+
+
+def scalars(work_dir):
+    """All lines that MMEngine logged as numbers, run after run."""
+    files = sorted(work_dir.glob('*/vis_data/scalars.json'))
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+def metrics(work_dir):
+    """The metrics of the last test in a work dir."""
+    file = max(work_dir.glob('*/*.json'), key=lambda p: p.stat().st_mtime)
+    kept = json.loads(file.read_text())
+    return {k: v for k, v in kept.items() if k.startswith('grounding')}
+
+
+def test_training_leaves_what_it_should(trained):
+    names = {path.name for path in trained.glob('*.pth')}
+    assert {'epoch_1.pth', 'epoch_2.pth'} <= names
+    assert any(name.startswith('best_grounding_acc@0.5') for name in names)
+    losses = [line['loss'] for line in scalars(trained) if 'loss' in line]
+    assert len(losses) == 6  # 24 pictures in batches of 8, 2 epochs
+    assert all(torch.isfinite(torch.tensor(losses)))
+
+
+def test_testing_writes_metrics_pictures_and_predictions(trained, config, tmp_path):
+    out = tmp_path / 'results.jsonl'
+    tool(
+        *('tools/test.py', config, trained, '--work-dir', tmp_path / 'work'),
+        *('--out', tmp_path / 'dump.pkl', '--show-dir', 'pictures'),
+        *('--cfg-options', f'test_evaluator.out_file={out}'),
+        'default_hooks.visualization.interval=1',
+    )
+    results = [json.loads(line) for line in out.read_text().splitlines()]
+    scores = metrics(tmp_path / 'work')
+    hits = [r['iou'] >= 0.5 for r in results]
+    assert scores['grounding/acc@0.5'] == pytest.approx(sum(hits) / len(hits))
+    assert list((tmp_path / 'work').glob('*/pictures/*.jpg'))
+    dump = pickle.loads((tmp_path / 'dump.pkl').read_bytes())
+    assert sum(len(d['pred_instances']['bboxes']) for d in dump) == len(results)
+    tool('tools/draw_results.py', out, '--out', tmp_path / 'grid.png')
+    assert (tmp_path / 'grid.png').read_bytes()[:4] == b'\x89PNG'
+
+
+def test_two_processes_score_every_sample_once_and_alike(trained, config, tmp_path):
+    command = ('tools/test.py', config, trained / 'epoch_2.pth')
+    scores, lines = [], []
+    for number, launch in enumerate(
+        (
+            [sys.executable],
+            [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2']
+            + ['--master_port=29611'],
+        )
+    ):
+        work_dir, out = tmp_path / f'{number}', tmp_path / f'{number}.jsonl'
+        launcher = ['--launcher', 'pytorch'] if number else []
+        run(
+            *launch,
+            *command,
+            *('--work-dir', work_dir, *launcher),
+            *('--cfg-options', f'test_evaluator.out_file={out}'),
+            'test_dataloader.batch_size=1',
+            OMP_NUM_THREADS='1',
+        )
+        scores.append(metrics(work_dir))
+        lines.append([json.loads(line) for line in out.read_text().splitlines()])
+    assert [r['sample_id'] for r in lines[0]] == [r['sample_id'] for r in lines[1]]
+    assert len({r['sample_id'] for r in lines[1]}) == len(lines[1])
+    assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+
+
+def test_two_processes_train(config, tmp_path):
+    run(
+        *(sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2'),
+        *('--master_port=29612', 'tools/train.py', config, '--launcher', 'pytorch'),
+        *('--work-dir', tmp_path, '--cfg-options', 'train_dataloader.batch_size=4'),
+        OMP_NUM_THREADS='1',
+    )
+    assert (tmp_path / 'epoch_2.pth').is_file()
+    assert len([line for line in scalars(tmp_path) if 'loss' in line]) == 6
+
+
+def test_a_killed_training_goes_on_as_if_it_had_not_been(config, tmp_path):
+    """The same learning rates and number of epochs, and no damaged checkpoint."""
+    options = ['--cfg-options', 'train_cfg.max_epochs=4', 'param_scheduler.0.T_max=4']
+    options += ['param_scheduler.0.end=4']
+    command = ('tools/train.py', config, '--work-dir')
+    tool(*command, tmp_path / 'whole', *options)
+    killed = tmp_path / 'killed'
+    process = subprocess.Popen(
+        [sys.executable, *map(str, (*command, killed)), *options],
+        cwd=ROOT,
+        env=dict(os.environ, PYTHONPATH=str(ROOT)),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    limit = time.time() + 200
+    while not (killed / 'last_checkpoint').exists() and time.time() < limit:
+        time.sleep(0.01)
+    time.sleep(0.1)  # into the next epoch
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    for path in killed.glob('*.pth'):
+        torch.load(path, weights_only=False)
+    tool(*command, killed, '--resume', *options)
+    assert (killed / 'epoch_4.pth').is_file()
+    rates = []
+    for work_dir in (tmp_path / 'whole', killed):
+        by_step = {ln['step']: ln['lr'] for ln in scalars(work_dir) if 'lr' in ln}
+        rates.append([by_step[step] for step in sorted(by_step)])
+    assert rates[0] == pytest.approx(rates[1])
+    assert len(rates[0]) == 12
+
+
+def test_a_damaged_checkpoint_is_named(trained, config, tmp_path):
+    damaged = tmp_path / 'damaged.pth'
+    data = (trained / 'epoch_2.pth').read_bytes()
+    damaged.write_bytes(data[: len(data) // 2])
+    done = tool(
+        *('tools/test.py', config, damaged, '--work-dir', tmp_path), check=False
+    )
+    assert done.returncode
+    assert re.search(r'damaged\.pth .*cannot be read.*truncated', done.stderr)
+
+
+def test_a_work_dir_without_checkpoint_is_named(config, tmp_path):
+    done = tool('tools/test.py', config, tmp_path, check=False)
+    assert 'has no checkpoint: train first' in done.stderr
+
+
+needs_mim = pytest.mark.skipif(
+    not MMDET_TOOLS.is_dir(), reason='this mmdet was installed without its tools'
+)
+
+
+@needs_mim
+def test_mmdetections_own_tools_train_and_test(trained, config, tmp_path):
+    tool(
+        *(MMDET_TOOLS / 'train.py', config, '--work-dir', tmp_path / 'train'),
+        *('--cfg-options', 'train_cfg.max_epochs=1'),
+    )
+    tool(
+        *(MMDET_TOOLS / 'test.py', config, tmp_path / 'train/epoch_1.pth'),
+        *('--work-dir', tmp_path / 'test'),
+    )
+    assert 0 <= metrics(tmp_path / 'test')['grounding/acc@0.5'] <= 1
+
+
+@needs_mim
+def test_mmdetections_analysis_tools(trained, config, tmp_path):
+    printed = tool(MMDET_TOOLS / 'misc/print_config.py', config).stdout
+    assert "type='CLIPVG'" in printed
+    tool(
+        *(MMDET_TOOLS / 'analysis_tools/browse_dataset.py', config, '--not-show'),
+        *('--output-dir', tmp_path / 'browse'),
+    )
+    assert list((tmp_path / 'browse').glob('*.jpg'))
+    log = next(trained.glob('*/vis_data/scalars.json'))
+    tool(
+        *(MMDET_TOOLS / 'analysis_tools/analyze_logs.py', 'plot_curve', log),
+        *('--keys', 'loss', '--out', tmp_path / 'loss.png'),
+    )
+    assert (tmp_path / 'loss.png').is_file()
+
+
+def test_the_synthetic_generator_says_what_it_made(tmp_path):
+    out = tmp_path / 'shapes'
+    command = ('tools/make_synthetic.py', '--out', out, '--train', 2, '--val', 1)
+    assert '4 pictures' in tool(*command, '--test', 1).stderr
+
+
+def test_a_converted_data_set_is_the_same(shapes, tmp_path):
+    from projects.clip_vg.datasets.readers import read_annotations
+
+    files = (shapes / 'shapes/instances.json', shapes / 'shapes/refs(synthetic).p')
+    out = tmp_path / 'labels.jsonl'
+    command = ('tools/dataset_converters/refexp2odvg.py', files[0], out)
+    tool(*command, '--split-file', files[1], '--split', 'val')
+    assert list(read_annotations(out)) == list(read_annotations(*files, splits=['val']))
+    refused = tool(*command, '--split-file', files[1], check=False)
+    assert 'FileExistsError' in refused.stderr
