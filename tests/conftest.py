@@ -64,9 +64,7 @@ def model_config(**changes):
             std=[58.395, 57.12, 57.375],
             bgr_to_rgb=True,
         ),
-        visual_encoder=dict(
-            type='CLIPVisualEncoder', arch=ARCH, extract_layers=(0, 1)
-        ),
+        visual_encoder=dict(type='CLIPVisualEncoder', arch=ARCH, extract_layers=(0, 1)),
         text_encoder=dict(type='CLIPTextEncoder', arch=ARCH),
         fusion=dict(
             type='VisionLanguageFusion',

@@ -171,7 +171,9 @@ def test_gradients_equal_numerical_ones(pool):
 def test_an_op_without_counterpart_raises_when_called():
     mask = torch.zeros(1, 18, 4, 4)
     with pytest.raises(RuntimeError, match=r'deform_conv_forward.*make mmcv'):
-        mmcv.ops.deform_conv2d(torch.zeros(1, 3, 4, 4), mask, torch.zeros(3, 3, 3, 3), 1, 1)
+        mmcv.ops.deform_conv2d(
+            torch.zeros(1, 3, 4, 4), mask, torch.zeros(3, 3, 3, 3), 1, 1
+        )
 
 
 def test_a_compiled_extension_wins(tmp_path):

@@ -76,7 +76,9 @@ def test_code_is_refused_by_name_and_not_run(tmp_path, name, load):
 def test_names_are_not_followed_through_dots(tmp_path):
     """Protocol 4 lets a file ask for 'sys.modules' inside an allowed module."""
     path = tmp_path / 'dots.p'
-    path.write_bytes(b'\x80\x04\x8c\x05numpy\x8c\x0bos.getcwdxx\x93.'.replace(b'xx', b'  '))
+    path.write_bytes(
+        b'\x80\x04\x8c\x05numpy\x8c\x0bos.getcwdxx\x93.'.replace(b'xx', b'  ')
+    )
     with pytest.raises(UnsafePickleError, match='numpy'):
         load_pickle(path)
 

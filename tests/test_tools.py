@@ -77,7 +77,9 @@ def trained(tmp_path_factory, config):
 def scalars(work_dir):
     """All lines that MMEngine logged as numbers, run after run."""
     files = sorted(work_dir.glob('*/vis_data/scalars.json'))
-    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    return [
+        json.loads(line) for file in files for line in file.read_text().splitlines()
+    ]
 
 
 def metrics(work_dir):

@@ -14,7 +14,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--out', default='data/synthetic', help='folder to make')
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--train', type=int, default=4000, help='pictures to train on')
+    parser.add_argument('--train', type=int, default=3000, help='pictures to train on')
     parser.add_argument('--val', type=int, default=100)
     parser.add_argument('--test', type=int, default=300)
     return parser.parse_args()

@@ -32,7 +32,9 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--config', default='configs/clip_vg_synthetic.py')
-    parser.add_argument('--out', default='projects/clip_vg/assets/tiny_clip.safetensors')
+    parser.add_argument(
+        '--out', default='projects/clip_vg/assets/tiny_clip.safetensors'
+    )
     parser.add_argument('--pictures', type=int, default=6000)
     parser.add_argument('--steps', type=int, default=6000)
     parser.add_argument('--batch-size', type=int, default=32)
@@ -149,7 +151,9 @@ def main() -> None:
     side = clip.visual.image_size[0]
     box_head = nn.Linear(clip.visual.conv1.out_channels, 4)
     pictures, scenes = make_pictures(args.pictures, side)
-    weights = [p for p in (*clip.parameters(), *box_head.parameters()) if p.requires_grad]
+    weights = [
+        p for p in (*clip.parameters(), *box_head.parameters()) if p.requires_grad
+    ]
     optimizer = torch.optim.AdamW(weights, args.lr, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, args.steps)
     rng = np.random.default_rng(0)

@@ -4,14 +4,14 @@ import argparse
 import os
 from pathlib import Path
 
+from mmdet.engine.hooks.utils import trigger_visualization_hook  # noqa: I001
+from mmdet.evaluation import DumpDetResults
 from mmengine.config import DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
+from train import load_config
 
 from projects.clip_vg import compat  # noqa: F401  # before mmdet.evaluation
-from mmdet.engine.hooks.utils import trigger_visualization_hook  # noqa: I001
-from mmdet.evaluation import DumpDetResults
-from train import load_config
 
 
 def parse_args() -> argparse.Namespace:

@@ -118,9 +118,7 @@ def setup_cpu_distributed(cfg: Config) -> None:
         # Its threads, if still running when Python ends, abort the process.
         atexit.register(torch.distributed.destroy_process_group)
     if cfg.get('model_wrapper_cfg') is None:
-        cfg.model_wrapper_cfg = dict(
-            type='MMDistributedDataParallel', device_ids=None
-        )
+        cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None)
 
 
 CheckpointLoader.register_scheme('', load_checkpoint_file, force=True)

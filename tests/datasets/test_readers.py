@@ -30,7 +30,9 @@ def write_refer(folder, change=None):
             dict(id=i, file_name=name, height=100, width=120)
             for i, name in enumerate(('a.jpg', 'b.jpg'))
         ],
-        annotations=[dict(id=7 + i, bbox=xywh(box)) for i, (_, box, _) in enumerate(LABELS)],
+        annotations=[
+            dict(id=7 + i, bbox=xywh(box)) for i, (_, box, _) in enumerate(LABELS)
+        ],
     )
     refs = [
         dict(
@@ -208,7 +210,9 @@ def test_several_regions_in_a_line_are_several_labels(tmp_path):
         dict(bbox=[0, 0, 5, 5], phrase='a cat', tokens_positive=[[0, 5]]),
         dict(bbox=[5, 5, 9, 9], phrase='a dog', tokens_positive=[[10, 15]]),
     ]
-    line = dict(filename='a', grounding=dict(caption='a cat and a dog', regions=regions))
+    line = dict(
+        filename='a', grounding=dict(caption='a cat and a dog', regions=regions)
+    )
     (tmp_path / 'theirs.jsonl').write_text(json.dumps(line) + '\n\n')
     table = read_annotations(tmp_path / 'theirs.jsonl')
     assert list(table.texts) == ['a cat', 'a dog']
@@ -231,7 +235,10 @@ def drop_key(key):
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        (change_ref('ann_id', 99), r'ref 1 \(ref_id 1\): ann_id 99 is not in .*instances'),
+        (
+            change_ref('ann_id', 99),
+            r'ref 1 \(ref_id 1\): ann_id 99 is not in .*instances',
+        ),
         (change_ref('image_id', 99), r'ref 1 .*image_id 99 is not in'),
         (change_ref('sentences', [dict(sent=5, sent_id=1)]), r'expression 1.*int 5'),
         (change_ref('sentences', [dict(sent_id=1)]), r"ref 1 .*no 'sent'"),
@@ -298,7 +305,9 @@ def test_truncated_json_is_named(tmp_path):
     files = write_refer(tmp_path)
     path = files['ann_file']
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(ValueError, match=r'instances\.json .*not valid JSON.*truncated'):
+    with pytest.raises(
+        ValueError, match=r'instances\.json .*not valid JSON.*truncated'
+    ):
         read_annotations(**files)
 
 
@@ -309,7 +318,9 @@ def test_instances_alone_are_refused_with_the_way_out(tmp_path):
 
 @pytest.mark.parametrize('entry', [('a', 'b'), 'text', ('a', '', [0, 0, 1, 1], 5, [])])
 def test_errors_of_lists_say_where(tmp_path, entry):
-    torch.save([(LABELS[0][0], '', [0, 0, 1, 1], 't', []), entry], tmp_path / 'unc_val.pth')
+    torch.save(
+        [(LABELS[0][0], '', [0, 0, 1, 1], 't', []), entry], tmp_path / 'unc_val.pth'
+    )
     with pytest.raises(ValueError, match=r'unc_val\.pth, entry 1'):
         read_annotations(tmp_path / 'unc_val.pth')
 

@@ -9,8 +9,8 @@ from mmdet.registry import DATASETS
 from PIL import Image
 
 from projects.clip_vg.datasets import refexp_dataset
-from projects.clip_vg.datasets.readers import write_odvg
 from projects.clip_vg.datasets.label_table import TableBuilder
+from projects.clip_vg.datasets.readers import write_odvg
 
 PIPELINE = [
     dict(type='LoadGroundingImage'),
@@ -70,7 +70,10 @@ def test_the_end_of_iteration_and_subsets(tmp_path):
     dataset = make(tmp_path, LABELS, ('a.jpg', 'b.jpg'))
     assert len(list(dataset)) == len(dataset) == 3
     assert dataset.get_data_info(-1)['text'] == 'three'
-    assert [s['data_samples'].text for s in dataset.get_subset([2, 0])] == ['three', 'one']
+    assert [s['data_samples'].text for s in dataset.get_subset([2, 0])] == [
+        'three',
+        'one',
+    ]
     assert len(make(tmp_path, LABELS, ('a.jpg', 'b.jpg'), indices=2)) == 2
 
 
@@ -84,9 +87,13 @@ def test_the_end_of_iteration_and_subsets(tmp_path):
         ([5, 40, 9, 50], 'outside'),
     ],
 )
-def test_invalid_boxes_are_dropped_counted_and_named(tmp_path, monkeypatch, box, reason):
+def test_invalid_boxes_are_dropped_counted_and_named(
+    tmp_path, monkeypatch, box, reason
+):
     said = []
-    monkeypatch.setattr(refexp_dataset, 'print_log', lambda text, **_: said.append(text))
+    monkeypatch.setattr(
+        refexp_dataset, 'print_log', lambda text, **_: said.append(text)
+    )
     dataset = make(tmp_path, [*LABELS[:2], ('a.jpg', box, 'wrong')])
     assert len(dataset) == 2
     assert len(said) == 1
@@ -118,7 +125,9 @@ def test_nothing_left_is_an_error(tmp_path):
 def test_a_missing_root_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match='data_root=.*nowhere'):
         DATASETS.build(
-            dict(type='RefExpDataset', data_root=str(tmp_path / 'nowhere'), ann_file='x')
+            dict(
+                type='RefExpDataset', data_root=str(tmp_path / 'nowhere'), ann_file='x'
+            )
         )
 
 

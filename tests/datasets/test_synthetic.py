@@ -82,7 +82,9 @@ def test_expressions_hold_in_drawn_scenes(seed):
             assert satisfied(text, objects, size) == [index], text
 
 
-@pytest.mark.parametrize('kind', ['circle', 'square', 'triangle', 'star', 'cross', 'diamond'])
+@pytest.mark.parametrize(
+    'kind', ['circle', 'square', 'triangle', 'star', 'cross', 'diamond']
+)
 def test_a_box_is_where_the_colour_is(kind):
     item = shape(kind, 'red', 31, 17, 30)
     empty = np.asarray(draw((100, 80), [], np.random.default_rng(0)), int)

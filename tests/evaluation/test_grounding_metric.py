@@ -41,7 +41,9 @@ def samples():
     pred, true = random_boxes(60, 0), random_boxes(60, 1)
     true[::3] = pred[::3] + 1
     return [
-        sample(i, pred[3 * i : 3 * i + 3], true[3 * i : 3 * i + 3], ('val', 'testA')[i % 2])
+        sample(
+            i, pred[3 * i : 3 * i + 3], true[3 * i : 3 * i + 3], ('val', 'testA')[i % 2]
+        )
         for i in range(20)
     ]
 

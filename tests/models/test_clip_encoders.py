@@ -38,7 +38,9 @@ def test_visual_tokens_are_open_clips_intermediates(clip, weights):
             out['image_intermediates_prefix'], out['image_intermediates'], strict=True
         )
     ]
-    torch.testing.assert_close(encoder(images), torch.cat(expected, -1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        encoder(images), torch.cat(expected, -1), atol=1e-5, rtol=0
+    )
 
 
 @torch.no_grad()

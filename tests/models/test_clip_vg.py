@@ -48,7 +48,9 @@ def make_sample(letterbox, texts, scale=0.5):
 
 def make_batch(pictures=PICTURES):
     return dict(
-        inputs=[torch.randint(0, 255, (3, SIZE, SIZE), dtype=torch.uint8) for _ in pictures],
+        inputs=[
+            torch.randint(0, 255, (3, SIZE, SIZE), dtype=torch.uint8) for _ in pictures
+        ],
         data_samples=[make_sample(*picture) for picture in pictures],
     )
 
@@ -116,7 +118,9 @@ def test_the_letterbox_is_never_seen_by_the_fusion(tiny_model):
         left, top, width, height = sample.letterbox
         border = torch.ones(SIZE, SIZE, dtype=torch.bool)
         border[top : top + height, left : left + width] = False
-        image[:, border] = torch.randint(0, 255, (3, int(border.sum())), dtype=torch.uint8)
+        image[:, border] = torch.randint(
+            0, 255, (3, int(border.sum())), dtype=torch.uint8
+        )
     second = tiny_model.test_step(batch)
     for one, other in zip(first, second, strict=True):
         assert torch.equal(one.pred_instances.bboxes, other.pred_instances.bboxes)
@@ -150,7 +154,10 @@ def test_loss_of_a_batch_is_the_mean_over_its_expressions(tiny_model):
 def test_the_loss_is_zero_for_the_true_boxes(tiny_model, monkeypatch):
     inputs, samples = prepared(tiny_model, make_batch())
     corners = torch.cat([s.gt_instances.bboxes for s in samples]) / SIZE
-    center, size = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
+    center, size = (
+        (corners[:, :2] + corners[:, 2:]) / 2,
+        corners[:, 2:] - corners[:, :2],
+    )
     true = torch.cat([center, size], 1)
     monkeypatch.setattr(tiny_model.bbox_head, 'forward', lambda token: true)
     losses = tiny_model.loss(inputs, samples)

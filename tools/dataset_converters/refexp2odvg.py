@@ -26,9 +26,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--split-file', help="REFER's refs(<split_by>).p")
     parser.add_argument('--split', nargs='+', help='splits to keep; default: all')
     parser.add_argument('--format', choices=sorted(FORMATS), help='default: guessed')
-    parser.add_argument('--source', help='who made the labels; default: as the file says')
     parser.add_argument(
-        '--images', help='folder of the pictures, where the file does not tell their size'
+        '--source', help='who made the labels; default: as the file says'
+    )
+    parser.add_argument(
+        '--images',
+        help='folder of the pictures, where the file does not tell their size',
     )
     parser.add_argument('--overwrite', action='store_true')
     return parser.parse_args()

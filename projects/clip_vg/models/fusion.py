@@ -136,7 +136,7 @@ class VisionLanguageFusion(BaseModule):
             pos_embed_init == 'sin_cos_2d' and grid_size[0] != grid_size[1]
         ):
             raise ValueError(
-                f"pos_embed_init={pos_embed_init!r} with a grid of {grid_size}; "
+                f'pos_embed_init={pos_embed_init!r} with a grid of {grid_size}; '
                 "expected 'normal', or 'sin_cos_2d' with a square grid."
             )
         embed_dims = embed_dims or text_channels
