@@ -184,7 +184,8 @@ def test_a_compiled_extension_wins(tmp_path):
     (package / '_ext.py').write_text('compiled = True')
     code = (
         f'import runpy, sys; runpy.run_path({mmcv_finder.__file__!r}); '
-        f'sys.path.insert(0, {str(tmp_path)!r}); import mmcv._ext as e; print(e.compiled)'
+        f'sys.path.insert(0, {str(tmp_path)!r}); '
+        'import mmcv._ext as e; print(e.compiled)'
     )
     done = subprocess.run(
         [sys.executable, '-c', code], capture_output=True, text=True, check=False

@@ -11,6 +11,7 @@ import argparse
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -91,7 +92,7 @@ def patch_objects(scene: list[Shape], grid: int, side: int) -> np.ndarray:
 
 
 def loss_of(
-    clip: nn.Module,
+    clip: Any,
     box_head: nn.Module,
     images: Tensor,
     scenes: list[list[Shape]],
@@ -131,7 +132,7 @@ def loss_of(
 
 def seen_tokens(count: int = 3000) -> Tensor:
     """Ids of all tokens that expressions of these pictures are made of."""
-    texts = set()
+    texts: set[str] = set()
     for index in range(count):
         rng = np.random.default_rng([SEED, index])
         size, objects = sample_scene(rng)
@@ -145,7 +146,7 @@ def main() -> None:
     args = parse_args()
     arch = Config.fromfile(args.config).arch.to_dict()
     torch.manual_seed(0)
-    clip = open_clip.CLIP(**arch, init_logit_bias=-5.0)
+    clip: Any = open_clip.CLIP(**arch, init_logit_bias=-5.0)
     for block in clip.visual.transformer.resblocks:
         nn.init.normal_(block.attn.in_proj_weight, std=0.02)
     side = clip.visual.image_size[0]

@@ -190,7 +190,7 @@ def __getattr__(name: str) -> Any:
     if name.startswith('__'):
         raise AttributeError(name)
 
-    def missing(*args: Any, **kwargs: Any) -> NoReturn:
+    def missing(*_: Any, **__: Any) -> NoReturn:
         raise RuntimeError(
             f'The MMCV op "{name}" is not compiled in this environment, and '
             'torchvision has no counterpart of it. Build the compiled MMCV with '

@@ -1,9 +1,9 @@
 """Where an import of ``mmcv._ext`` ends if MMCV was installed without it.
 
 Kept apart from :mod:`projects.clip_vg.compat`, and without imports that cost
-anything, because ``clip_vg_mmcv_ops.pth`` (written by
-``setup.py``) runs this file whenever Python starts in an environment with this plugin: MMDetection's own tools import the ops before they
-read the config that would import us.
+anything: ``clip_vg_mmcv_ops.pth``, which ``setup.py`` installs, runs this file
+whenever Python starts. MMDetection's own tools import the ops before they read the
+config that would import us.
 """
 
 import importlib.util

@@ -104,12 +104,13 @@ class RefExpDataset(BaseDataset):
                     f'{len(given)} {what} for {len(self.ann_files)} ann_file: give one '
                     'for each.'
                 )
-        self.data_prefix = {
+        self.data_prefix: dict[str, str] = {
             key: str(root / prefix) for key, prefix in self.data_prefix.items()
         }
         if self.data_root and not root.is_dir():
             raise FileNotFoundError(
-                f'data_root={self.data_root!r} is not a folder (seen from {Path.cwd()}). '
+                f'data_root={self.data_root!r} is not a folder (seen from '
+                f'{Path.cwd()}). '
                 'Link your data there or set `data_root` (docs/data.md has the layout).'
             )
 
@@ -153,7 +154,8 @@ class RefExpDataset(BaseDataset):
                 table = table.take(np.flatnonzero(keep))
         if not len(table):
             raise ValueError(
-                f'No label is left of {found:,} in {", ".join(map(str, self.ann_files))}'
+                f'No label is left of {found:,} in '
+                f'{", ".join(map(str, self.ann_files))}'
                 + (f', split {self.splits}.' if self.splits else '.')
             )
         return table
@@ -198,18 +200,19 @@ class RefExpDataset(BaseDataset):
         Raises:
             ValueError: The labels are not of one image.
         """
-        grouped = not isinstance(idx, int | np.integer)
-        labels = [self.table[int(i)] for i in (idx if grouped else [idx])]
+        grouped = isinstance(idx, Sequence)
+        indices = [int(i) for i in idx] if isinstance(idx, Sequence) else [int(idx)]
+        labels = [self.table[i] for i in indices]
         first = labels[0]
         if any(label['image'] != first['image'] for label in labels):
             raise ValueError(
-                f'A grouped sample is of one image; labels {tuple(idx)} are of '
+                f'A grouped sample is of one image; labels {indices} are of '
                 f'{sorted({label["image"] for label in labels})}.'
             )
         info = dict(
             img_id=first['img_id'],
             img_path=str(Path(self.data_prefix['img'], first['image'])),
-            sample_idx=tuple(int(i) for i in idx) if grouped else int(idx),
+            sample_idx=tuple(indices) if grouped else indices[0],
             instances=[
                 dict(bbox=label['bbox'], bbox_label=0, ignore_flag=0)
                 for label in labels

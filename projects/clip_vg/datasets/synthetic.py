@@ -113,7 +113,7 @@ def _polygon(shape: str, box: tuple[float, ...]) -> list[tuple[float, float]]:
     """Corners of a shape that touches all sides of its box."""
     left, top, right, bottom = box
     width, height = right - left, bottom - top
-    unit = {
+    unit: dict[str, list[tuple[float, float]]] = {
         'square': [(0, 0), (1, 0), (1, 1), (0, 1)],
         'triangle': [(0.5, 0), (1, 1), (0, 1)],
         'diamond': [(0.5, 0), (1, 0.5), (0.5, 1), (0, 0.5)],
@@ -125,8 +125,8 @@ def _polygon(shape: str, box: tuple[float, ...]) -> list[tuple[float, float]]:
             )
         ],
         'star': _star(),
-    }[shape]
-    return [(left + x * width, top + y * height) for x, y in unit]
+    }
+    return [(left + x * width, top + y * height) for x, y in unit[shape]]
 
 
 def _star() -> list[tuple[float, float]]:
@@ -298,7 +298,7 @@ def _choose(
     by_kind: dict[str, list[tuple[str, str, int]]] = {}
     for kind, text, index in dict.fromkeys(expressions):
         by_kind.setdefault(kind, []).append((kind, text, index))
-    chosen = []
+    chosen: list[tuple[str, str, int]] = []
     while by_kind and len(chosen) < most:
         kind = str(rng.choice(sorted(by_kind)))
         chosen.append(by_kind[kind].pop(int(rng.integers(len(by_kind[kind])))))
@@ -345,7 +345,8 @@ def make_synthetic(
         return root
     if root.exists() and any(root.iterdir()):
         raise FileExistsError(
-            f'{root} is there and is not the data set asked for ({manifest}). Remove it '
+            f'{root} is there and is not the data set asked for ({manifest}). '
+            'Remove it '
             'or give another folder.'
         )
     root.parent.mkdir(parents=True, exist_ok=True)

@@ -110,7 +110,8 @@ class GroundingMetric(BaseMetric):
             )
             if not ids:
                 raise ValueError(
-                    f'{sample.get("img_path")}: no `sample_id`; put it into `meta_keys` '
+                    f'{sample.get("img_path")}: no `sample_id`; put it into '
+                    '`meta_keys` '
                     'of the packing transform, or use PackGroundingInputs.'
                 )
             truth = torch.as_tensor(sample['gt_instances']['bboxes']).float().cpu()

@@ -66,9 +66,10 @@ def _freeze(module: nn.Module) -> None:
         parameter.requires_grad_(False)
 
 
-def _init_blocks(blocks: nn.Module) -> None:
+def _init_blocks(blocks: nn.ModuleList) -> None:
     """Initialise transformer blocks as OpenAI's CLIP does (its text tower)."""
     depth = len(blocks)
+    block: Any
     for block in blocks:
         width = block.attn.out_proj.in_features
         nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)

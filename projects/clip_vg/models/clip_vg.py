@@ -91,7 +91,7 @@ class CLIPVG(BaseDetector):
         boxes = bbox_cxcywh_to_xyxy(self.bbox_head(tokens).float()).clamp(0, 1)
         counts = [len(_expressions(sample)) for sample in batch_data_samples]
         for sample, own in zip(batch_data_samples, boxes.split(counts), strict=True):
-            own = own * input_whwh(batch_inputs.shape[-2:], own)
+            own = own * input_whwh(sample.batch_input_shape, own)
             if rescale:
                 own = _to_original(own, sample)
             sample.pred_instances = InstanceData(

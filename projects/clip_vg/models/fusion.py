@@ -70,13 +70,11 @@ class FusionLayer(BaseModule):
             Tensor: Of shape (E, N, D).
         """
         dropout = self.dropout if self.training else 0.0
-        heads = [
+        q, k, v = (
             part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for part in (q, k, v)
-        ]
-        mixed = F.scaled_dot_product_attention(
-            *heads, attn_mask=attend, dropout_p=dropout
         )
+        mixed = F.scaled_dot_product_attention(q, k, v, attend, dropout)
         mixed = self.out_proj(mixed.transpose(1, 2).flatten(2))
         tokens = self.norm1(tokens + F.dropout(mixed, dropout, self.training))
         hidden = F.dropout(F.relu(self.linear1(tokens)), dropout, self.training)

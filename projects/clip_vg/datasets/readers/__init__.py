@@ -5,7 +5,7 @@ int_boxes=False) -> LabelTable``; it imports nothing of a training framework, ru
 nothing that a file contains, and names file and entry in its errors.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..label_table import LabelTable
@@ -17,7 +17,7 @@ from .vlm import read_vlm
 
 __all__ = ['FORMATS', 'guess_format', 'read_annotations', 'write_odvg']
 
-FORMATS = {
+FORMATS: dict[str, Callable[..., LabelTable]] = {
     'refer': read_refer,
     'transvg': read_transvg,
     'mdetr': read_mdetr,

@@ -29,7 +29,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(
-            f'{path} ({path.stat().st_size:,} bytes) is not valid JSON: {error}. It may '
+            f'{path} ({path.stat().st_size:,} bytes) is not valid JSON: '
+            f'{error}. It may '
             'be truncated: fetch or write it again.'
         ) from error
 

@@ -50,7 +50,8 @@ class Letterbox(BaseTransform):
         if max(height, width) > self.size:
             raise ValueError(
                 f'{results.get("img_path", "A picture")} is {height} x {width} after '
-                f'resizing and does not fit into a square of {self.size}: set `size` of '
+                f'resizing and does not fit into a square of {self.size}: set '
+                '`size` of '
                 'PILResize and of Letterbox alike.'
             )
         top = self._offset(self.size - height)

@@ -56,7 +56,8 @@ class LoadGroundingImage(LoadImageFromFile):
         if None not in annotated and annotated != results['ori_shape'][:2]:
             raise ValueError(
                 f'{path} is {results["ori_shape"][:2]} (H, W), but the annotation says '
-                f'{annotated} ({label}): boxes would be off. It is another file, or was '
+                f'{annotated} ({label}): boxes would be off. It is another '
+                'file, or was '
                 'resized.'
             )
         return results
