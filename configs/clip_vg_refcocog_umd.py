@@ -1,10 +1,6 @@
 """CLIP-VG on RefCOCOg (UMD split)."""
 
-_base_ = [
-    './_base_/models/clip_vg_vit-b16.py',
-    './_base_/datasets/refexp_224.py',
-    './_base_/schedules/released.py',
-]
+_base_ = './_base_/clip_vg_b16_released.py'
 
 dataset = dict(
     ann_file='refcocog/instances.json',

@@ -4,41 +4,28 @@ import argparse
 import os
 from pathlib import Path
 
-from mmdet.engine.hooks.utils import trigger_visualization_hook  # noqa: I001
-from mmdet.evaluation import DumpDetResults
-from mmengine.config import DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
-from train import load_config
+from train import add_common_options, load_config  # imports compat: before mmdet
 
-from projects.clip_vg import compat  # noqa: F401  # before mmdet.evaluation
+# isort: split
+from mmdet.engine.hooks.utils import trigger_visualization_hook
+from mmdet.evaluation import DumpDetResults
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
+    add_common_options(parser)
     parser.add_argument(
         'checkpoint', help='checkpoint, or a work dir: its best one, else its last'
     )
-    parser.add_argument('--work-dir', help='folder for logs and metrics')
     parser.add_argument('--out', help='write the predictions to this .pkl file')
     parser.add_argument('--show', action='store_true', help='show painted pictures')
     parser.add_argument('--show-dir', help='write painted pictures to this folder')
     parser.add_argument(
         '--wait-time', type=float, default=2, help='seconds a picture is shown'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config: key=value, nested.key=value, '
-        'key="[a,b]"',
-    )
-    parser.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none'
-    )
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     args = parser.parse_args()
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         parser.error(f'--out must end with .pkl or .pickle, got {args.out}')
