@@ -26,7 +26,7 @@ from mmengine.runner import CheckpointLoader
 from . import mmcv_finder  # noqa: F401  # its import installs the finder
 from .safe_pickle import load_torch
 
-__all__ = ['AtomicLocalBackend', 'load_checkpoint_file', 'setup_cpu_distributed']
+__all__ = ['AtomicLocalBackend', 'load_from_local', 'setup_cpu_distributed']
 
 
 def _history_buffer_method(obj: Any, name: str) -> Any:
@@ -47,7 +47,7 @@ _MMENGINE_NAMES = frozenset(
 )
 
 
-def load_checkpoint_file(filename: str, map_location: Any = None) -> Any:
+def load_from_local(filename: str, map_location: Any = None) -> Any:
     """Read a local checkpoint of MMEngine without running what it contains.
 
     Args:
@@ -121,5 +121,5 @@ def setup_cpu_distributed(cfg: Config) -> None:
         cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None)
 
 
-CheckpointLoader.register_scheme('', load_checkpoint_file, force=True)
+CheckpointLoader.register_scheme('', load_from_local, force=True)
 register_backend('AtomicLocalBackend', AtomicLocalBackend, force=True)

@@ -4,7 +4,8 @@ A leaf says which files: ``data_root``, ``ann_file``, ``split_file``, ``split``.
 """
 
 image_size = 224
-long_sides = [224, 208, 192, 176, 160, 144, 128, 112, 96, 80, 64, 48, 32]
+# The square's side and six smaller ones, 32 apart: 224, 192, ..., 32.
+long_sides = [image_size - 32 * step for step in range(7)]
 train_pipeline = [
     dict(type='LoadGroundingImage'),
     dict(type='LoadAnnotations', with_bbox=True),

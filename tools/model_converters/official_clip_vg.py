@@ -1,0 +1,161 @@
+"""Convert a released CLIP-VG checkpoint to MMEngine's layout, or back.
+
+Every dimension is read off the weights; nothing may be missing or left over but the
+entries that the release stores and never reads, which are kept for the way back.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.fileio import get_file_backend
+from mmengine.registry import init_default_scope
+from mmengine.runner.checkpoint import save_checkpoint
+
+from projects.clip_vg.compat import load_from_local
+from projects.clip_vg.models.released_layout import (
+    describe_model,
+    from_released,
+    to_released,
+)
+from projects.clip_vg.safe_pickle import load_torch
+
+from mmdet.registry import MODELS  # isort: skip  # after compat
+
+DEFAULT_CONFIG = Path(__file__).parents[2] / 'configs' / 'clip_vg_refcoco.py'
+UNUSED_KEY = 'released_unused'
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('src', help='checkpoint to read')
+    parser.add_argument('dst', help='checkpoint to write')
+    parser.add_argument(
+        '--config',
+        default=str(DEFAULT_CONFIG),
+        help='config whose data and schedule go with the weights',
+    )
+    parser.add_argument(
+        '--reverse', action='store_true', help="from ours to the release's layout"
+    )
+    parser.add_argument('--overwrite', action='store_true')
+    return parser.parse_args()
+
+
+def set_image_size(pipeline: Any, size: int) -> None:
+    """Make every transform of a pipeline end in a square of ``size`` pixels."""
+    for step in pipeline:
+        if isinstance(step, list):
+            set_image_size(step, size)
+        elif step.get('type') == 'Letterbox':
+            step['size'] = size
+        elif step.get('type') == 'PILResize' and step.get('side', 'long') == 'long':
+            smaller = [size - 32 * i for i in range(7) if size > 32 * i]
+            step['size'] = size if isinstance(step['size'], int) else smaller
+        elif 'transforms' in step:
+            set_image_size(step['transforms'], size)
+
+
+def adapt_config(path: str, model: dict) -> Config:
+    """The config at ``path`` for the model that the weights belong to."""
+    cfg = Config.fromfile(path)
+    for part, options in model.items():
+        # Lists and architectures are replaced, not merged with those of another size.
+        cfg.model[part] = ConfigDict({**cfg.model[part], **options})
+    size = model['visual_encoder']['arch']['vision_cfg']['image_size']
+    for key in ('train', 'val', 'test'):
+        set_image_size(cfg[f'{key}_dataloader'].dataset.pipeline, size)
+        if f'{key}_pipeline' in cfg:
+            set_image_size(cfg[f'{key}_pipeline'], size)
+    return cfg
+
+
+def convert(src: str, config: str) -> dict:
+    """A released checkpoint as MMEngine's, checked by loading it strictly."""
+    checkpoint = load_torch(src, allowed=[('argparse', 'Namespace')])
+    if not isinstance(checkpoint, dict) or not isinstance(
+        checkpoint.get('model'), dict
+    ):
+        keys = list(checkpoint)[:8] if isinstance(checkpoint, dict) else checkpoint
+        raise ValueError(
+            f'{src} is no released CLIP-VG checkpoint: expected a dict with "model", '
+            f'found {type(checkpoint).__name__} {keys!r}.'
+        )
+    args = vars(checkpoint.get('args', argparse.Namespace()))
+    try:
+        ours, unused = from_released(checkpoint['model'])
+        model = describe_model(
+            ours,
+            num_heads=args.get('vl_nheads', 8),
+            dropout=args.get('vl_dropout', 0.1),
+        )
+    except ValueError as error:
+        raise ValueError(f'{src}: {error}.') from error
+    cfg = adapt_config(config, model)
+    init_default_scope('mmdet')
+    try:
+        MODELS.build(cfg.model).load_state_dict(ours)
+    except RuntimeError as error:
+        raise ValueError(
+            f'{src} does not fit the model it describes: {error}'
+        ) from error
+    dtypes = {value.dtype for value in checkpoint['model'].values()}
+    return {
+        'meta': dict(
+            cfg=cfg.pretty_text,
+            dataset_meta=dict(classes=('referent',)),
+            epoch=checkpoint.get('epoch', 0),
+            released_args=args,
+            released_dtype=str(dtypes.pop()) if len(dtypes) == 1 else 'torch.float32',
+        ),
+        'state_dict': ours,
+        UNUSED_KEY: unused,
+    }
+
+
+def revert(src: str) -> dict:
+    """One of our checkpoints in the release's layout."""
+    checkpoint = load_from_local(src, 'cpu')
+    meta = checkpoint.get('meta', {})
+    dtype = getattr(torch, meta.get('released_dtype', 'torch.float32').split('.')[1])
+    try:
+        model = to_released(
+            checkpoint['state_dict'], checkpoint.get(UNUSED_KEY, {}), dtype
+        )
+    except (KeyError, ValueError) as error:
+        raise ValueError(f'{src} is no checkpoint of CLIPVG: {error}.') from error
+    return dict(
+        model=model,
+        args=argparse.Namespace(**meta.get('released_args', {})),
+        epoch=meta.get('epoch', 0),
+    )
+
+
+def main() -> None:
+    """Convert, save, and say what was found."""
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    args = parse_args()
+    if Path(args.dst).exists() and not args.overwrite:
+        raise FileExistsError(f'{args.dst} exists; give --overwrite to replace it.')
+    result = revert(args.src) if args.reverse else convert(args.src, args.config)
+    atomic = dict(backend='AtomicLocalBackend')
+    get_file_backend(args.dst, backend_args=atomic)  # fail before, not after, the work
+    save_checkpoint(result, args.dst, backend_args=atomic)
+    state = result['model'] if args.reverse else result['state_dict']
+    count = sum(value.numel() for value in state.values())
+    logging.info('%s: %d entries, %s numbers', args.dst, len(state), f'{count:,}')
+    if not args.reverse:
+        described = describe_model(state)
+        logging.info(
+            'not read by the release, kept aside: %s', list(result[UNUSED_KEY])
+        )
+        for part, options in described.items():
+            logging.info('%s: %s', part, options)
+
+
+if __name__ == '__main__':
+    main()
