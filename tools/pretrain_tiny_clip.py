@@ -178,7 +178,7 @@ def main() -> None:
     unseen[seen_tokens()] = False
     state['token_embedding.weight'][unseen] = 0
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-    save_file(state, args.out)
+    save_file(state, args.out, metadata=dict(quick_gelu='true'))
     logging.info('%s: %.1f MB', args.out, Path(args.out).stat().st_size / 1e6)
 
 

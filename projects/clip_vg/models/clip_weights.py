@@ -1,17 +1,19 @@
 """Weights of one CLIP tower: from an open_clip tag or from a local file."""
 
+import logging
 from pathlib import Path
 
 import open_clip
 import torch
 from mmengine.logging import print_log
-from open_clip.factory import load_state_dict
 from open_clip.model import (
     convert_to_custom_text_state_dict,
     resize_pos_embed,
     resize_text_pos_embed,
 )
 from torch import Tensor, nn
+
+from .clip_files import read_clip_weights
 
 __all__ = ['load_clip_tower', 'resolve_weights']
 
@@ -58,13 +60,46 @@ def resolve_weights(arch: str | dict, pretrained: str) -> Path:
         ) from error
 
 
+def _quick_gelu_of_tag(arch: str | dict, pretrained: str) -> bool | None:
+    """Whether weights of an open_clip tag want QuickGELU; None if it is no tag."""
+    if not isinstance(arch, str):
+        return None
+    config = open_clip.get_pretrained_cfg(arch, pretrained)
+    return bool(config.get('quick_gelu', False)) if config else None
+
+
+def _check_activation(
+    wanted: bool | None, config: dict, arch: str | dict, pretrained: str
+) -> None:
+    """Refuse weights of another activation; say so where it cannot be told."""
+    built = bool(config.get('quick_gelu', False))
+    names = {True: 'QuickGELU', False: 'GELU'}
+    if wanted is None:
+        print_log(
+            f'{pretrained} does not say which activation it was trained with; '
+            f'{names[built]} is used (`quick_gelu` of the architecture). For '
+            "OpenAI's weights it must be QuickGELU.",
+            logger='current',
+            level=logging.WARNING,
+        )
+    elif wanted != built:
+        way_out = 'set `quick_gelu` of the architecture'
+        if isinstance(arch, str):
+            plain = arch.removesuffix('-quickgelu')
+            way_out = f'use arch={plain + "-quickgelu" * wanted!r}'
+        raise ValueError(
+            f'{pretrained} was trained with {names[wanted]}, but {arch!r} has '
+            f'{names[built]}: its features would be wrong. To load it, {way_out}.'
+        )
+
+
 def _tower_state(state: dict[str, Tensor], tower: str) -> dict[str, Tensor]:
     """The entries of one tower ('visual' or 'text'), their prefix removed."""
     if 'positional_embedding' in state:
         state = convert_to_custom_text_state_dict(state)
     prefix = f'{tower}.'
     return {
-        key.removeprefix(prefix): value
+        key.removeprefix(prefix): value.to(torch.float32)
         for key, value in state.items()
         if key.startswith(prefix)
     }
@@ -73,37 +108,41 @@ def _tower_state(state: dict[str, Tensor], tower: str) -> dict[str, Tensor]:
 def load_clip_tower(
     module: nn.Module, tower: str, arch: str | dict, config: dict, pretrained: str
 ) -> None:
-    """Fill one tower of CLIP, strictly.
+    """Fill one tower of CLIP, strictly, in float32.
+
+    Position embeddings are interpolated where the image size or the length of the
+    context is another.
 
     Args:
-        module (nn.Module): open_clip's tower; filled in place, in float32.
+        module (nn.Module): open_clip's tower; filled in place.
         tower (str): 'visual' or 'text'.
         arch (str or dict): The architecture as the user named it.
         config (dict): The same in open_clip's terms.
         pretrained (str): See :func:`resolve_weights`.
 
     Raises:
-        ValueError: The file cannot be read, or is not of this architecture.
+        ValueError: The file cannot be read, is not of this architecture, or was
+            trained with another activation.
     """
     path = resolve_weights(arch, pretrained)
-    try:
-        state = load_state_dict(str(path))
-    except Exception as error:  # torch and safetensors raise many kinds
-        raise ValueError(
-            f'{path} cannot be read as CLIP weights: {type(error).__name__}: {error}'
-        ) from error
+    state, quick_gelu = read_clip_weights(path)
+    if not Path(pretrained).expanduser().is_file():
+        quick_gelu = (
+            _quick_gelu_of_tag(arch, pretrained) if quick_gelu is None else quick_gelu
+        )
+    _check_activation(quick_gelu, config, arch, pretrained)
     state = _tower_state(state, tower)
     if not state:
         raise ValueError(f'{path} holds no {tower} tower of CLIP.')
-    holder = nn.Module()
-    holder.visual = module
-    prefixed = {f'visual.{key}': value for key, value in state.items()}
     if tower == 'visual':
-        resize_pos_embed(prefixed, holder)
-        state = {key.removeprefix('visual.'): value for key, value in prefixed.items()}
+        # open_clip resizes in place, in the state of a whole CLIP.
+        whole = {'visual.positional_embedding': state['positional_embedding']}
+        holder = nn.Module()
+        holder.visual = module
+        resize_pos_embed(whole, holder)
+        state['positional_embedding'] = whole['visual.positional_embedding']
     else:
         resize_text_pos_embed(state, module)
-    state = {key: value.to(torch.float32) for key, value in state.items()}
     try:
         module.load_state_dict(state)
     except RuntimeError as error:

@@ -1,0 +1,189 @@
+"""The files that CLIP's weights come in, read without running what they contain."""
+
+import json
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..safe_pickle import UnsafePickleError, load_torch, make_pickle_module
+
+__all__ = ['read_clip_weights']
+
+# Kept in OpenAI's archives beside the weights.
+_NUMBERS = ('input_resolution', 'context_length', 'vocab_size')
+# Names of Hugging Face's CLIPModel and open_clip's; layers below.
+_HF_TABLE = (
+    ('vision_model.embeddings.class_embedding', 'visual.class_embedding'),
+    ('vision_model.embeddings.patch_embedding.weight', 'visual.conv1.weight'),
+    (
+        'vision_model.embeddings.position_embedding.weight',
+        'visual.positional_embedding',
+    ),
+    ('vision_model.pre_layrnorm.', 'visual.ln_pre.'),
+    ('vision_model.post_layernorm.', 'visual.ln_post.'),
+    ('vision_model.encoder.layers.', 'visual.transformer.resblocks.'),
+    ('text_model.embeddings.token_embedding.', 'token_embedding.'),
+    ('text_model.embeddings.position_embedding.weight', 'positional_embedding'),
+    ('text_model.final_layer_norm.', 'ln_final.'),
+    ('text_model.encoder.layers.', 'transformer.resblocks.'),
+    ('logit_scale', 'logit_scale'),
+)
+_HF_LAYER = (
+    ('.layer_norm1.', '.ln_1.'),
+    ('.layer_norm2.', '.ln_2.'),
+    ('.mlp.fc1.', '.mlp.c_fc.'),
+    ('.mlp.fc2.', '.mlp.c_proj.'),
+    ('.self_attn.out_proj.', '.attn.out_proj.'),
+    ('.self_attn.q_proj.', '.attn.in_proj_'),
+)
+
+
+class _Scripted:
+    """Stands for a module of a TorchScript archive: what it holds, and no code."""
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.held = dict(state)
+
+    def tensors(self, prefix: str = '') -> dict[str, Tensor]:
+        """All tensors, by dotted name."""
+        found: dict[str, Tensor] = {}
+        for name, value in getattr(self, 'held', {}).items():
+            if isinstance(value, Tensor):
+                found[prefix + name] = value
+            elif isinstance(value, _Scripted):
+                found.update(value.tensors(f'{prefix}{name}.'))
+        return found
+
+
+def _read_archive(path: Path) -> dict[str, Tensor]:
+    """The weights of a TorchScript archive (OpenAI's files), without its code."""
+    restricted: Any = make_pickle_module(source=str(path)).Unpickler
+
+    class Unpickler(restricted):
+        def find_class(self, module: str, name: str) -> Any:
+            if module.startswith('__torch__'):
+                return _Scripted
+            if module == 'torch.jit._pickle' and name.startswith('build_'):
+                return lambda data, *_: data
+            return super().find_class(module, name)
+
+        def persistent_load(self, saved: tuple) -> Any:
+            _, kind, key, _, count = saved
+            data = archive.read(f'{root}/data/{key}')
+            dtype = kind.dtype
+            tensor = torch.frombuffer(bytearray(data), dtype=dtype, count=count)
+            return torch.storage.TypedStorage(
+                wrap_storage=tensor.untyped_storage(), dtype=dtype, _internal=True
+            )
+
+    with zipfile.ZipFile(path) as archive:
+        root = archive.namelist()[0].split('/')[0]
+        with archive.open(f'{root}/data.pkl') as file:
+            module = Unpickler(file).load()
+    return {k: v for k, v in module.tensors().items() if k not in _NUMBERS}
+
+
+def read_clip_weights(path: Path) -> tuple[dict[str, Tensor], bool | None]:
+    """Read CLIP weights in any of their usual files, running nothing of them.
+
+    Args:
+        path (Path): OpenAI's TorchScript archive (``ViT-B-16.pt``), a file of
+            ``torch.save`` (a state dict, or one under 'state_dict'), or
+            safetensors, in open_clip's or Hugging Face's naming.
+
+    Returns:
+        tuple[dict[str, Tensor], bool or None]: The weights in open_clip's naming,
+        and whether their activation is QuickGELU, as far as the file or the config
+        beside it says; None where neither does.
+
+    Raises:
+        ValueError: The file is damaged or of another kind.
+        UnsafePickleError: The file asks for something weights never need.
+    """
+    try:
+        if path.suffix == '.safetensors':
+            state = load_file(path)
+        elif _is_archive(path):
+            return _read_archive(path), True
+        else:
+            state = load_torch(path)
+            state = state.get('state_dict', state)
+    except UnsafePickleError:
+        raise
+    except Exception as error:  # each kind of file has exceptions of its own
+        raise ValueError(
+            f'{path} cannot be read as CLIP weights: {type(error).__name__}: {error}'
+        ) from error
+    state = {key.removeprefix('module.'): value for key, value in state.items()}
+    if any(key.startswith('vision_model.') for key in state):
+        state = _from_hugging_face(state)
+    return state, _activation(path)
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether a file is a TorchScript archive."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any('/code/' in name for name in archive.namelist())
+
+
+def _from_hugging_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of Hugging Face's CLIPModel in open_clip's naming."""
+    converted: dict[str, Tensor] = {}
+    for name, value in state.items():
+        if name in ('visual_projection.weight', 'text_projection.weight'):
+            key = name.replace('visual_projection.weight', 'visual.proj')
+            converted[key.removesuffix('.weight')] = value.T.contiguous()
+            continue
+        if name.endswith('.position_ids') or re.search(r'\.[kv]_proj\.', name):
+            continue  # a constant, and what the queries below bring along
+        if '.q_proj.' in name:
+            names = (name.replace('.q_proj.', f'.{part}_proj.') for part in 'qkv')
+            value = torch.cat([state[n] for n in names])
+        renamed = name
+        for theirs, ours in _HF_TABLE:
+            if name.startswith(theirs):
+                renamed = ours + name.removeprefix(theirs)
+        for theirs, ours in _HF_LAYER:
+            renamed = renamed.replace(theirs, ours)
+        converted[renamed] = value
+    return converted
+
+
+def _activation(path: Path) -> bool | None:
+    """Whether a file of weights, or the config beside it, says QuickGELU.
+
+    ``quick_gelu`` in the metadata of safetensors, ``hidden_act`` in Hugging Face's
+    ``config.json``, or open_clip's ``open_clip_config.json``.
+    """
+    if path.suffix == '.safetensors':
+        with safe_open(path, 'pt') as file:
+            said = (file.metadata() or {}).get('quick_gelu')
+        if said is not None:
+            return said == 'true'
+    for name in ('open_clip_config.json', 'config.json'):
+        beside = path.with_name(name)
+        if not beside.is_file():
+            continue
+        try:
+            config = json.loads(beside.read_text(encoding='utf-8'))
+        except ValueError as error:
+            raise ValueError(f'{beside} is not valid JSON: {error}') from error
+        if 'model_cfg' in config:
+            return bool(config['model_cfg'].get('quick_gelu', False))
+        acts = {
+            config.get(part, {}).get('hidden_act')
+            for part in ('vision_config', 'text_config')
+        }
+        if 'vision_config' in config or 'text_config' in config:
+            # CLIPConfig leaves its default, quick_gelu, out of the file.
+            return acts <= {'quick_gelu', None}
+    return None
