@@ -15,6 +15,8 @@ CONFIGS = sorted(path.name for path in (ROOT / 'configs').glob('*.py'))
 def shrunk(name, shapes):
     """The config on shapes; its model as it is, but for a tiny CLIP."""
     cfg = Config.fromfile(ROOT / 'configs' / name)
+    if isinstance(cfg.train_dataloader.dataset.ann_file, list):
+        cfg.train_dataloader.dataset.source = None
     for encoder in ('visual_encoder', 'text_encoder'):
         cfg.model[encoder].pretrained = None
         cfg.model[encoder].arch = ARCH
@@ -63,3 +65,22 @@ def test_no_name_of_ours_is_one_of_mmdetections(name):
     assert cfg.default_scope == 'mmdet'
     for registry, kind in ((MODELS, cfg.model.type), (DATASETS, 'RefExpDataset')):
         assert registry.get(kind).__module__.startswith('projects.clip_vg')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', CONFIGS)
+def test_the_full_size_model_builds(name):
+    """With the real architecture and random weights; extracted layers exist."""
+    cfg = Config.fromfile(ROOT / 'configs' / name)
+    for encoder in ('visual_encoder', 'text_encoder'):
+        cfg.model[encoder].pretrained = None
+    model = MODELS.build(cfg.model)
+    size = next(
+        step.size
+        for step in cfg.test_dataloader.dataset.pipeline
+        if step.type == 'Letterbox'
+    )
+    assert tuple(model.visual_encoder.image_size) == (size, size)
+    depth = len(model.visual_encoder.vit.transformer.resblocks)
+    assert max(model.visual_encoder.extract_layers) == depth - 1
+    assert model.fusion.embed_dims == model.text_encoder.out_channels

@@ -49,6 +49,9 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args)
     cfg.load_from = find_checkpoint(args.checkpoint)
+    for part in ('visual_encoder', 'text_encoder'):
+        if part in cfg.model:  # the checkpoint has these weights: no download
+            cfg.model[part].pretrained = None
     if args.show or args.show_dir:
         cfg = trigger_visualization_hook(cfg, args)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

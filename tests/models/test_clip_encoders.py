@@ -138,3 +138,58 @@ def test_a_damaged_weight_file_is_named(tmp_path):
     path.write_bytes(b'no weights')
     with pytest.raises(ValueError, match=r'clip\.pt cannot be read'):
         CLIPTextEncoder(ARCH, pretrained=str(path))
+
+
+def test_a_template_is_asked_around_the_expression():
+    plain = CLIPTextEncoder(ARCH)
+    asked = CLIPTextEncoder(ARCH, template='find the {}')
+    assert torch.equal(asked.tokenize(['dog']), plain.tokenize(['find the dog']))
+    with pytest.raises(ValueError, match='one {}'):
+        CLIPTextEncoder(ARCH, template='find')
+
+
+@torch.no_grad()
+def test_a_prompt_that_starts_as_words_is_these_words():
+    torch.manual_seed(1)
+    plain = CLIPTextEncoder(ARCH).eval()
+    prompted = CLIPTextEncoder(ARCH, prompt=dict(init='find the')).eval()
+    prompted.load_state_dict(plain.state_dict(), strict=False)
+    words = plain.transformer.token_embedding(
+        torch.tensor(plain.tokenizer.encode('find the'))
+    )
+    prompted.prompt.copy_(words)
+    torch.testing.assert_close(
+        prompted(prompted.tokenize(TEXTS)),
+        plain(plain.tokenize([f'find the {text}' for text in TEXTS])),
+    )
+
+
+@pytest.mark.parametrize(
+    ('prompt', 'shape'),
+    [
+        (dict(length=3), (3, 24)),
+        (dict(length=3, per_position=False), (1, 24)),
+        (dict(init='a photo of'), (3, 24)),
+        (dict(init='a photo of', per_position=False), (1, 24)),
+    ],
+)
+def test_a_prompt_learns_through_the_frozen_tower(prompt, shape):
+    encoder = CLIPTextEncoder(ARCH, prompt=prompt).train()
+    assert encoder.prompt.shape == shape
+    assert [n for n, p in encoder.named_parameters() if p.requires_grad] == ['prompt']
+    before = encoder.prompt.detach().clone()
+    optimizer = torch.optim.SGD([encoder.prompt], lr=0.1)
+    for _ in range(2):
+        encoder(encoder.tokenize(TEXTS)).square().sum().backward()
+        assert encoder.prompt.grad.abs().min() > 0
+        optimizer.step()
+    assert (encoder.prompt - before).abs().max() > 1e-4
+
+
+def test_a_prompt_leaves_its_room_to_the_expression():
+    encoder = CLIPTextEncoder(ARCH, prompt=dict(length=4))
+    ids = encoder.tokenize([' '.join(['dog'] * 50)])
+    assert ids.shape == (1, 12)
+    assert ids[0, -1] == encoder.tokenizer.eot_token_id
+    with pytest.raises(ValueError, match='10 vectors; expected 1 to 9'):
+        CLIPTextEncoder(ARCH, prompt=dict(length=10))

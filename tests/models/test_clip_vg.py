@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
+from mmengine.runner.checkpoint import load_state_dict as mmengine_load
 from mmengine.structures import InstanceData
 
 from projects.clip_vg.models.clip_vg import patch_padding
@@ -288,11 +289,13 @@ def test_another_input_size_is_an_error(tiny_model):
 def test_a_checkpoint_of_another_architecture_is_an_error(tiny_model):
     arch = dict(ARCH, vision_cfg=dict(ARCH['vision_cfg'], width=48))
     other = MODELS.build(model_config(visual_encoder=dict(arch=arch)))
-    with pytest.raises(RuntimeError, match='size mismatch'):
+    with pytest.raises(ValueError, match='not of this model: .* of another shape'):
         other.load_state_dict(tiny_model.state_dict())
+    fewer = MODELS.build(model_config(fusion=dict(num_layers=2)))
+    with pytest.raises(ValueError, match='16 unexpected'):
+        mmengine_load(fewer, tiny_model.state_dict(), strict=False)
 
 
-@pytest.mark.slow
 def test_parameters_of_the_b16_config():
     """Counts of the release, minus what it builds and never uses (method, 1)."""
     from mmengine.config import Config
@@ -309,3 +312,55 @@ def test_parameters_of_the_b16_config():
     # Not kept: visu_proj, ln_post (2 x 768), proj (768 x 512), logit_scale.
     total = sum(p.numel() for p in model.parameters())
     assert total == 171_302_405 - 262_656 - 2 * 768 - 768 * 512 - 1
+
+
+def release_hits(pred, samples):
+    """The release's evaluation: padded frame, corners clamped to it, IoU >= 0.5."""
+    hits = []
+    for (cx, cy, w, h), sample in zip(pred.tolist(), samples, strict=True):
+        box = [
+            min(max(v, 0), 1) for v in (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)
+        ]
+        left, top = sample.letterbox[:2]
+        scale = sample.scale_factor[0]
+        shift = (left, top, left, top)
+        true = [
+            (edge * scale + offset) / SIZE
+            for edge, offset in zip(sample.original.tolist(), shift, strict=True)
+        ]
+        width = min(box[2], true[2]) - max(box[0], true[0])
+        height = min(box[3], true[3]) - max(box[1], true[1])
+        inter = max(width, 0) * max(height, 0)
+        areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (box, true)]
+        hits.append(inter / (sum(areas) - inter) >= 0.5)
+    return hits
+
+
+def test_hits_are_those_of_the_release(tiny_model, monkeypatch):
+    """On random boxes, some beyond the border, in the original frame as in its own."""
+    from projects.clip_vg.evaluation import GroundingMetric
+
+    pictures = [(PICTURES[i % 4][0], f'text {i}') for i in range(300)]
+    batch = make_batch(pictures)
+    inputs, samples = prepared(tiny_model, batch)
+    padded = torch.cat([s.gt_instances.bboxes for s in samples])
+    center = (padded[:, :2] + padded[:, 2:]) / 2 / SIZE
+    size = (padded[:, 2:] - padded[:, :2]) / SIZE
+    pred = torch.cat([center, size], 1)
+    pred = pred + torch.randn(300, 4) * 0.12 * torch.cat([size, size], 1)
+    pred[::7, 2:] += 0.8
+    monkeypatch.setattr(tiny_model.bbox_head, 'forward', lambda _: pred)
+    monkeypatch.setattr(tiny_model, '_forward', lambda *_: pred)
+    metric = GroundingMetric()
+    for i, (sample, box) in enumerate(zip(samples, padded, strict=True)):
+        left, top = sample.letterbox[:2]
+        offset = torch.tensor([left, top, left, top])
+        original = (box - offset) / sample.scale_factor[0]
+        sample.set_metainfo(dict(original=original, sample_id=f'{i:03d}'))
+        sample.gt_instances = InstanceData(bboxes=original[None])
+    answers = tiny_model.predict(inputs, samples)
+    metric.process(None, [answer.to_dict() for answer in answers])
+    ours = [result['iou'] >= 0.5 for result in metric.results]
+    expected = release_hits(pred, samples)
+    assert ours == expected
+    assert 50 < sum(ours) < 280

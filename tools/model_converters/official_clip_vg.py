@@ -99,7 +99,7 @@ def convert(src: str, config: str) -> dict:
     init_default_scope('mmdet')
     try:
         MODELS.build(cfg.model).load_state_dict(ours)
-    except RuntimeError as error:
+    except ValueError as error:
         raise ValueError(
             f'{src} does not fit the model it describes: {error}'
         ) from error

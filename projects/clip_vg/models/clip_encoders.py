@@ -1,5 +1,6 @@
 """The two towers of CLIP, from open_clip, as CLIP-VG reads them."""
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -206,12 +207,20 @@ class CLIPTextEncoder(_CLIPTower):
         pretrained (str, optional): A tag of open_clip or a local file. Defaults
             to None: random weights.
         frozen (bool): Whether CLIP's weights stay as they are. Defaults to True.
+        template (str): What is asked for an expression, e.g. 'find the region of
+            {}'. Defaults to '{}': the expression itself.
+        prompt (dict, optional): Learned context vectors between the start of the
+            text and the expression, as CoOp has them (arXiv 2109.01134):
+            ``length`` (int) vectors; ``init`` (str, optional), words they start
+            as, which then give the length; ``per_position`` (bool), False for
+            one vector at all positions. The release's "learnable prompt" is made
+            of token ids and cannot learn. Defaults to None: no prompt.
         with_cp (bool): Whether activations are recomputed in the backward pass.
             Defaults to False.
 
     Raises:
-        ValueError: The architecture is unknown, or the weights cannot be had or
-            do not fit.
+        ValueError: The architecture is unknown, the weights cannot be had or do
+            not fit, the template has no {}, or the prompt leaves no room.
     """
 
     def __init__(
@@ -219,9 +228,13 @@ class CLIPTextEncoder(_CLIPTower):
         arch: str | dict,
         pretrained: str | None = None,
         frozen: bool = True,
+        template: str = '{}',
+        prompt: dict | None = None,
         with_cp: bool = False,
     ) -> None:
         super().__init__(frozen, with_cp)
+        if template.count('{}') != 1:
+            raise ValueError(f'template must have one {{}}, got {template!r}.')
         config = clip_config(arch)
         transformer = _build_text_tower(
             config['embed_dim'], config['text_cfg'], config.get('quick_gelu', False)
@@ -235,6 +248,28 @@ class CLIPTextEncoder(_CLIPTower):
         self._warned_of_length = False
         if frozen:
             _freeze(transformer)
+        self.template = template
+        self.prompt_length, self.prompt = 0, None
+        if prompt is not None:
+            self.prompt_length, self.prompt = self._start_prompt(**prompt)
+
+    def _start_prompt(
+        self, length: int = 4, init: str | None = None, per_position: bool = True
+    ) -> tuple[int, nn.Parameter]:
+        """The length of the prompt, and its vectors of shape (length or 1, width)."""
+        words = self.tokenizer.encode(init) if init else []
+        length = len(words) or length
+        if not 1 <= length <= self.context_length - 3:
+            raise ValueError(
+                f'A prompt of {length} vectors; expected 1 to '
+                f'{self.context_length - 3}, so that an expression has room.'
+            )
+        embedding = self.transformer.token_embedding.weight.detach()
+        if words:
+            start = embedding[words].clone()
+        else:
+            start = torch.empty(length, embedding.shape[1]).normal_(std=0.02)  # CoOp's
+        return length, nn.Parameter(start if per_position else start.mean(0, True))
 
     def tokenize(self, expressions: Sequence[str]) -> Tensor:
         """Token ids of expressions, lower-cased, by CLIP's byte pair encoding.
@@ -245,7 +280,8 @@ class CLIPTextEncoder(_CLIPTower):
         Returns:
             Tensor: Of shape (E, L), int64, L the longest expression's length; 0
             after the end. An expression that passes the context length is cut
-            there, with one warning.
+            there, with one warning. Places of a learned prompt hold the id of the
+            start of the text.
         """
         for expression in expressions:
             if not isinstance(expression, str):
@@ -253,26 +289,32 @@ class CLIPTextEncoder(_CLIPTower):
                     f'An expression must be a str, got {type(expression).__name__}: '
                     f'{expression!r}.'
                 )
-        tokens = self.tokenizer(list(expressions))
+        room = self.context_length - self.prompt_length
+        tokens = self.tokenizer([self.template.format(e) for e in expressions], room)
         lengths = (tokens > 0).sum(1)
         # A cut expression fills the context to its last place.
-        if not self._warned_of_length and bool((lengths == self.context_length).any()):
+        if not self._warned_of_length and bool((lengths == room).any()):
             longest = expressions[int(lengths.argmax())]
             self._warned_of_length = True
             print_log(
-                f'An expression fills or passes the {self.context_length} tokens of '
-                f'the text tower and is cut there: {longest[:80]!r}... '
-                '(said once)',
+                f'An expression fills or passes the {room} tokens that the text tower '
+                f'has for it, and is cut there: {longest[:80]!r}... (said once)',
                 logger='current',
-                level=30,
+                level=logging.WARNING,
             )
-        return tokens[:, : int(lengths.max())]
+        tokens = tokens[:, : int(lengths.max())]
+        start = tokens[:, :1]
+        return torch.cat([start.expand(-1, 1 + self.prompt_length), tokens[:, 1:]], 1)
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """Encode token ids of shape (E, L) to text tokens of shape (E, L, D)."""
         tower = self.transformer
         length = token_ids.shape[1]
         tokens = tower.token_embedding(token_ids)
+        if self.prompt is not None:
+            prompt = self.prompt.expand(len(tokens), self.prompt_length, -1)
+            after = tokens[:, 1 + self.prompt_length :]
+            tokens = torch.cat([tokens[:, :1], prompt, after], dim=1)
         tokens = tokens + tower.positional_embedding[:length]
         mask = tower.attn_mask[:length, :length]
         for block in tower.transformer.resblocks:

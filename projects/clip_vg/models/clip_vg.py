@@ -1,6 +1,7 @@
 """CLIP-VG: visual grounding with the two towers of CLIP (arXiv 2305.08685)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmdet.models.detectors import BaseDetector
@@ -59,6 +60,34 @@ class CLIPVG(BaseDetector):
         self.bbox_head = MODELS.build(
             dict(embed_dims=self.fusion.embed_dims, **bbox_head)
         )
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *args: Any
+    ) -> None:
+        """Refuse weights of another model; MMEngine's loader would only warn."""
+        given = {
+            name.removeprefix(prefix): tuple(value.shape)
+            for name, value in state_dict.items()
+            if name.startswith(prefix)
+        }
+        own = {name: tuple(value.shape) for name, value in self.state_dict().items()}
+        wrong = {
+            'missing': sorted(own.keys() - given.keys()),
+            'unexpected': sorted(given.keys() - own.keys()),
+            'of another shape': [
+                f'{name} {given[name]} instead of {own[name]}'
+                for name in own.keys() & given.keys()
+                if given[name] != own[name]
+            ],
+        }
+        found = [f'{len(v)} {k}, e.g. {v[:2]}' for k, v in wrong.items() if v]
+        if found:
+            raise ValueError(
+                f'The checkpoint is not of this model: {"; ".join(found)}. Build the '
+                'model with the config that the checkpoint was trained with (it is in '
+                "its meta['cfg'])."
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extract_feat(self, batch_inputs: Tensor) -> Tensor:
         """Visual tokens (B, 1 + P, C) of normalised images (B, 3, H, W)."""

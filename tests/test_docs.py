@@ -1,0 +1,37 @@
+"""Docs name what there is: configs, tools, links."""
+
+import re
+
+import pytest
+
+from .conftest import ROOT
+
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_files_that_are_named_exist(page):
+    text = page.read_text()
+    named = set(re.findall(r'\b((?:configs|tools|projects|docs)/[\w./+-]+\.\w+)', text))
+    named |= {f'configs/{name}' for name in re.findall(r'`(clip_vg_[\w-]+\.py)`', text)}
+    linked = re.findall(r'\]\((?!http)([\w./-]+)\)', text)
+    missing = {name for name in named if not (ROOT / name).exists()}
+    missing |= {link for link in linked if not (page.parent / link).exists()}
+    assert missing == set()
+
+
+def test_every_config_is_documented():
+    text = (ROOT / 'docs/configs.md').read_text()
+    configs = {path.name for path in (ROOT / 'configs').glob('*.py')}
+    assert {name for name in configs if f'`{name}`' not in text} == set()
+
+
+def test_no_path_of_a_machine_is_in_the_repository():
+    suspicious = re.compile(r'/(?:home|root|work|Users)/\w')
+    folders = ('projects', 'configs', 'tools', 'docs', 'tests')
+    files = [path for path in ROOT.iterdir() if path.is_file()]
+    files += [path for folder in folders for path in (ROOT / folder).rglob('*')]
+    texts = {'.py', '.md', '.yml', '.toml', '.sh', '.txt', ''}
+    for path in files:
+        if path.is_file() and path.suffix in texts and path.name != 'test_docs.py':
+            assert not suspicious.search(path.read_text()), path
