@@ -9,8 +9,8 @@ from mmdet.registry import DATASETS
 from PIL import Image
 
 from projects.clip_vg.datasets import refexp_dataset
-from projects.clip_vg.datasets.label_table import TableBuilder
 from projects.clip_vg.datasets.readers import write_odvg
+from projects.clip_vg.datasets.table_builder import TableBuilder
 
 PIPELINE = [
     dict(type='LoadGroundingImage'),

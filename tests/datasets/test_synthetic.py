@@ -8,12 +8,11 @@ import pytest
 from projects.clip_vg.datasets.readers import read_annotations
 from projects.clip_vg.datasets.synthetic import (
     COLORS,
-    Shape,
-    describe,
     draw,
     make_synthetic,
     sample_scene,
 )
+from projects.clip_vg.datasets.synthetic_expressions import Shape, describe
 
 
 def shape(kind, color, left, top, side=20, size='small'):

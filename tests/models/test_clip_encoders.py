@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from projects.clip_vg.models import CLIPTextEncoder, CLIPVisualEncoder
-from projects.clip_vg.models.clip_encoders import clip_config
+from projects.clip_vg.models.clip_config import clip_config
 
 from ..conftest import ARCH
 

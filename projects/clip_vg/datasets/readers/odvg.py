@@ -6,7 +6,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..label_table import LabelTable, TableBuilder
+from ..label_table import LabelTable
+from ..table_builder import TableBuilder
 from .common import entry_of, image_size, keep_splits, required
 
 __all__ = ['read_odvg', 'write_odvg']

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ...safe_pickle import load_pickle
-from ..label_table import LabelTable, TableBuilder
+from ..label_table import LabelTable
+from ..table_builder import TableBuilder
 from .common import check_splits, entry_of, image_size, read_json, required
 
 __all__ = ['read_refer']

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...safe_pickle import load_torch
-from ..label_table import LabelTable, TableBuilder
+from ..label_table import LabelTable
+from ..table_builder import TableBuilder
 from .common import entry_of, keep_splits
 
 __all__ = ['read_transvg']

@@ -4,7 +4,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..label_table import LabelTable, TableBuilder
+from ..label_table import LabelTable
+from ..table_builder import TableBuilder
 from .common import entry_of, image_size, keep_splits, read_json, required
 
 __all__ = ['read_vlm']

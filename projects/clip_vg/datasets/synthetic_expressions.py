@@ -1,0 +1,146 @@
+"""Expressions that are true of exactly one object of a synthetic picture."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ['Shape', 'describe']
+
+_MARGIN = 0.08  # of the long side: how clearly an object must lie on a side
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One object of a picture.
+
+    Args:
+        shape (str): One of ``synthetic.SHAPES``.
+        color (str): A key of ``synthetic.COLORS``.
+        size (str): 'small' or 'big'.
+        box (tuple[float, ...]): xyxy in pixels.
+    """
+
+    shape: str
+    color: str
+    size: str
+    box: tuple[float, float, float, float]
+
+    @property
+    def center(self) -> tuple[float, float]:
+        """Centre (x, y) in pixels."""
+        left, top, right, bottom = self.box
+        return (left + right) / 2, (top + bottom) / 2
+
+
+def _only(objects: list[Shape], fits: Callable[[Shape], bool]) -> int | None:
+    """The index of the one object that fits, or None if not exactly one does."""
+    found = [i for i, item in enumerate(objects) if fits(item)]
+    return found[0] if len(found) == 1 else None
+
+
+def _nouns(item: Shape) -> Iterator[tuple[str, Callable[[Shape], bool]]]:
+    """Ways to name an object, and what else each name fits."""
+    yield item.shape, lambda o: o.shape == item.shape
+    yield f'{item.color} one', lambda o: o.color == item.color
+    yield (
+        f'{item.color} {item.shape}',
+        lambda o: (o.color, o.shape) == (item.color, item.shape),
+    )
+    yield (
+        f'{item.size} {item.shape}',
+        lambda o: (o.size, o.shape) == (item.size, item.shape),
+    )
+    yield (
+        f'{item.size} {item.color} {item.shape}',
+        lambda o: (o.size, o.color, o.shape) == (item.size, item.color, item.shape),
+    )
+
+
+# word -> (axis, sign): the object with the largest sign * centre[axis] is meant.
+_SIDES = {'left': (0, -1), 'right': (0, 1), 'top': (1, -1), 'bottom': (1, 1)}
+_SIDE_TEXTS = {
+    'left': ('left {}', '{} on the left', 'leftmost {}'),
+    'right': ('right {}', '{} on the right', 'rightmost {}'),
+    'top': ('top {}', '{} at the top', 'uppermost {}'),
+    'bottom': ('bottom {}', '{} at the bottom', 'lowest {}'),
+}
+_RELATIONS = {'left of': (0, -1), 'right of': (0, 1), 'above': (1, -1), 'below': (1, 1)}
+
+
+def describe(
+    size: tuple[int, int], objects: list[Shape], rng: np.random.Generator
+) -> Iterator[tuple[str, str, int]]:
+    """All kinds of true, unambiguous expressions for the objects of a picture.
+
+    Args:
+        size (tuple[int, int]): (width, height) in pixels.
+        objects (list[Shape]): What is in it.
+        rng (np.random.Generator): Chooses among phrasings.
+
+    Yields:
+        tuple[str, str, int]: Kind ('attribute', 'place', 'size', 'relation'),
+        expression, and the index of the referent.
+    """
+    margin = _MARGIN * max(size)
+    for index, item in enumerate(objects):
+        for noun, fits in _nouns(item):
+            if _only(objects, fits) == index:
+                yield 'attribute', noun, index
+        yield from _place_expressions(objects, index, margin, rng)
+        yield from _relation_expressions(objects, index, margin)
+    areas = [(o.box[2] - o.box[0]) * (o.box[3] - o.box[1]) for o in objects]
+    order = np.argsort(areas)
+    if len(objects) > 1 and areas[order[-1]] > 1.3 * areas[order[-2]]:
+        yield (
+            'size',
+            str(rng.choice(('largest object', 'biggest thing'))),
+            int(order[-1]),
+        )
+    if len(objects) > 1 and areas[order[1]] > 1.3 * areas[order[0]]:
+        yield (
+            'size',
+            str(rng.choice(('smallest object', 'tiniest thing'))),
+            int(order[0]),
+        )
+
+
+def _place_expressions(
+    objects: list[Shape], index: int, margin: float, rng: np.random.Generator
+) -> Iterator[tuple[str, str, int]]:
+    item = objects[index]
+    groups = {
+        'object': list(objects),
+        item.shape: [o for o in objects if o.shape == item.shape],
+        f'{item.color} one': [o for o in objects if o.color == item.color],
+    }
+    for noun, group in groups.items():
+        if len(group) < 2:
+            continue
+        for side, (axis, sign) in _SIDES.items():
+            others = [sign * o.center[axis] for o in group if o is not item]
+            if sign * item.center[axis] > max(others) + margin:
+                text = str(rng.choice(_SIDE_TEXTS[side]))
+                yield 'place', text.format(noun), index
+
+
+def _relation_expressions(
+    objects: list[Shape], index: int, margin: float
+) -> Iterator[tuple[str, str, int]]:
+    """'star left of the red square': among several stars, one is left of it."""
+    item = objects[index]
+    same = [o for o in objects if o.shape == item.shape]
+    if len(same) < 2:
+        return
+    for anchor_index, anchor in enumerate(objects):
+        name = next(
+            (n for n, fits in _nouns(anchor) if _only(objects, fits) == anchor_index),
+            None,
+        )
+        if anchor.shape == item.shape or name is None:
+            continue
+        for words, (axis, sign) in _RELATIONS.items():
+            lead = {id(o): sign * (o.center[axis] - anchor.center[axis]) for o in same}
+            others = [value for key, value in lead.items() if key != id(item)]
+            if lead[id(item)] > margin and max(others) < -margin / 2:
+                yield 'relation', f'{item.shape} {words} the {name}', index
