@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import mmcv.ops
+import mmengine.optim.scheduler
 import numpy as np
 import pytest
 import torch
@@ -211,6 +212,38 @@ def test_a_checkpoint_of_mmengine_loads(tmp_path):
     loaded = CheckpointLoader.load_checkpoint(path, logger=None)
     assert loaded['message_hub']['log_scalars']['train/loss'].current() == 2.0
     assert torch.equal(loaded['state_dict']['weight'], torch.ones(2))
+
+
+SCHEDULERS = {
+    name: cls
+    for name, cls in vars(mmengine.optim.scheduler).items()
+    if name.endswith('LR') and isinstance(cls, type)
+}
+OPTIONS = dict(
+    CosineAnnealingLR=dict(T_max=5),
+    ExponentialLR=dict(gamma=0.9),
+    CosineRestartLR=dict(periods=[2, 3], restart_weights=[1, 0.5], eta_min=0),
+    MultiStepLR=dict(milestones=[2]),
+    OneCycleLR=dict(eta_max=0.1, total_steps=9),
+    ReduceOnPlateauLR=dict(monitor='loss'),
+    StepLR=dict(step_size=2),
+)
+
+
+@pytest.mark.parametrize('name', SCHEDULERS)
+def test_the_state_of_every_schedule_loads(tmp_path, name):
+    def build():
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.1)
+        return SCHEDULERS[name](optimizer, **OPTIONS.get(name, {}))
+
+    saved, loaded = build(), build()
+    path = str(tmp_path / 'epoch_1.pth')
+    save_checkpoint(dict(param_schedulers=[saved.state_dict()]), path)
+    state = CheckpointLoader.load_checkpoint(path, logger=None)['param_schedulers'][0]
+    loaded.load_state_dict(state)
+    assert loaded.state_dict().keys() == saved.state_dict().keys()
+    if name == 'OneCycleLR':
+        assert loaded.anneal_func(0.1, 0.2, 0.5) == saved.anneal_func(0.1, 0.2, 0.5)
 
 
 def test_getattr_in_a_checkpoint_reaches_nothing_else(tmp_path):

@@ -21,6 +21,7 @@ import torch
 from mmengine.config import Config
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer
+from mmengine.optim.scheduler import OneCycleParamScheduler
 from mmengine.runner import CheckpointLoader
 
 from . import mmcv_finder  # noqa: F401  # its import installs the finder
@@ -29,13 +30,21 @@ from .safe_pickle import load_torch
 __all__ = ['AtomicLocalBackend', 'load_from_local', 'setup_cpu_distributed']
 
 
-def _history_buffer_method(obj: Any, name: str) -> Any:
-    """What ``getattr`` in a checkpoint may do: a statistic of HistoryBuffer."""
-    statistics = {'min', 'max', 'current', 'mean', 'statistics'}
-    is_buffer = obj is HistoryBuffer or isinstance(obj, HistoryBuffer)
-    if is_buffer and name in statistics:
-        return getattr(obj, name)
-    raise ValueError(f'getattr({type(obj).__name__}, {name!r}) is not allowed')
+class _OneCycle:
+    """Stands for ``OneCycleParamScheduler``, whose state holds one of its functions."""
+
+
+def _allowed_attribute(obj: Any, name: str) -> Any:
+    """What ``getattr`` in a checkpoint may do, and nothing else.
+
+    Statistics of a HistoryBuffer, and the two curves of the one-cycle schedule.
+    """
+    if obj is HistoryBuffer or isinstance(obj, HistoryBuffer):
+        if name in ('min', 'max', 'current', 'mean', 'statistics'):
+            return getattr(obj, name)
+    elif obj is _OneCycle and name in ('_annealing_cos', '_annealing_linear'):
+        return getattr(OneCycleParamScheduler, name)
+    raise ValueError(f'getattr({obj!r}, {name!r}) is not allowed')
 
 
 # Beside tensors and containers, what a checkpoint of MMEngine holds.
@@ -66,7 +75,10 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
         Path(filename).expanduser(),
         map_location=map_location,
         allowed=_MMENGINE_NAMES,
-        replaced={('builtins', 'getattr'): _history_buffer_method},
+        replaced={
+            ('builtins', 'getattr'): _allowed_attribute,
+            (OneCycleParamScheduler.__module__, 'OneCycleParamScheduler'): _OneCycle,
+        },
     )
 
 

@@ -20,6 +20,7 @@ __all__ = ['UnsafePickleError', 'load_pickle', 'load_torch', 'make_pickle_module
 # What plain containers, NumPy arrays and Python 2 files are made of.
 PLAIN_NAMES = frozenset(
     {
+        ('collections', 'Counter'),
         ('collections', 'OrderedDict'),
         ('collections', 'defaultdict'),
         ('builtins', 'set'),
