@@ -8,6 +8,7 @@ NAME := synthetic$(if $(filter-out 0,$(SEED)),_seed$(SEED))
 DATA ?= data/$(NAME)
 WORK_DIR ?= work_dirs/clip_vg_$(NAME)
 STAMP := $(VENV)/.installed
+BEGUN := $(VENV)/.begun
 
 .PHONY: help install mmcv data quickstart test test-slow check format clean
 
@@ -16,13 +17,17 @@ help:  ## Say what there is
 
 install: $(STAMP)  ## Make .venv with everything at the pinned versions
 
-# The stamp is written last: an interrupted install is taken up again.
+# A killed pip leaves packages that it cannot read again, so an installation that did
+# not come to its end is begun anew (what it downloaded is in pip's cache).
 $(STAMP): constraints.txt setup.py
-	@test -x $(RUN) && $(RUN) -m pip --version >/dev/null 2>&1 \
-		|| $(PYTHON) -m venv --clear $(VENV) \
-		|| { echo 'No venv: on Debian, apt-get install python3-venv'; exit 1; }
+	@if [ -e $(BEGUN) ] || ! $(RUN) -m pip --version >/dev/null 2>&1; then \
+		$(PYTHON) -m venv --clear $(VENV) \
+		|| { echo 'No venv: on Debian, apt-get install python3-venv'; exit 1; }; \
+	fi
+	@touch $(BEGUN)
 	$(RUN) -m pip install -q -c constraints.txt torch torchvision 'setuptools<81' wheel
 	$(RUN) -m pip install -q -c constraints.txt --no-build-isolation -e '.[lite,dev]'
+	@rm $(BEGUN)
 	touch $@
 
 mmcv: install  ## Build the compiled MMCV in place of mmcv-lite (13 min on 2 cores)

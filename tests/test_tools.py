@@ -35,7 +35,9 @@ val_dataloader = dict(
 test_dataloader = dict(
     num_workers=0, persistent_workers=False, dataset=dict(data_root='{data}'))
 train_cfg = dict(max_epochs=2, val_interval=1)
-param_scheduler = [dict(type='CosineAnnealingLR', T_max=2, end=2)]
+param_scheduler = [dict(
+    type='OneCycleLR', eta_max=1e-3, total_steps=2, pct_start=0.2,
+    convert_to_iter_based=True)]
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1))
 """
 
@@ -157,8 +159,8 @@ def test_two_processes_train(config, tmp_path):
 
 def test_a_killed_training_goes_on_as_if_it_had_not_been(config, tmp_path):
     """The same learning rates and number of epochs, and no damaged checkpoint."""
-    options = ['--cfg-options', 'train_cfg.max_epochs=4', 'param_scheduler.0.T_max=4']
-    options += ['param_scheduler.0.end=4']
+    options = ['--cfg-options', 'train_cfg.max_epochs=4']
+    options += ['param_scheduler.0.total_steps=4']
     command = ('tools/train.py', config, '--work-dir')
     tool(*command, tmp_path / 'whole', *options)
     killed = tmp_path / 'killed'
