@@ -256,3 +256,21 @@ def test_a_converted_data_set_is_the_same(shapes, tmp_path):
     assert list(read_annotations(out)) == list(read_annotations(*files, splits=['val']))
     refused = tool(*command, '--split-file', files[1], check=False)
     assert 'FileExistsError' in refused.stderr
+
+
+def test_the_pretraining_of_the_tiny_clip_runs(tmp_path):
+    from projects.clip_vg.models.clip_files import read_clip_weights
+
+    out = tmp_path / 'clip.safetensors'
+    tool(
+        *('tools/pretrain_tiny_clip.py', '--out', out, '--pictures', 8),
+        *('--steps', 2, '--batch-size', 4),
+    )
+    made, quick_gelu = read_clip_weights(out)
+    shipped, _ = read_clip_weights(
+        ROOT / 'projects/clip_vg/assets/tiny_clip.safetensors'
+    )
+    assert quick_gelu is True
+    assert {k: v.shape for k, v in made.items()} == {
+        k: v.shape for k, v in shipped.items()
+    }
