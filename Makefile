@@ -8,7 +8,7 @@ NAME := synthetic$(if $(filter-out 0,$(SEED)),_seed$(SEED))
 DATA ?= data/$(NAME)
 WORK_DIR ?= work_dirs/clip_vg_$(NAME)
 STAMP := $(VENV)/.installed
-BEGUN := $(VENV)/.begun
+BEGUN := $(VENV).begun
 
 .PHONY: help install mmcv data quickstart test test-slow check format clean
 
@@ -18,10 +18,12 @@ help:  ## Say what there is
 install: $(STAMP)  ## Make .venv with everything at the pinned versions
 
 # A killed pip leaves packages that it cannot read again, so an installation that did
-# not come to its end is begun anew (what it downloaded is in pip's cache).
+# not come to its end is begun anew (what it downloaded is in pip's cache). Without its
+# pyvenv.cfg, the folder's Python would install into the system's.
 $(STAMP): constraints.txt setup.py
-	@if [ -e $(BEGUN) ] || ! $(RUN) -m pip --version >/dev/null 2>&1; then \
-		$(PYTHON) -m venv --clear $(VENV) \
+	@if [ -e $(BEGUN) ] || ! [ -f $(VENV)/pyvenv.cfg ] \
+		|| ! $(RUN) -m pip --version >/dev/null 2>&1; then \
+		touch $(BEGUN) && rm -rf $(VENV) && $(PYTHON) -m venv $(VENV) \
 		|| { echo 'No venv: on Debian, apt-get install python3-venv'; exit 1; }; \
 	fi
 	@touch $(BEGUN)
@@ -67,4 +69,4 @@ format: install  ## Format the code
 	$(BIN)/ruff format .
 
 clean:  ## Remove what the targets made
-	rm -rf $(VENV) data/synthetic* work_dirs build *.egg-info
+	rm -rf $(VENV) $(BEGUN) data/synthetic* work_dirs build *.egg-info
