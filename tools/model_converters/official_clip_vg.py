@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.fileio import get_file_backend
 from mmengine.registry import init_default_scope
 from mmengine.runner.checkpoint import save_checkpoint
 
@@ -143,7 +142,6 @@ def main() -> None:
         raise FileExistsError(f'{args.dst} exists; give --overwrite to replace it.')
     result = revert(args.src) if args.reverse else convert(args.src, args.config)
     atomic = dict(backend='AtomicLocalBackend')
-    get_file_backend(args.dst, backend_args=atomic)  # fail before, not after, the work
     save_checkpoint(result, args.dst, backend_args=atomic)
     state = result['model'] if args.reverse else result['state_dict']
     count = sum(value.numel() for value in state.values())
