@@ -6,7 +6,11 @@ from pathlib import Path
 
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
-from train import add_common_options, load_config  # imports compat: before mmdet
+from train import (  # imports compat: before mmdet
+    add_common_options,
+    load_config,
+    without_downloads,
+)
 
 # isort: split
 from mmdet.engine.hooks.utils import trigger_visualization_hook
@@ -49,9 +53,7 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args)
     cfg.load_from = find_checkpoint(args.checkpoint)
-    for part in ('visual_encoder', 'text_encoder'):
-        if part in cfg.model:  # the checkpoint has these weights: no download
-            cfg.model[part].pretrained = None
+    without_downloads(cfg)
     if args.show or args.show_dir:
         cfg = trigger_visualization_hook(cfg, args)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
@@ -11,8 +12,11 @@ from mmengine.runner import Runner
 from projects.clip_vg.compat import setup_cpu_distributed
 
 
-def add_common_options(parser: argparse.ArgumentParser) -> None:
-    """The options that training and testing share."""
+def add_common_options(
+    parser: argparse.ArgumentParser,
+    launchers: Sequence[str] = ('none', 'pytorch', 'slurm', 'mpi'),
+) -> None:
+    """The options that the tools share."""
     parser.add_argument('config', help='config file')
     parser.add_argument('--work-dir', help='folder for logs and checkpoints')
     parser.add_argument(
@@ -22,9 +26,7 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
         help='override settings of the config: key=value, nested.key=value, '
         'key="[a,b]"',
     )
-    parser.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none'
-    )
+    parser.add_argument('--launcher', choices=launchers, default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 
@@ -63,6 +65,13 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = str(Path('work_dirs') / Path(args.config).stem)
     setup_cpu_distributed(cfg)
     return cfg
+
+
+def without_downloads(cfg: Config) -> None:
+    """Build the towers without weights, as a checkpoint has them."""
+    for part in ('visual_encoder', 'text_encoder'):
+        if part in cfg.model:
+            cfg.model[part].pretrained = None
 
 
 def main() -> None:

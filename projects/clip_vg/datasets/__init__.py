@@ -1,8 +1,8 @@
 """Referring-expression data: readers, data set, transforms, samplers."""
 
 from .refexp_dataset import RefExpDataset
-from .samplers import ImageGroupSampler
+from .samplers import CurriculumSampler, ImageGroupSampler
 from .transforms import *  # noqa: F403
 from .transforms import __all__ as _transforms
 
-__all__ = ['ImageGroupSampler', 'RefExpDataset', *_transforms]
+__all__ = ['CurriculumSampler', 'ImageGroupSampler', 'RefExpDataset', *_transforms]

@@ -1,7 +1,8 @@
 """Labels as columns: what workers share instead of a Python object per label."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,11 @@ class PackedStrings(Sequence):
 
     def __len__(self) -> int:
         return len(self.ends)
+
+    def sha256(self) -> str:
+        """Of the strings in UTF-8, each followed by a newline."""
+        lines = np.insert(self.data, self.ends, ord('\n'))
+        return hashlib.sha256(lines.tobytes()).hexdigest()
 
     def __getitem__(self, index: Any) -> Any:
         start = self.ends[index - 1] if index else 0
@@ -72,6 +78,9 @@ class LabelTable(Sequence):
         sources (np.ndarray): int16 (N, ), an index into ``source_names``.
         split_names (tuple[str, ...]): E.g. ('train', 'val').
         source_names (tuple[str, ...]): E.g. ('human', ).
+        rows (np.ndarray, optional): int64 (N, ), the place of each label among all
+            that were read; it stays when others are dropped. Defaults to None: in
+            order, nothing dropped.
     """
 
     images: PackedStrings
@@ -84,6 +93,7 @@ class LabelTable(Sequence):
     sources: np.ndarray
     split_names: tuple[str, ...]
     source_names: tuple[str, ...]
+    rows: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.image_index)
@@ -122,6 +132,7 @@ class LabelTable(Sequence):
             self.sources[indices],
             self.split_names,
             self.source_names,
+            indices if self.rows is None else self.rows[indices],
         )
 
 
@@ -132,10 +143,10 @@ def concatenate(tables: Sequence[LabelTable]) -> LabelTable:
         tables (Sequence[LabelTable]): At least one.
 
     Returns:
-        LabelTable: The labels in order.
+        LabelTable: The labels in order, their rows numbered anew.
     """
     if len(tables) == 1:
-        return tables[0]
+        return replace(tables[0], rows=None)
     images: dict[str, int] = {}
     sizes: list[np.ndarray] = []
     index, splits, sources = [], [], []

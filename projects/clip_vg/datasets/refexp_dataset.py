@@ -1,6 +1,7 @@
 """Referring expressions as an MMDetection data set."""
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from mmdet.registry import DATASETS
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
+from ..curriculum.reliability_file import LabelFile, read_reliability
 from .label_table import LabelTable, PackedStrings, concatenate, invalid_boxes
 from .readers import read_annotations
 
@@ -43,6 +45,10 @@ class RefExpDataset(BaseDataset):
             format before anything else, as in the release. Defaults to False.
         data_prefix (dict): ``img``, the folder of the images, relative to
             ``data_root``. Defaults to ``dict(img='')``.
+        image_folds (dict, optional): ``dict(number=5, keep=[0, 1], seed=0)`` keeps
+            the labels of those of 5 parts of the images; an image's part depends on
+            its name and the seed alone. For measurers that score what they have not
+            seen, and to hold labels out. Defaults to None: all.
         filter_cfg (dict, optional): ``dict(invalid_boxes=False)`` keeps labels
             whose box is not finite, empty or outside of the image. Defaults to
             None: they are dropped, counted and reported.
@@ -64,6 +70,7 @@ class RefExpDataset(BaseDataset):
         source: str | Sequence[str] | None = None,
         int_boxes: bool = False,
         data_prefix: dict | None = None,
+        image_folds: Mapping[str, Any] | None = None,
         serialize_data: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -72,6 +79,8 @@ class RefExpDataset(BaseDataset):
         self.ann_format = ann_format
         self.source = source
         self.int_boxes = int_boxes
+        self.image_folds = image_folds
+        self.label_files: list[LabelFile] = []
         if serialize_data:
             raise ValueError(
                 'RefExpDataset keeps its labels in columns that workers share; '
@@ -138,7 +147,53 @@ class RefExpDataset(BaseDataset):
                 for name in names
             ]
             stems += [Path(name).stem for name in names]
+        self.label_files = _describe_files(tables, stems, self.splits)
         return concatenate(_distinct(tables, stems))
+
+    def places(self, label_file: LabelFile) -> tuple[np.ndarray, np.ndarray]:
+        """Where the labels of a file are.
+
+        Args:
+            label_file (LabelFile): One of ``label_files``.
+
+        Returns:
+            tuple[np.ndarray, np.ndarray]: Their indices in this data set, and their
+            places in the file, both ascending. Dropped labels have none.
+        """
+        table = self.table
+        first = sum(
+            file.count
+            for file in self.label_files[: self.label_files.index(label_file)]
+        )
+        rows = np.arange(len(table)) if table.rows is None else table.rows
+        indices = np.flatnonzero((rows >= first) & (rows < first + label_file.count))
+        return indices, rows[indices] - first
+
+    def read_reliability(self, path: str | Path) -> np.ndarray:
+        """Reliability of the labels of one of the files.
+
+        Args:
+            path (str or Path): A reliability file.
+
+        Returns:
+            np.ndarray: float32 (N, ), a value for each label of this data set; NaN
+            for those of other files.
+
+        Raises:
+            ValueError: It belongs to none of the annotation files.
+        """
+        self.full_init()
+        source = Path(path).stem.split('__', 1)[-1]
+        named = [file for file in self.label_files if file.source == source]
+        if len(named) != 1:
+            raise ValueError(
+                f'{path}: its name should end in "__<source>.npy" with a source of the '
+                f'data set: {[file.source for file in self.label_files]}.'
+            )
+        indices, places = self.places(named[0])
+        values = np.full(len(self), np.nan, np.float32)
+        values[indices] = read_reliability(path, named[0])[places]
+        return values
 
     def filter_data(self) -> LabelTable:
         """Drop labels with invalid boxes, and say how many and why."""
@@ -152,6 +207,8 @@ class RefExpDataset(BaseDataset):
                     self._report(table, reason, indices)
             if not keep.all():
                 table = table.take(np.flatnonzero(keep))
+        if self.image_folds:
+            table = table.take(_in_folds(table, **self.image_folds))
         if not len(table):
             raise ValueError(
                 f'No label is left of {found:,} in '
@@ -224,6 +281,45 @@ class RefExpDataset(BaseDataset):
         if first['height'] is not None:
             info.update(height=first['height'], width=first['width'])
         return info
+
+
+def _describe_files(
+    tables: list[LabelTable], stems: list[str], splits: Sequence[str] | None
+) -> list[LabelFile]:
+    """Name, source and fingerprint of what was read from each file."""
+    sources = [
+        table.source_names[0] if len(set(table.source_names)) == 1 else stem
+        for table, stem in zip(tables, stems, strict=True)
+    ]
+    if len(set(sources)) < len(sources):  # e.g. two files of human labels
+        sources = stems
+    return [
+        LabelFile(
+            stem,
+            source,
+            ','.join(splits) if splits else None,
+            len(table),
+            table.sample_ids.sha256(),
+        )
+        for table, stem, source in zip(tables, stems, sources, strict=True)
+    ]
+
+
+def _in_folds(
+    table: LabelTable, number: int, keep: Sequence[int], seed: int = 0
+) -> np.ndarray:
+    """The labels whose image falls into one of the parts to keep."""
+    if not keep or not set(keep) <= set(range(number)):
+        raise ValueError(
+            f'image_folds: keep={list(keep)} of number={number}; expected some of 0 to '
+            f'{number - 1}.'
+        )
+    part = np.fromiter(
+        (zlib.crc32(f'{seed}:{name}'.encode()) % number for name in table.images),
+        np.int64,
+        len(table.images),
+    )
+    return np.flatnonzero(np.isin(part, list(keep))[table.image_index])
 
 
 def _distinct(tables: list[LabelTable], stems: list[str]) -> list[LabelTable]:

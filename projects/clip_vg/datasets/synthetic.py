@@ -10,8 +10,9 @@ import os
 import pickle
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -21,6 +22,8 @@ from .synthetic_expressions import Shape, describe
 __all__ = [
     'COLORS',
     'SHAPES',
+    'SIDES',
+    'choose',
     'draw',
     'make_synthetic',
     'sample_scene',
@@ -37,15 +40,19 @@ COLORS = {
     'black': (38, 38, 42),
     'white': (246, 246, 244),
 }
-# Sides in pixels as a share of the picture's short side.
-_SMALL, _LARGE = (0.18, 0.23), (0.31, 0.40)
+# Least and most side of a small and a big object, as a share of the picture's short
+# side.
+SIDES = {'small': (0.18, 0.23), 'big': (0.31, 0.40)}
 
 
-def sample_scene(rng: np.random.Generator) -> tuple[tuple[int, int], list[Shape]]:
+def sample_scene(
+    rng: np.random.Generator, sides: Mapping[str, Sequence[float]] = SIDES
+) -> tuple[tuple[int, int], list[Shape]]:
     """Draw the size of a picture and its objects.
 
     Args:
         rng (np.random.Generator): Decides everything.
+        sides (Mapping[str, Sequence[float]]): As ``SIDES``, which is the default.
 
     Returns:
         tuple: (width, height) in pixels, and 3 to 5 objects that do not overlap.
@@ -56,7 +63,7 @@ def sample_scene(rng: np.random.Generator) -> tuple[tuple[int, int], list[Shape]
     for _ in range(int(rng.integers(3, 6))):
         for _ in range(30):  # a crowded picture gets fewer objects
             size = str(rng.choice(('small', 'big')))
-            side = rng.uniform(*(_SMALL if size == 'small' else _LARGE)) * short
+            side = rng.uniform(*sides[size]) * short
             left, top = (
                 rng.uniform(1, width - side - 1),
                 rng.uniform(1, height - side - 1),
@@ -153,10 +160,19 @@ def draw(
     return canvas.resize(size, Image.Resampling.BOX)
 
 
-def _choose(
+def choose(
     expressions: list[tuple[str, str, int]], most: int, rng: np.random.Generator
 ) -> list[tuple[str, str, int]]:
-    """A mix of kinds: each pick draws a kind first, then one of its expressions."""
+    """A mix of kinds: each pick draws a kind first, then one of its expressions.
+
+    Args:
+        expressions (list): Kind, expression and referent of each; doubles count once.
+        most (int): How many to choose, if there are as many.
+        rng (np.random.Generator): Decides.
+
+    Returns:
+        list: The chosen ones.
+    """
     by_kind: dict[str, list[tuple[str, str, int]]] = {}
     for kind, text, index in dict.fromkeys(expressions):
         by_kind.setdefault(kind, []).append((kind, text, index))
@@ -174,6 +190,7 @@ def make_synthetic(
     images: Mapping[str, int],
     seed: int = 0,
     max_expressions: int = 6,
+    sides: Mapping[str, Sequence[float]] = SIDES,
 ) -> Path:
     """Make a data set in REFER's layout; do nothing if the same one is there.
 
@@ -187,6 +204,8 @@ def make_synthetic(
         images (Mapping[str, int]): Number of pictures of each split.
         seed (int): Decides everything. Defaults to 0.
         max_expressions (int): Most expressions for a picture. Defaults to 6.
+        sides (Mapping[str, Sequence[float]]): Sizes of the objects, as ``SIDES``,
+            which is the default.
 
     Returns:
         Path: ``root``.
@@ -195,13 +214,15 @@ def make_synthetic(
         FileExistsError: ``root`` has something else in it.
     """
     root = Path(root)
-    manifest = dict(
+    manifest: dict[str, Any] = dict(
         generator='projects.clip_vg.datasets.synthetic',
         version=1,
         seed=seed,
         images=dict(images),
         max_expressions=max_expressions,
     )
+    if sides != SIDES:
+        manifest['sides'] = {size: list(limits) for size, limits in sides.items()}
     known = root / 'shapes' / 'manifest.json'
     if known.is_file() and json.loads(known.read_text()) == manifest:
         return root
@@ -214,7 +235,7 @@ def make_synthetic(
     root.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=root.parent, prefix=f'.{root.name}.'))
     try:
-        _write(partial, images, seed, max_expressions)
+        _write(partial, images, seed, max_expressions, sides)
         (partial / 'shapes' / 'manifest.json').write_text(json.dumps(manifest))
         if root.exists():
             root.rmdir()
@@ -227,7 +248,11 @@ def make_synthetic(
 
 
 def _write(
-    root: Path, images: Mapping[str, int], seed: int, max_expressions: int
+    root: Path,
+    images: Mapping[str, int],
+    seed: int,
+    max_expressions: int,
+    sides: Mapping[str, Sequence[float]],
 ) -> None:
     (root / 'images').mkdir()
     (root / 'shapes').mkdir()
@@ -241,7 +266,8 @@ def _write(
         for number in range(count):
             # A picture depends on seed, split and number alone.
             rng = np.random.default_rng([seed, *split.encode(), number])
-            _add_picture(root, split, rng, instances, refs, max_expressions)
+            scene = sample_scene(rng, sides)
+            _add_picture(root, split, rng, scene, instances, refs, max_expressions)
     (root / 'shapes' / 'instances.json').write_text(json.dumps(instances))
     with (root / 'shapes' / 'refs(synthetic).p').open('wb') as file:
         pickle.dump(refs, file, protocol=2)
@@ -251,11 +277,12 @@ def _add_picture(
     root: Path,
     split: str,
     rng: np.random.Generator,
+    scene: tuple[tuple[int, int], list[Shape]],
     instances: dict[str, list],
     refs: list[dict],
     max_expressions: int,
 ) -> None:
-    size, objects = sample_scene(rng)
+    size, objects = scene
     image_id = len(instances['images']) + 1
     file_name = f'shapes_{image_id:06d}.jpg'
     draw(size, objects, rng).save(root / 'images' / file_name, quality=92)
@@ -277,7 +304,7 @@ def _add_picture(
                 size=item.size,
             )
         )
-    chosen = _choose(list(describe(size, objects, rng)), max_expressions, rng)
+    chosen = choose(list(describe(size, objects, rng)), max_expressions, rng)
     for kind, text, index in chosen:
         number = len(refs)
         refs.append(

@@ -51,7 +51,12 @@ def draw_sample(axes: Axes, image: np.ndarray, result: Mapping) -> None:
     axes.set_title(f'{text}\nIoU {result["iou"]:.2f}', fontsize=9)
 
 
-def draw_grid(results: Sequence[Mapping], title: str, columns: int = 4) -> Figure:
+def draw_grid(
+    results: Sequence[Mapping],
+    title: str,
+    columns: int = 4,
+    names: tuple[str, str] = ('predicted', 'true'),
+) -> Figure:
     """Draw answers side by side.
 
     Args:
@@ -59,6 +64,8 @@ def draw_grid(results: Sequence[Mapping], title: str, columns: int = 4) -> Figur
             the picture's file.
         title (str): Above the grid.
         columns (int): Defaults to 4.
+        names (tuple[str, str]): What ``bbox`` and ``gt_bbox`` are called. Defaults
+            to 'predicted' and 'true'.
 
     Returns:
         Figure: To be saved by the caller.
@@ -74,9 +81,9 @@ def draw_grid(results: Sequence[Mapping], title: str, columns: int = 4) -> Figur
             draw_sample(axes, np.asarray(picture.convert('RGB')), result)
     figure.suptitle(title, fontsize=13)
     legend = [
-        Line2D([], [], color=_HIT, linewidth=2.4, label='predicted, IoU >= 0.5'),
-        Line2D([], [], color=_MISS, linewidth=2.4, label='predicted, IoU < 0.5'),
-        Line2D([], [], color=_TRUE, linestyle='--', linewidth=1.6, label='true'),
+        Line2D([], [], color=_HIT, linewidth=2.4, label=f'{names[0]}, IoU >= 0.5'),
+        Line2D([], [], color=_MISS, linewidth=2.4, label=f'{names[0]}, IoU < 0.5'),
+        Line2D([], [], color=_TRUE, linestyle='--', linewidth=1.6, label=names[1]),
     ]
     figure.legend(handles=legend, loc='lower center', ncols=3, frameon=False)
     figure.tight_layout(rect=(0, 0.05, 1, 0.98))

@@ -1,5 +1,6 @@
 """Samplers that decide which labels are shown, and which of them together."""
 
+from .curriculum_sampler import CurriculumSampler
 from .image_group_sampler import ImageGroupSampler
 
-__all__ = ['ImageGroupSampler']
+__all__ = ['CurriculumSampler', 'ImageGroupSampler']

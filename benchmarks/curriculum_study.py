@@ -1,0 +1,435 @@
+"""The trials of the curriculum benchmark for one seed, and the rows they make."""
+
+import json
+import logging
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from noisy_sources import SOURCES, is_right, make_noisy_sources
+
+from projects.clip_vg.curriculum.reliability_file import (
+    LabelFile,
+    ReliabilityFile,
+    read_reliability,
+)
+from projects.clip_vg.curriculum.search import (
+    Pick,
+    Trial,
+    fixed,
+    full_grid,
+    greedy_walk,
+    multi_source,
+)
+from projects.clip_vg.curriculum.selection import (
+    auroc,
+    keep_quality,
+    otsu_valley,
+    select_reliable,
+)
+
+__all__ = ['Study']
+
+TARGET = 'template'  # the source of the single-source part
+
+
+class Study:
+    """All trials of a seed.
+
+    Args:
+        root (Path): Folder of the seed.
+        seed (int): Of data and trainings.
+        rates (Mapping): Errors of each source.
+        images (Mapping[str, int]): Pictures of each split.
+        steps (int): Of one training.
+        submit (Callable): Runs a specification elsewhere, gives a future.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        seed: int,
+        rates: Mapping[str, Mapping[str, float]],
+        images: Mapping[str, int],
+        steps: int,
+        submit: Callable[[dict], Future],
+    ) -> None:
+        self.root, self.seed, self.steps, self.submit = root, seed, steps, submit
+        self.rows: list[dict] = []
+        self.results: dict[str, dict] = {}
+        root.mkdir(parents=True, exist_ok=True)
+        make_noisy_sources(root, images, rates, seed)
+        np.savez(
+            root / 'firsts.npz',
+            train=1,
+            val=1 + images['train'],
+            test=1 + images['train'] + images['val'],
+        )
+        submit(self._spec('features', [TARGET], precompute=True)).result()
+        self.right = {
+            name: is_right(np.load(root / f'{name}.kinds.npy')) for name in SOURCES
+        }
+
+    def _spec(self, name: str, pool: Sequence[str], **more: Any) -> dict:
+        return dict(
+            root=str(self.root),
+            work_dir=str(self.root / 'trials' / name),
+            seed=self.seed,
+            steps=self.steps,
+            pool=list(pool),
+            **more,
+        )
+
+    def start(self, name: str, pool: Sequence[str], **more: Any) -> Future:
+        """Have a training run."""
+        return self.submit(self._spec(name, pool, **more))
+
+    def train(self, name: str, pool: Sequence[str], **more: Any) -> dict:
+        """Run a training and wait."""
+        return self._keep(name, self.start(name, pool, **more))
+
+    def _keep(self, name: str, future: Future) -> dict:
+        result = future.result()
+        self.results[name] = result
+        logging.info(
+            'seed %d %s: val %.3f test %.3f, %.0f s',
+            *(self.seed, name, result['val'], result['test'], result['seconds']),
+        )
+        return result
+
+    def reliability(self, measurer: str, source: str) -> np.ndarray:
+        """Of a source's labels under a measurer."""
+        return np.asarray(
+            read_reliability(self.root / 'reliability' / f'{measurer}__{source}.npy')
+        )
+
+    def derive(self, name: str, source: str, values: np.ndarray) -> None:
+        """A reliability file of computed values."""
+        path = self.root / 'reliability' / f'{name}__{source}.npy'
+        if path.exists():
+            return
+        measured = next(path.parent.glob(f'*__{source}.json'))
+        labels = LabelFile(**json.loads(measured.read_text())['labels'])
+        written = ReliabilityFile(path.parent, dict(name=name), labels)
+        written.write(np.arange(len(values)), values, np.full((len(values), 4), np.nan))
+        written.flush()
+
+    def sampler(self, picks: Trial) -> dict:
+        """The sampler that draws from some picks."""
+        return dict(
+            sources={
+                pick.source: dict(
+                    reliability=str(
+                        self.root
+                        / 'reliability'
+                        / f'{pick.measurer}__{pick.source}.npy'
+                    ),
+                    threshold=pick.threshold,
+                )
+                for pick in picks
+            }
+        )
+
+    def _trial_name(self, trial: Trial) -> str:
+        return '+'.join(f'{p.source}_by_{p.measurer}_{p.threshold:g}' for p in trial)
+
+    def _kept(self, trial: Trial) -> dict[str, np.ndarray]:
+        return {
+            pick.source: select_reliable(
+                self.reliability(pick.measurer, pick.source), pick.threshold
+            )
+            for pick in trial
+        }
+
+    def evaluate(self, trials: Sequence[Trial]) -> dict[Trial, float]:
+        """Val accuracy of trials that run side by side."""
+        futures = {}
+        for trial in trials:
+            if sum(len(kept) for kept in self._kept(trial).values()) >= 100:
+                pool = [pick.source for pick in trial]
+                name = self._trial_name(trial)
+                futures[trial] = self.start(name, pool, sampler=self.sampler(trial))
+        scores = dict.fromkeys(trials, float('-inf'))
+        for trial, future in futures.items():
+            scores[trial] = self._keep(self._trial_name(trial), future)['val']
+        return scores
+
+    def search(self, steps: Generator) -> tuple[Any, list[str]]:
+        """Follow a search; what it found, and the trainings it took."""
+        used: list[str] = []
+        trials = next(steps)
+        while True:
+            used += [self._trial_name(trial) for trial in trials]
+            try:
+                trials = steps.send(self.evaluate(trials))
+            except StopIteration as done:
+                return done.value, list(dict.fromkeys(used))
+
+    def cost(self, names: Sequence[str], scored: int = 0) -> float:
+        """Labels seen by trainings and scorings, in units of one plain training."""
+        seen = sum(self.results[name]['seen'] for name in names if name in self.results)
+        return (seen + scored) / self.results[f'plain_{TARGET}']['seen']
+
+    def row(
+        self,
+        part: str,
+        name: str,
+        training: str,
+        kept: Mapping[str, np.ndarray],
+        cost: float,
+        values: np.ndarray | None = None,
+    ) -> None:
+        """Add a line of the table."""
+        right = np.concatenate([self.right[source] for source in kept])
+        offsets = np.cumsum([0] + [len(self.right[source]) for source in kept])
+        chosen = [k + o for k, o in zip(kept.values(), offsets, strict=False)]
+        quality = keep_quality(np.concatenate(chosen).astype(np.int64), right)
+        self.rows.append(
+            dict(
+                part=part,
+                name=name,
+                accuracy=self.results[training]['test'],
+                val=self.results[training]['val'],
+                auroc=None if values is None else auroc(values, right),
+                cost=cost,
+                **quality,
+            )
+        )
+
+    def _plain(self) -> None:
+        """The measurers: each source on its own, and half of the target."""
+        trajectory = dict(
+            type='PseudoLabelReliabilityHook',
+            begin=4,
+            interval=2,
+            threshold=-1.0,
+            min_share=1.0,
+            out_dir=str(self.root / 'reliability'),
+            name='trajectory',
+            batch_size=64,
+        )
+        futures = {}
+        for source in SOURCES:
+            futures[f'plain_{source}'] = self.start(
+                f'plain_{source}',
+                [source],
+                hooks=[trajectory] if source == TARGET else [],
+                score=list(SOURCES),
+                score_as=source,
+            )
+        for fold in (0, 1):
+            futures[f'fold{fold}'] = self.start(
+                f'fold{fold}',
+                [TARGET],
+                image_folds=dict(number=2, keep=[fold]),
+                score=[TARGET],
+                score_as=f'fold{fold}',
+                score_folds=dict(number=2, keep=[1 - fold]),
+            )
+        for name, future in futures.items():
+            self._keep(name, future)
+        halves = [self.reliability(f'fold{fold}', TARGET) for fold in (0, 1)]
+        self.derive('oof', TARGET, np.fmax(*halves))
+        for source in SOURCES:
+            self.derive('oracle', source, self.right[source].astype(np.float32))
+            by_all = [self.reliability(m, source) for m in SOURCES]
+            self.derive('mean', source, np.mean(by_all, 0))
+            others = [self.reliability(m, source) for m in SOURCES if m != source]
+            self.derive('cross', source, np.mean(others, 0))
+
+    def _single(self, name: str, measurer: str, threshold: float, before: list) -> None:
+        """A row of one training at a threshold that needs no search."""
+        trial = (Pick(TARGET, measurer, round(threshold, 3)),)
+        self.evaluate([trial])
+        training = self._trial_name(trial)
+        scored = len(self.right[TARGET]) * len(before)
+        self.row(
+            'single',
+            name,
+            training,
+            self._kept(trial),
+            self.cost([training, *dict.fromkeys(before)], scored),
+            self.reliability(measurer, TARGET),
+        )
+
+    def single(self) -> None:
+        """One source, every way to select."""
+        self._plain()
+        plain = f'plain_{TARGET}'
+        values = self.reliability(TARGET, TARGET)
+        count = len(values)
+        everything = {TARGET: np.arange(count)}
+        self.row('single', 'no selection', plain, everything, 1.0)
+        steps = multi_source([TARGET], {TARGET: [TARGET]}, greedy_walk)
+        greedy, in_walk = self.search(steps)
+        steps = multi_source([TARGET], {TARGET: [TARGET]}, fixed)
+        half, in_fixed = self.search(steps)
+        kept = self._kept(half.trial)[TARGET]
+        best = self._kept(greedy.trial)[TARGET]
+        subsets = {'random_half': len(kept), 'random_greedy': len(best)}
+        if len(kept) == len(best):
+            del subsets['random_half']
+        futures = {
+            name: self.start(
+                name,
+                [TARGET],
+                sampler=dict(subset=dict(size=size, seed=self.seed)),
+            )
+            for name, size in subsets.items()
+        }
+        for (name, size), label in zip(
+            subsets.items(), ('h = 0.5', 'greedy')[-len(subsets) :], strict=True
+        ):
+            self._keep(name, futures[name])
+            drawn = np.random.default_rng(self.seed).choice(count, size, replace=False)
+            self.row(
+                'single',
+                f'random subset, as many as {label}',
+                name,
+                {TARGET: np.sort(drawn)},
+                self.cost([name]),
+            )
+        for name, result, used in (
+            ('fixed h = 0.5', half, in_fixed),
+            ('greedy SSA', greedy, in_walk),
+        ):
+            self.row(
+                'single',
+                name,
+                self._trial_name(result.trial),
+                self._kept(result.trial),
+                self.cost([*used, plain], count),
+                values,
+            )
+        self._label_free(plain, values)
+        self._single('oracle', 'oracle', 0.5, [])
+
+    def grid(self) -> None:
+        """Every threshold: what a walk may miss."""
+        plain = f'plain_{TARGET}'
+        steps = multi_source([TARGET], {TARGET: [TARGET]}, full_grid)
+        found, used = self.search(steps)
+        values = self.reliability(TARGET, TARGET)
+        self.row(
+            'single',
+            'full grid',
+            self._trial_name(found.trial),
+            self._kept(found.trial),
+            self.cost([*used, plain], len(values)),
+            values,
+        )
+
+    def measures(self) -> None:
+        """How well each measure tells right labels from wrong ones."""
+        for path in sorted((self.root / 'reliability').glob(f'*__{TARGET}.npy')):
+            name = path.stem.split('__')[0]
+            if name not in ('oracle', 'fold0', 'fold1'):
+                values = self.reliability(name, TARGET)
+                self.rows.append(
+                    dict(
+                        part='measures',
+                        name=name,
+                        auroc=auroc(values, self.right[TARGET]),
+                    )
+                )
+
+    def _label_free(self, plain: str, values: np.ndarray) -> None:
+        """Thresholds without labelled val, other measures, and one training."""
+        for name, measurer, before in (
+            ('valley of SR', TARGET, [plain]),
+            ('valley of CR', 'cross', ['plain_relation', 'plain_caption']),
+            ('out-of-fold SR, valley', 'oof', ['fold0', 'fold1']),
+            ('trajectory mean, valley', 'trajectory', [plain] * 3),
+        ):
+            measured = self.reliability(measurer, TARGET)
+            self._single(name, measurer, otsu_valley(measured).threshold, before)
+        self._online([TARGET], 'single')
+        valley = round(otsu_valley(values).threshold, 3)
+        trial = (Pick(TARGET, TARGET, valley),)
+        self.train(
+            'continued',
+            [TARGET],
+            sampler=self.sampler(trial),
+            load_from=str(self.root / 'trials' / plain / 'epoch_10.pth'),
+            epochs=5,
+            score=[TARGET],
+            score_as='continued',
+        )
+        self.row(
+            'single',
+            'valley of SR, training continued',
+            'continued',
+            self._kept(trial),
+            self.cost(['continued', plain], len(values)),
+            self.reliability('continued', TARGET),
+        )
+
+    def _online(self, pool: Sequence[str], part: str) -> None:
+        """One training that scores its labels twice and takes the valleys."""
+        training = f'online_{len(pool)}'
+        hook = dict(
+            type='PseudoLabelReliabilityHook',
+            begin=4,
+            interval=3,
+            end=8,
+            threshold='otsu',
+            out_dir=str(self.root / 'reliability'),
+            name=training,
+        )
+        result = self.train(training, pool, hooks=[hook])
+        offset, kept, values = 0, {}, []
+        chosen = np.array(result['selection'])
+        for source in pool:
+            end = offset + len(self.right[source])
+            kept[source] = chosen[(chosen >= offset) & (chosen < end)] - offset
+            values.append(self.reliability(training, source))
+            offset = end
+        cost = self.cost([training], result['scored'])
+        self.row(part, 'online, valley', training, kept, cost, np.concatenate(values))
+
+    def multi(self) -> None:
+        """Three sources: merged, the best of them, and MSA."""
+        plain = [f'plain_{source}' for source in SOURCES]
+        everything = {s: np.arange(len(self.right[s])) for s in SOURCES}
+        self.train('merged', SOURCES)
+        self.row('multi', 'naive merge', 'merged', everything, self.cost(['merged']))
+        at_half = {s: (Pick(s, s, 0.5),) for s in SOURCES}
+        scores = self.evaluate(list(at_half.values()))
+        best = max(SOURCES, key=lambda source: scores[at_half[source]])
+        found, used = self.search(multi_source([best], {best: [best]}, greedy_walk))
+        cost = self.cost([*used, f'plain_{best}'], len(self.right[best]))
+        self._multi_row('best single source, SSA', found, cost)
+        # Simple to complex, as the paper orders them; a source's own measurer first.
+        orders = {s: [s, *(m for m in SOURCES if m != s)] for s in SOURCES}
+        found, used = self.search(multi_source(SOURCES, orders, greedy_walk))
+        scored = 3 * sum(map(len, self.right.values()))
+        self._multi_row('greedy MSA', found, self.cost([*used, *plain], scored))
+        valley = tuple(
+            Pick(
+                source,
+                'mean',
+                round(otsu_valley(self.reliability('mean', source)).threshold, 3),
+            )
+            for source in SOURCES
+        )
+        self.evaluate([valley])
+        name = self._trial_name(valley)
+        self.row(
+            'multi',
+            'valley of the mean of all measurers',
+            name,
+            self._kept(valley),
+            self.cost([name, *plain], scored),
+            np.concatenate([self.reliability('mean', s) for s in SOURCES]),
+        )
+        self._online(SOURCES, 'multi')
+        oracle = tuple(Pick(source, 'oracle', 0.5) for source in SOURCES)
+        self.evaluate([oracle])
+        name = self._trial_name(oracle)
+        self.row('multi', 'oracle', name, self._kept(oracle), self.cost([name]))
+
+    def _multi_row(self, name: str, found: Any, cost: float) -> None:
+        training = self._trial_name(found.trial)
+        self.row('multi', name, training, self._kept(found.trial), cost)

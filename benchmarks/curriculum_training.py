@@ -1,0 +1,235 @@
+"""One training of the curriculum benchmark: MMEngine's runner, in a worker process."""
+
+import json
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import frozen_features
+import numpy as np
+import torch
+from mmdet.registry import DATASETS, HOOKS
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+
+import projects.clip_vg  # noqa: F401
+from projects.clip_vg.curriculum.reliability_file import ReliabilityFile, file_sha256
+from projects.clip_vg.engine.scoring import plan_batches, score_labels
+
+__all__ = ['base_config', 'precompute_tokens', 'run_training']
+
+CONFIG = Path(__file__).parent / 'configs' / 'curriculum.py'
+EPOCHS, BATCH, MOST = 10, 20, 5
+
+
+@HOOKS.register_module()
+class CountLabels(Hook):
+    """Counts the labels that a training sees."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def after_train_iter(
+        self,
+        runner: Runner,  # noqa: ARG002  # the signature is MMEngine's
+        batch_idx: int,  # noqa: ARG002
+        data_batch: Any = None,
+        outputs: Any = None,  # noqa: ARG002
+    ) -> None:
+        """Add those of a batch."""
+        self.seen += sum(len(sample.text) for sample in data_batch['data_samples'])
+
+
+def base_config(root: Path) -> Config:
+    """The benchmark's config on the pictures in ``root``."""
+    init_default_scope('mmdet')
+    cfg = Config.fromfile(CONFIG)
+    cfg.test_dataloader.dataset.data_root = str(root / 'pictures')
+    return cfg
+
+
+def precompute_tokens(spec: dict) -> None:
+    """Encode the pictures of all splits once."""
+    cfg = base_config(Path(spec['root']))
+    for split in ('train', 'val', 'test'):
+        frozen_features.precompute(cfg, Path(spec['root']) / f'{split}.npy', split)
+
+
+def _config(spec: dict) -> Config:
+    root = Path(spec['root'])
+    cfg = base_config(root)
+    pack = dict(type='PackGroundingInputs')
+    numbers = dict(np.load(root / 'firsts.npz'))
+
+    def load(split: str, training: bool = False) -> dict:
+        return dict(
+            type='LoadTokens',
+            size=cfg.image_size,
+            tokens=str(root / f'{split}.npy'),
+            first=int(numbers[split]),
+            training=training,
+        )
+
+    model = cfg.model.to_dict()
+    for part, stand_in in (
+        ('visual_encoder', 'TokensInImage'),
+        ('text_encoder', 'MemoTextEncoder'),
+    ):
+        model[part] = dict(type=stand_in, encoder=model[part])
+    model['data_preprocessor'] = dict(type='DetDataPreprocessor')
+    held_out = dict(cfg.test_dataloader.dataset, pipeline=[load('val'), pack])
+    epochs = spec.get('epochs', EPOCHS)
+    pool = spec['pool']
+    loader = dict(num_workers=0, persistent_workers=False)
+    return Config(
+        dict(
+            default_scope='mmdet',
+            model=model,
+            work_dir=spec['work_dir'],
+            experiment_name=Path(spec['work_dir']).name + f'_{spec["seed"]}',
+            train_dataloader=dict(
+                loader,
+                batch_size=BATCH,
+                drop_last=True,
+                sampler=dict(
+                    type='CurriculumSampler',
+                    seed=spec['seed'],
+                    grouped=True,
+                    max_expressions=MOST,
+                    epoch_length=BATCH * spec['steps'] // EPOCHS,
+                    **spec.get('sampler', {}),
+                ),
+                dataset=dict(
+                    type='RefExpDataset',
+                    data_root=str(root),
+                    ann_file=[f'{source}.jsonl' for source in pool],
+                    source=pool,
+                    data_prefix=dict(img='pictures/images'),
+                    image_folds=spec.get('image_folds'),
+                    pipeline=[load('train', training=True), pack],
+                ),
+            ),
+            val_dataloader=dict(
+                loader,
+                batch_size=64,
+                sampler=dict(type='ImageGroupSampler', shuffle=False),
+                dataset=dict(held_out, split='val', test_mode=True),
+            ),
+            val_evaluator=dict(type='GroundingMetric'),
+            val_cfg=dict(type='ValLoop'),
+            train_cfg=dict(
+                type='EpochBasedTrainLoop', max_epochs=epochs, val_interval=epochs
+            ),
+            optim_wrapper=cfg.optim_wrapper,
+            param_scheduler=[
+                dict(
+                    type='OneCycleLR',
+                    eta_max=spec.get('lr', cfg.optim_wrapper.optimizer.lr),
+                    total_steps=epochs,
+                    pct_start=0.1,
+                    convert_to_iter_based=True,
+                )
+            ],
+            default_hooks=dict(
+                logger=dict(type='LoggerHook', interval=500),
+                sampler_seed=dict(type='SamplerStateHook'),
+                checkpoint=dict(type='CheckpointHook', interval=epochs),
+            ),
+            custom_hooks=[
+                dict(type='CountLabels'),
+                # Not the validation's: these are other pictures.
+                *(
+                    dict(hook, pipeline=[load('train'), pack])
+                    for hook in spec.get('hooks', [])
+                ),
+            ],
+            randomness=dict(seed=spec['seed']),
+            load_from=spec.get('load_from'),
+            log_level='ERROR',
+            test_view=dict(train=[load('train'), pack], test=[load('test'), pack]),
+        )
+    )
+
+
+def _measure(
+    spec: dict, cfg: Config, model: torch.nn.Module, split: str, out: str | None
+) -> float:
+    """Accuracy on a split, or the reliability files of the pool."""
+    if split == 'pool':
+        data = dict(cfg.train_dataloader.dataset, pipeline=cfg.test_view.train)
+        data.update(
+            ann_file=[f'{name}.jsonl' for name in spec['score']],
+            source=spec['score'],
+            image_folds=spec.get('score_folds'),
+        )
+    else:
+        data = dict(cfg.val_dataloader.dataset, split=split)
+        data['pipeline'] = cfg.test_view.test
+    dataset = DATASETS.build(data)
+    ious = np.full(len(dataset), np.nan, np.float32)
+    boxes = np.full((len(dataset), 4), np.nan, np.float32)
+    batches = plan_batches(dataset, 64, True, np.arange(len(dataset)))
+    for labels, values, predicted in score_labels(model, dataset, batches):
+        ious[labels], boxes[labels] = values, predicted
+    if out is not None:
+        checkpoint = Path(spec['work_dir']) / f'epoch_{cfg.train_cfg.max_epochs}.pth'
+        for file in dataset.label_files:
+            indices, places = dataset.places(file)
+            written = ReliabilityFile(
+                Path(spec['root']) / 'reliability',
+                dict(name=out, sha256=file_sha256(checkpoint)),
+                file,
+            )
+            written.write(places, ious[indices], boxes[indices])
+            written.flush()
+    return float((ious >= 0.5).mean())
+
+
+def run_training(spec: dict) -> dict:
+    """Train, test and score as a specification says, unless it is done.
+
+    Args:
+        spec (dict): ``root``, ``work_dir``, ``seed``, ``steps``, ``pool``; further
+            ``sampler``, ``hooks``, ``image_folds``, ``load_from``, ``lr``,
+            ``epochs``, ``score`` (sources) with ``score_as`` and ``score_folds``.
+
+    Returns:
+        dict: ``val`` and ``test`` accuracy, ``seen`` labels, ``seconds``.
+    """
+    work_dir = Path(spec['work_dir'])
+    done = work_dir / 'result.json'
+    if done.exists():
+        return json.loads(done.read_text())
+    torch.set_num_threads(1)
+    logging.disable(logging.WARNING)
+    if spec.get('precompute'):
+        precompute_tokens(spec)
+        return {}
+    started = time.monotonic()
+    cfg = _config(spec)
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    val = runner.message_hub.get_scalar('val/grounding/acc@0.5').current()
+    counted = next(hook for hook in runner.hooks if isinstance(hook, CountLabels))
+    scored = [getattr(hook, 'labels_scored', 0) for hook in runner.hooks]
+    trained = time.monotonic() - started
+    result = dict(
+        val=float(val),
+        test=_measure(spec, cfg, runner.model, 'test', None),
+        seen=counted.seen,
+        scored=sum(scored),
+        seconds=trained,
+        selection=runner.train_dataloader.sampler.selection.tolist(),
+    )
+    if spec.get('score'):
+        _measure(spec, cfg, runner.model, 'pool', spec['score_as'])
+    MMLogger._instance_dict.clear()
+    partial = done.with_suffix('.partial')
+    partial.write_text(json.dumps(result))
+    os.replace(partial, done)
+    return result

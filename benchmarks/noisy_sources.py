@@ -1,0 +1,224 @@
+"""Three sources of pseudo-labels whose errors are known, on synthetic pictures.
+
+They differ in language, as the paper's do: template ("red star", "left circle"),
+relation ("red star left of the circle", "object above all others"), caption ("there is a
+big red star on the left").
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from projects.clip_vg.datasets.synthetic import SHAPES, choose, make_synthetic
+from projects.clip_vg.datasets.synthetic_expressions import Shape, describe
+
+__all__ = ['CLEAN', 'SIDES', 'SLOPPY', 'SOURCES', 'is_right', 'make_noisy_sources']
+
+SOURCES = ('template', 'relation', 'caption')
+CLEAN, SLOPPY, WRONG, AMBIGUOUS = range(4)
+# Larger objects than the embedded default has: a training must end in a minute.
+SIDES = {'small': (0.28, 0.34), 'big': (0.42, 0.52)}
+# How often an expression names no single object any more.
+_VAGUE = {
+    'template': ('object', 'thing', 'shape'),
+    'relation': ('object near another', 'thing beside a shape'),
+    'caption': ('a picture of some objects', 'some shapes on a plain ground'),
+}
+_MARGIN = 0.08
+
+
+def is_right(kinds: np.ndarray) -> np.ndarray:
+    """Which labels have the right object, if perhaps a sloppy box."""
+    return kinds <= SLOPPY
+
+
+def _template(
+    size: tuple[int, int], objects: list[Shape], rng: np.random.Generator
+) -> Iterator[tuple[str, str, int]]:
+    for kind, text, index in describe(size, objects, rng):
+        if kind != 'relation':
+            yield kind, text, index
+
+
+def _relation(
+    size: tuple[int, int],
+    objects: list[Shape],
+    rng: np.random.Generator,  # noqa: ARG001  # one signature for the three
+) -> Iterator[tuple[str, str, int]]:
+    words = {'left of': (0, -1), 'right of': (0, 1), 'above': (1, -1), 'below': (1, 1)}
+    margin = _MARGIN * max(size)
+    for word, (axis, sign) in words.items():
+        along = [sign * item.center[axis] for item in objects]
+        if len(objects) < 2:
+            return
+        first, second = np.argsort(along)[:-3:-1]
+        if along[first] > along[second] + margin:
+            yield 'all', f'{objects[first].shape} {word} everything else', int(first)
+            yield 'all', f'object {word} all others', int(first)
+        for anchor in objects:
+            if sum(o.shape == anchor.shape for o in objects) > 1:
+                continue
+            ahead = [a - sign * anchor.center[axis] > margin for a in along]
+            if sum(ahead) == 1:
+                index = ahead.index(True)
+                noun = f'{objects[index].color} {objects[index].shape}'
+                yield 'one', f'{noun} {word} the {anchor.shape}', index
+
+
+def _caption(
+    size: tuple[int, int],
+    objects: list[Shape],
+    rng: np.random.Generator,  # noqa: ARG001
+) -> Iterator[tuple[str, str, int]]:
+    for index, item in enumerate(objects):
+        if any(
+            (o.color, o.shape) == (item.color, item.shape)
+            for o in objects
+            if o is not item
+        ):
+            continue
+        across, down = (item.center[i] / size[i] - 0.5 for i in (0, 1))
+        where = []
+        if abs(across) > _MARGIN:
+            where.append('on the right' if across > 0 else 'on the left')
+        if abs(down) > _MARGIN:
+            where.append('at the bottom' if down > 0 else 'at the top')
+        for place in where or ['in the middle']:
+            for start in ('a picture with', 'there is', 'you can see'):
+                text = f'{start} a {item.size} {item.color} {item.shape} {place}'
+                yield start, text, index
+
+
+_LANGUAGES = {'template': _template, 'relation': _relation, 'caption': _caption}
+
+
+def _sloppy(box: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A box whose IoU with the right one is 0.5 to 0.75."""
+    size = np.tile(box[2:] - box[:2], 2)
+    while True:
+        moved = box + rng.uniform(-0.25, 0.25, 4) * size
+        overlap = np.prod(
+            np.clip(np.minimum(box, moved)[2:] - np.maximum(box, moved)[:2], 0, None)
+        )
+        union = np.prod(box[2:] - box[:2]) + np.prod(moved[2:] - moved[:2]) - overlap
+        if 0.5 <= overlap / union <= 0.75:
+            return moved
+
+
+def _spoil(
+    text: str,
+    index: int,
+    boxes: np.ndarray,
+    vague: tuple[str, ...],
+    rates: Mapping[str, float],
+    rng: np.random.Generator,
+) -> tuple[str, np.ndarray, int]:
+    """A label with its error, if it gets one."""
+    lot = rng.random()
+    if lot < rates['wrong'] and len(boxes) > 1:
+        others = [i for i in range(len(boxes)) if i != index]
+        return text, boxes[rng.choice(others)], WRONG
+    if lot < rates['wrong'] + rates['ambiguous'] and len(boxes) > 1:
+        return str(rng.choice(vague)), boxes[index], AMBIGUOUS
+    if rng.random() < rates['sloppy']:
+        return text, _sloppy(boxes[index], rng), SLOPPY
+    return text, boxes[index], CLEAN
+
+
+def make_noisy_sources(
+    root: str | Path,
+    images: Mapping[str, int],
+    rates: Mapping[str, Mapping[str, float]],
+    seed: int,
+    per_image: int = 8,
+) -> Path:
+    """Make pictures, clean val and test expressions, and three noisy sources.
+
+    ``root/pictures`` is what :func:`make_synthetic` makes; beside it lie
+    ``<source>.jsonl`` (ODVG) and ``<source>.kinds.npy``, int8, the error of each
+    label: 0 none, 1 sloppy box, 2 wrong object, 3 ambiguous expression.
+
+    Args:
+        root (str or Path): Where to; what is complete there is not made again.
+        images (Mapping[str, int]): Pictures of 'train', 'val', 'test'.
+        rates (Mapping): For each source the shares 'wrong', 'ambiguous', and
+            'sloppy' (of the others).
+        seed (int): Decides everything.
+        per_image (int): Most labels of a source for an image. Defaults to 8.
+
+    Returns:
+        Path: ``root``.
+    """
+    root = Path(root)
+    pictures = make_synthetic(root / 'pictures', images, seed, sides=SIDES)
+    if all((root / f'{source}.kinds.npy').exists() for source in SOURCES):
+        return root
+    instances = json.loads((pictures / 'shapes' / 'instances.json').read_text())
+    objects: dict[int, list[Shape]] = {}
+    for entry in instances['annotations']:
+        left, top, width, height = entry['bbox']
+        shape = Shape(
+            SHAPES[entry['category_id'] - 1],
+            entry['color'],
+            entry['size'],
+            (left, top, left + width, top + height),
+        )
+        objects.setdefault(entry['image_id'], []).append(shape)
+    for number, source in enumerate(SOURCES):
+        rng = np.random.default_rng([seed, number])
+        lines, kinds = [], []
+        for image in instances['images'][: images['train']]:
+            for line, kind in _label(
+                source, image, objects[image['id']], rates[source], per_image, rng
+            ):
+                lines.append(line)
+                kinds.append(kind)
+        _write(root, source, lines, np.array(kinds, np.int8))
+    return root
+
+
+def _label(
+    source: str,
+    image: dict,
+    objects: list[Shape],
+    rates: Mapping[str, float],
+    per_image: int,
+    rng: np.random.Generator,
+) -> Iterator[tuple[dict, int]]:
+    size = (image['width'], image['height'])
+    found = choose(list(_LANGUAGES[source](size, objects, rng)), per_image, rng)
+    boxes = np.array([item.box for item in objects])
+    for place, (_, expression, index) in enumerate(found):
+        text, box, kind = _spoil(
+            expression, index, boxes, _VAGUE[source], rates, rng
+        )
+        region = dict(
+            bbox=[round(float(edge), 2) for edge in box],
+            phrase=text,
+            tokens_positive=[[0, len(text)]],
+        )
+        line = dict(
+            filename=image['file_name'],
+            height=image['height'],
+            width=image['width'],
+            grounding=dict(caption=text, regions=[region]),
+            sample_id=f'{source}_{image["id"]}_{place}',
+            split='train',
+            source=source,
+        )
+        yield line, kind
+
+
+def _write(root: Path, source: str, lines: list[dict], kinds: np.ndarray) -> None:
+    """The labels, then their errors; each whole or not at all."""
+    partial = Path(tempfile.mkdtemp(dir=root))
+    (partial / 'labels').write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    np.save(partial / 'kinds.npy', kinds)
+    os.replace(partial / 'labels', root / f'{source}.jsonl')
+    os.replace(partial / 'kinds.npy', root / f'{source}.kinds.npy')
+    shutil.rmtree(partial)

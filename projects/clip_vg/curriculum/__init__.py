@@ -1,0 +1,1 @@
+"""Which pseudo-labels to trust: arrays in, arrays out, no training framework."""

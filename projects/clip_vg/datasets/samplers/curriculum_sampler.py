@@ -1,0 +1,243 @@
+"""Draw from the labels that a curriculum has selected."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmdet.registry import DATA_SAMPLERS
+from mmengine.dataset import BaseDataset
+from mmengine.dist import get_dist_info, sync_random_seed
+from torch.utils.data import Sampler
+
+from ...curriculum.selection import select_reliable
+from .grouping import ImageGroups, Plan, draw, split_by_weight
+from .image_group_sampler import image_index_of
+
+__all__ = ['CurriculumSampler']
+
+
+@DATA_SAMPLERS.register_module()
+class CurriculumSampler(Sampler):
+    """Yields labels whose reliability passes, in epochs of one length.
+
+    MMEngine fixes the length of an epoch, and with it all schedules, when the loop
+    is built. So the pool is drawn from with reshuffling up to that length, however
+    many labels are selected; every label comes once before any comes again. All
+    ranks draw the same plan and take turns in it.
+
+    Args:
+        dataset (BaseDataset): A :obj:`RefExpDataset`; any other will do where
+            neither groups nor sources are asked for.
+        seed (int, optional): Defaults to None: drawn, the same on all ranks.
+        sources (dict, optional): What each source contributes:
+            ``dict(template=dict(reliability='m__template.npy', threshold=0.5))``.
+            Labels of a source that is not named are not drawn; without
+            ``reliability`` all of it is; a list of files stands for their mean.
+            Defaults to None: all labels.
+        weights (dict, optional): Share of each source in an epoch, in any unit.
+            Defaults to None: by their size, as in the paper.
+        grouped (bool): Whether labels of an image come together as one sample.
+            Defaults to False.
+        max_expressions (int, optional): Most labels in a group. Defaults to None.
+        epoch_length (int, optional): Samples (labels, or groups) in an epoch of
+            all ranks together. Defaults to None: as many as the whole data set
+            has.
+        min_labels (int): A smaller selection is an error. Defaults to 1; the hooks
+            raise it to the size of a batch.
+        subset (dict, optional): ``dict(size=1000, seed=0)`` draws at random as many
+            of the selected labels: the control of every experiment. Defaults to
+            None.
+
+    Raises:
+        ValueError: The selection is too small, or a source is not in the data set.
+    """
+
+    def __init__(
+        self,
+        dataset: BaseDataset,
+        seed: int | None = None,
+        sources: Mapping[str, Mapping[str, Any]] | None = None,
+        weights: Mapping[str, float] | None = None,
+        grouped: bool = False,
+        max_expressions: int | None = None,
+        epoch_length: int | None = None,
+        min_labels: int = 1,
+        subset: Mapping[str, int] | None = None,
+    ) -> None:
+        self.dataset = dataset
+        self.seed = sync_random_seed() if seed is None else seed
+        self.weights = dict(weights) if weights else None
+        self.grouped = grouped
+        self.max_expressions = max_expressions
+        self.min_labels = min_labels
+        self.epoch = 0
+        self.rank, self.world_size = get_dist_info()
+        if grouped or sources or weights:
+            image_index_of(dataset, type(self).__name__)
+        self._check_sources([*(sources or ()), *(weights or ())])
+        if epoch_length is None:
+            epoch_length = len(self._groups(None)) if grouped else len(dataset)
+        self.epoch_length = epoch_length
+        self.described = 'all labels'
+        selection = np.arange(len(dataset))
+        if sources is not None:
+            selection = self._select(sources)
+            self.described = ', '.join(
+                f'{name} > {spec["threshold"]:g} of {spec["reliability"]}'
+                if spec.get('reliability')
+                else f'all of {name}'
+                for name, spec in sources.items()
+            )
+        if subset is not None:
+            rng = np.random.default_rng(subset.get('seed', 0))
+            size = min(subset['size'], len(selection))
+            selection = np.sort(rng.choice(selection, size, replace=False))
+        self.set_selection(selection)
+
+    def _check_sources(self, names: list[str]) -> None:
+        known = self.dataset.table.source_names if names else ()
+        unknown = sorted(set(names) - set(known))
+        if unknown:
+            raise ValueError(
+                f'CurriculumSampler: no source {unknown} in the data set, which has '
+                f'{list(known)}. Name them with `source` of RefExpDataset.'
+            )
+
+    def _select(self, sources: Mapping[str, Mapping[str, Any]]) -> np.ndarray:
+        table = self.dataset.table
+        selected = []
+        for name, spec in sources.items():
+            labels = np.flatnonzero(table.sources == table.source_names.index(name))
+            files = spec.get('reliability')
+            if files:
+                files = [files] if isinstance(files, str | Path) else files
+                values = np.mean(
+                    [self.dataset.read_reliability(file)[labels] for file in files], 0
+                )
+                labels = labels[select_reliable(values, spec['threshold'])]
+            selected.append(labels)
+        return np.sort(np.concatenate(selected or [np.arange(0)]))
+
+    def set_selection(self, label_indices: np.ndarray) -> None:
+        """Draw from these labels from the next epoch on.
+
+        Args:
+            label_indices (np.ndarray): Indices into the data set, in any order.
+
+        Raises:
+            ValueError: They are out of range, doubled, or too few.
+        """
+        selection = np.unique(np.asarray(label_indices, dtype=np.int64))
+        if len(selection) != len(label_indices):
+            raise ValueError('CurriculumSampler: the selection has doubled labels.')
+        if len(selection) and not 0 <= selection[0] <= selection[-1] < len(
+            self.dataset
+        ):
+            raise ValueError(
+                f'CurriculumSampler: the selection has labels {selection[0]} to '
+                f'{selection[-1]}; the data set has {len(self.dataset):,}.'
+            )
+        self.selection = selection
+        self.require(self.min_labels)
+        self._pools = [self._pool(labels) for labels in self._by_source(selection)]
+
+    def require(self, min_labels: int) -> None:
+        """Raise if fewer labels are selected than needed, e.g. for a batch.
+
+        Args:
+            min_labels (int): How many; kept for later selections.
+
+        Raises:
+            ValueError: It says how many passed.
+        """
+        self.min_labels = max(self.min_labels, min_labels)
+        if len(self.selection) < self.min_labels:
+            raise ValueError(
+                f'{len(self.selection):,} of {len(self.dataset):,} labels passed the '
+                f'selection ({self.described}), at least {self.min_labels:,} are '
+                'needed to fill a batch: lower the threshold or the batch size, or '
+                'look at the reliability, it may come from a measurer that learnt '
+                'nothing.'
+            )
+
+    def _groups(self, labels: np.ndarray | None) -> ImageGroups:
+        return ImageGroups(self.dataset.table.image_index, labels, self.max_expressions)
+
+    def _by_source(self, selection: np.ndarray) -> list[np.ndarray]:
+        """The selection, cut up where sources are mixed by weight."""
+        if self.weights is None:
+            return [selection]
+        table = self.dataset.table
+        parts = []
+        for name in self.weights:
+            code = table.source_names.index(name)
+            parts.append(selection[table.sources[selection] == code])
+            if not len(parts[-1]) and self.weights[name]:
+                raise ValueError(
+                    f'0 labels of the source {name!r} passed the selection '
+                    f'({self.described}), but its weight is {self.weights[name]}.'
+                )
+        return parts
+
+    def _pool(self, labels: np.ndarray) -> ImageGroups | np.ndarray:
+        return self._groups(labels) if self.grouped else labels
+
+    def plan(self) -> Plan:
+        """All samples of this epoch, of all ranks.
+
+        Returns:
+            Plan: Of ``len(self) * world_size`` samples.
+        """
+        rng = np.random.default_rng((self.seed, self.epoch))
+        length = len(self) * self.world_size
+        weights = np.array([*(self.weights or {0: 1}).values()], float)
+        plans = [
+            _draw_from(pool, int(part), rng)
+            for pool, part in zip(
+                self._pools, split_by_weight(length, weights), strict=True
+            )
+        ]
+        if len(plans) == 1:
+            return plans[0]
+        offsets = np.cumsum([0] + [len(plan.order) for plan in plans[:-1]])
+        joined = Plan(
+            np.concatenate([plan.order for plan in plans]),
+            np.concatenate(
+                [p.starts + offset for p, offset in zip(plans, offsets, strict=True)]
+            ),
+            np.concatenate([plan.sizes for plan in plans]),
+        )
+        return joined.take(rng.permutation(len(joined)))
+
+    def __len__(self) -> int:
+        """Samples of this rank in an epoch."""
+        return -(-self.epoch_length // self.world_size)
+
+    def __iter__(self) -> Iterator[int | tuple[int, ...]]:
+        plan = self.plan().take(slice(self.rank, None, self.world_size))
+        if self.grouped:
+            return iter(plan)
+        return iter(plan.order[plan.starts].tolist())
+
+    def set_epoch(self, epoch: int) -> None:
+        """Shuffle in another way in the next epoch."""
+        self.epoch = epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must keep: seed, epoch and selection."""
+        return dict(seed=self.seed, epoch=self.epoch, selection=self.selection)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where a checkpoint was written."""
+        self.seed, self.epoch = int(state['seed']), int(state['epoch'])
+        self.set_selection(np.asarray(state['selection']))
+
+
+def _draw_from(
+    pool: ImageGroups | np.ndarray, length: int, rng: np.random.Generator
+) -> Plan:
+    if isinstance(pool, ImageGroups):
+        return pool.plan(length, rng)
+    order = pool[draw(len(pool), length, rng)] if length else pool[:0]
+    return Plan(order, np.arange(length), np.ones(length, np.int64))

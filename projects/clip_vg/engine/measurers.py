@@ -1,0 +1,139 @@
+"""The measurers of a search: a model of each source, and what it says of all labels."""
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from mmengine.config import Config
+
+from ..curriculum.reliability_file import ReliabilityFile, file_sha256, read_reliability
+from .launch import run_jobs
+from .trial import HELD_OUT, keep_sources, with_selection, write_config
+
+if TYPE_CHECKING:
+    from .self_paced import SelfPaced
+
+__all__ = ['Measurers']
+
+
+class Measurers:
+    """Trains a model on all labels of each source, and scores all sources with each.
+
+    With ``folds`` of 2 and more a measurer is as many models, each trained without a
+    part of the images, which is the part that it scores.
+
+    Args:
+        search (SelfPaced): Whose measurers they are.
+    """
+
+    def __init__(self, search: 'SelfPaced') -> None:
+        self.search = search
+
+    def models(self) -> dict[str, tuple[str, list[int] | None]]:
+        """Name of each model, its source, and the parts of the images it scores."""
+        folds = self.search.settings.folds
+        if folds == 1:
+            return {source: (source, None) for source in self.search.sources}
+        label_free = self.search.settings.criterion == 'label-free'
+        parts = [
+            part
+            for part in range(HELD_OUT['number'])  # type: ignore[call-overload]
+            if not (label_free and part in HELD_OUT['keep'])  # type: ignore[operator]
+        ]
+        return {
+            f'{source}_fold{fold}': (source, parts[fold::folds])
+            for source in self.search.sources
+            for fold in range(folds)
+        }
+
+    def _config(self, source: str, scored: list[int] | None) -> Config:
+        cfg = with_selection(keep_sources(self.search.cfg, [source]), None)
+        if scored is not None:
+            dataset = cfg.train_dataloader.dataset
+            before = dataset.get('image_folds') or dict(
+                HELD_OUT,
+                keep=list(range(HELD_OUT['number'])),  # type: ignore[call-overload]
+            )
+            keep = [part for part in before['keep'] if part not in scored]
+            dataset.image_folds = dict(before, keep=keep)
+        return cfg
+
+    def _score_config(self, scored: list[int] | None) -> Config:
+        cfg = copy.deepcopy(self.search.cfg)
+        if scored is not None:
+            cfg.train_dataloader.dataset.image_folds = dict(HELD_OUT, keep=scored)
+        return cfg
+
+    def run(self) -> None:
+        """Train and score what is not there yet."""
+        search = self.search
+        models = self.models()
+        lines = search.train(
+            {f'measurer_{name}': self._config(*how) for name, how in models.items()},
+            'measurers',
+        )
+        for (name, (_, scored)), line in zip(models.items(), lines, strict=True):
+            step = f'score_{name}'
+            if step in search.journal.steps:
+                continue
+            folder = search.work_dir / 'measurers' / f'measurer_{name}'
+            write_config(self._score_config(scored), folder / 'score.py')
+            arguments = [
+                str(folder / 'score.py'),
+                str(search.work_dir / line['checkpoint']),
+                *('--out', str(search.reliability_dir), '--name', name),
+                # A folder of its own: MMEngine would log into work_dirs.
+                *('--work-dir', str(folder)),
+            ]
+            job = search.resources.job(
+                'score_reliability.py', arguments, folder / 'score.txt'
+            )
+            run_jobs([job])
+            search.journal.done(step)
+        if search.settings.folds > 1:
+            self._join()
+
+    def _join(self) -> None:
+        """One file of what the folds have scored."""
+        search = self.search
+        for measurer in search.sources:
+            folds = [n for n, (source, _) in self.models().items() if source == measurer]
+            for source in search.sources:
+                paths = [search.reliability_path(name, source) for name in folds]
+                store = ReliabilityFile(
+                    search.reliability_dir,
+                    dict(
+                        name=measurer,
+                        folds=folds,
+                        sha256=','.join(self._sha256(name) for name in folds),
+                    ),
+                    search.files[source],
+                )
+                for path in paths:
+                    values = read_reliability(path, search.files[source])
+                    places = np.flatnonzero(~np.isnan(values))
+                    boxes = np.load(path.with_suffix('.boxes.npy'), mmap_mode='r')
+                    store.write(places, values[places], boxes[places])
+                store.flush()
+
+    def _sha256(self, name: str) -> str:
+        line = self.search.journal.steps[f'measurer_{name}']
+        return file_sha256(Path(self.search.work_dir, line['checkpoint']))
+
+    def record(self) -> list[dict[str, Any]]:
+        """What there is to say of them."""
+        search = self.search
+        return [
+            dict(
+                name=name,
+                source=source,
+                labels=search.files[source].count,
+                **{
+                    key: search.journal.steps[f'measurer_{name}'][key]
+                    for key in ('score', 'checkpoint', 'seconds')
+                },
+            )
+            for name, (source, _) in self.models().items()
+            if f'measurer_{name}' in search.journal.steps
+        ]

@@ -1,0 +1,130 @@
+"""Score labels with a model: reliability of each, every image encoded once."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.structures.bbox import bbox_overlaps
+from mmengine.dataset import BaseDataset, Compose, pseudo_collate
+from mmengine.dist import all_gather_object, get_dist_info
+from torch import nn
+from torch.utils.data import DataLoader
+
+from ..datasets.samplers.grouping import ImageGroups
+from ..evaluation.grounding_metric import top_boxes
+
+__all__ = ['plan_batches', 'score_labels', 'test_view', 'uses_groups']
+
+Batch = list[tuple[int, ...]]
+
+
+def test_view(dataset: BaseDataset, pipeline: Sequence[Any]) -> BaseDataset:
+    """The same labels through the test transforms; nothing is read again.
+
+    Args:
+        dataset (BaseDataset): The labels, a :obj:`RefExpDataset`.
+        pipeline (Sequence): Configs of the test transforms.
+
+    Returns:
+        BaseDataset: A shallow copy.
+    """
+    dataset.full_init()
+    view = copy.copy(dataset)
+    view.pipeline = Compose(pipeline)
+    view.test_mode = True
+    return view
+
+
+def uses_groups(dataloader: dict) -> bool:
+    """Whether a loader's config asks a model several expressions at once."""
+    sampler = dataloader.get('sampler', {})
+    return sampler.get('type') == 'ImageGroupSampler' or bool(sampler.get('grouped'))
+
+
+def plan_batches(
+    dataset: BaseDataset, batch_size: int, grouped: bool, labels: np.ndarray
+) -> list[Batch]:
+    """Cut labels into batches, the same whatever is scored already.
+
+    Args:
+        dataset (BaseDataset): A :obj:`RefExpDataset`.
+        batch_size (int): Samples (images if grouped, else labels) of a batch.
+        grouped (bool): Whether the labels of an image come together; a detector
+            that gives many boxes must be asked one expression at a time.
+        labels (np.ndarray): Indices of the labels to score.
+
+    Returns:
+        list[list[tuple[int, ...]]]: Batches of samples of labels.
+    """
+    groups = ImageGroups(dataset.table.image_index, labels, None if grouped else 1)
+    samples = list(groups.plan(len(groups), None)) if len(labels) else []
+    return [samples[i : i + batch_size] for i in range(0, len(samples), batch_size)]
+
+
+@torch.inference_mode()
+def score_labels(
+    model: nn.Module,
+    dataset: BaseDataset,
+    batches: Sequence[Batch],
+    num_workers: int = 0,
+    gather_every: int = 1,
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Answer labels' expressions and compare with their boxes.
+
+    The reliability of a label is the IoU of the answer with the label's box, in
+    pixels of the original image (method, section 4). Works with any detector whose
+    ``test_step`` gives ``pred_instances``: of several boxes the highest scored
+    counts. The model is in eval mode meanwhile.
+
+    Args:
+        model (nn.Module): Has ``test_step``.
+        dataset (BaseDataset): See :func:`test_view`.
+        batches (Sequence): See :func:`plan_batches`; processes take turns.
+        num_workers (int): Processes that load images. Defaults to 0.
+        gather_every (int): Batches between two gatherings. Defaults to 1.
+
+    Yields:
+        tuple: Indices of labels (n, ), their reliability (n, ), predicted boxes
+        (n, 4) xyxy; the same on every process, of all processes together.
+    """
+    rank, world_size = get_dist_info()
+    own = list(batches[rank::world_size])
+    rounds = -(-len(batches) // (world_size * gather_every))
+    grouped = any(len(sample) > 1 for batch in batches for sample in batch)
+    loader = DataLoader(
+        dataset,
+        batch_sampler=own
+        if grouped
+        else [[label for (label,) in batch] for batch in own],
+        collate_fn=pseudo_collate,
+        num_workers=num_workers,
+    )
+    was_training = model.training
+    model.eval()
+    try:
+        loaded = iter(loader)
+        for number in range(rounds):
+            part = own[number * gather_every : (number + 1) * gather_every]
+            scored = [_score_batch(model, dataset, b, next(loaded)) for b in part]
+            everyone = [item for rank_ in all_gather_object(scored) for item in rank_]
+            yield tuple(np.concatenate(column) for column in zip(*everyone))  # type: ignore[misc]  # noqa: B905
+    finally:
+        model.train(was_training)
+
+
+def _score_batch(
+    model: nn.Module, dataset: BaseDataset, batch: Batch, data: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    labels = np.array([label for sample in batch for label in sample])
+    answers = model.test_step(data)
+    boxes = torch.cat(
+        [
+            top_boxes(answer.pred_instances.to_dict(), len(sample))
+            for answer, sample in zip(answers, batch, strict=True)
+        ]
+    )
+    truth = torch.from_numpy(dataset.table.boxes[labels])
+    ious = bbox_overlaps(boxes, truth, is_aligned=True).nan_to_num(0.0).clamp(0, 1)
+    return labels, ious.numpy(), boxes.numpy()

@@ -1,0 +1,419 @@
+"""Self-paced adapting by itself: measure, select, train, and choose (SSA and MSA)."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmdet.registry import DATASETS
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+from ..curriculum.reliability_file import read_reliability
+from ..curriculum.search import (
+    STRATEGIES,
+    MultiSourceResult,
+    Pick,
+    SourceResult,
+    Trial,
+    WalkResult,
+    multi_source,
+)
+from ..curriculum.selection import mixture_valley, otsu_valley, select_reliable
+from .journal import Journal
+from .launch import Job, launch_command, run_jobs
+from .measurers import Measurers
+from .trial import (
+    hold_out,
+    keep_sources,
+    read_result,
+    source_names,
+    with_online,
+    with_selection,
+    write_config,
+)
+
+__all__ = ['SelfPaced', 'Settings']
+
+_VALLEYS = dict(otsu=otsu_valley, mixture=mixture_valley)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to search.
+
+    Args:
+        strategy (str): 'greedy', 'grid' or 'fixed' search thresholds by training;
+            'valley' reads them off the histograms; 'online' selects within one
+            training. Defaults to 'greedy', as the paper.
+        criterion (str): 'val', the accuracy on the config's validation, as the paper;
+            'label-free', the agreement with pseudo-labels of held-out images.
+            Defaults to 'val'.
+        start (float): First threshold. Defaults to 0.5.
+        step (float): Between thresholds. Defaults to 0.1.
+        valley (str): 'otsu' or 'mixture'. Defaults to 'otsu'.
+        order (tuple[str, ...], optional): Sources from simple to complex. Defaults to
+            None: by the mean number of words.
+        folds (int): Measurers that score images they have not seen: 2 and more
+            trainings each. Defaults to 1: one measurer scores what it was trained
+            on, as the paper.
+    """
+
+    strategy: str = 'greedy'
+    criterion: str = 'val'
+    start: float = 0.5
+    step: float = 0.1
+    valley: str = 'otsu'
+    order: tuple[str, ...] | None = None
+    folds: int = 1
+
+
+@dataclass(frozen=True)
+class Resources:
+    """With what to search; it does not change the result.
+
+    Args:
+        tools (Path): Folder of ``train.py`` and ``score_reliability.py``.
+        launcher (str): 'none', 'pytorch' or 'slurm'. Defaults to 'none'.
+        processes (int): Of one training. Defaults to 1.
+        jobs (int): Trials at once, by Ray. Defaults to 1.
+        gpus (int): Of one trial, for Ray. Defaults to 0.
+    """
+
+    tools: Path
+    launcher: str = 'none'
+    processes: int = 1
+    jobs: int = 1
+    gpus: int = 0
+
+    def job(self, script: str, arguments: Sequence[str], log: Path) -> Job:
+        """A command of one of the tools."""
+        command = launch_command(
+            self.tools / script, arguments, self.launcher, self.processes
+        )
+        return Job(command, str(log))
+
+
+class SelfPaced:
+    """A search in a work dir: one source is SSA, several are MSA.
+
+    Every trial is an ordinary training in ``trials/<name>``, with its ``config.py``;
+    reliability files are in ``reliability``; ``journal.jsonl`` has what is finished,
+    and ``curriculum.json`` everything that was found (method, sections 5, 6 and 8).
+
+    Args:
+        cfg (Config): Trains on the sources, validates on something.
+        work_dir (str or Path): Where to.
+        settings (Settings): How to search.
+        resources (Resources): With what.
+
+    Raises:
+        ValueError: The config cannot be searched, or the order names other sources.
+    """
+
+    def __init__(
+        self,
+        cfg: Config,
+        work_dir: str | Path,
+        settings: Settings,
+        resources: Resources,
+    ) -> None:
+        self.work_dir = Path(work_dir)
+        self.settings, self.resources = settings, resources
+        if cfg.train_dataloader.dataset.type != 'RefExpDataset':
+            raise ValueError(
+                'The search needs train_dataloader.dataset of type RefExpDataset with '
+                'one annotation file for each source, found '
+                f'{cfg.train_dataloader.dataset.type}.'
+            )
+        if not cfg.default_hooks.get('checkpoint', {}).get('save_best'):
+            raise ValueError(
+                'The search compares best checkpoints: set '
+                "default_hooks.checkpoint.save_best='grounding/acc@0.5'."
+            )
+        self.dataset = DATASETS.build(cfg.train_dataloader.dataset)
+        self.dataset.full_init()
+        self.files = {file.source: file for file in self.dataset.label_files}
+        cfg = source_names(cfg, list(self.files))
+        self.cfg = hold_out(cfg) if settings.criterion == 'label-free' else cfg
+        self.words = self._mean_words()
+        self.sources = list(
+            settings.order or sorted(self.files, key=lambda name: self.words[name])
+        )
+        if sorted(self.sources) != sorted(self.files):
+            raise ValueError(
+                f'order={list(self.sources)}, but the sources are {list(self.files)}.'
+            )
+        self.reliability_dir = self.work_dir / 'reliability'
+        self.measurers = Measurers(self)
+        self._trials: dict[str, dict[str, Any]] = {}
+
+    def _mean_words(self) -> dict[str, float]:
+        """Mean length of the expressions of each source."""
+        texts = self.dataset.table.texts
+        spaces = np.r_[0, (texts.data == ord(' ')).cumsum()]
+        starts = np.r_[0, texts.ends[:-1]]
+        words = spaces[texts.ends] - spaces[starts] + 1
+        return {
+            name: float(words[self.dataset.places(file)[0]].mean())
+            for name, file in self.files.items()
+        }
+
+    def open_journal(self) -> None:
+        """Begin the search, or continue it."""
+        text = self.cfg.pretty_text
+        self.journal = Journal(
+            self.work_dir / 'journal.jsonl',
+            dict(
+                asdict(self.settings),
+                config_sha256=hashlib.sha256(text.encode()).hexdigest(),
+                labels={n: f.sample_ids_sha256 for n, f in self.files.items()},
+            ),
+        )
+
+    def run(self) -> Path:
+        """Search, or go on searching.
+
+        Returns:
+            Path: ``curriculum.json``.
+
+        Raises:
+            RuntimeError: A trial failed, or the work dir is in use.
+            ValueError: The work dir belongs to other settings, or nothing could be
+                selected.
+        """
+        self.open_journal()
+        strategy = self.settings.strategy
+        if strategy == 'online':
+            found = self._online()
+        else:
+            self.measurers.run()
+            found = self._valley() if strategy == 'valley' else self._search()
+        if not found.trial:
+            raise ValueError(
+                'No threshold left enough labels to train on: look at the histograms '
+                f'of {self.reliability_dir}; the measurers may have learnt nothing.'
+            )
+        path = self._finish(found)
+        self.journal.close()
+        return path
+
+    def train(self, configs: Mapping[str, Config], kind: str) -> list[dict[str, Any]]:
+        """Run trainings that are not finished.
+
+        Args:
+            configs (Mapping[str, Config]): Name and config of each.
+            kind (str): The folder they are in, and their step in the journal.
+
+        Returns:
+            list[dict]: Lines of the journal: ``score``, ``checkpoint`` (relative to
+            the work dir), ``seconds``.
+        """
+        missing = {n: c for n, c in configs.items() if n not in self.journal.steps}
+        folders = {name: self.work_dir / kind / name for name in missing}
+        jobs = []
+        for name, cfg in missing.items():
+            config = folders[name] / 'config.py'
+            write_config(cfg, config)
+            arguments = [str(config), '--work-dir', str(folders[name]), '--resume']
+            log = folders[name] / 'log.txt'
+            jobs.append(self.resources.job('train.py', arguments, log))
+        started = time.monotonic()
+        for part in [jobs] if self.resources.jobs > 1 else [[job] for job in jobs]:
+            run_jobs(part, self.resources.jobs, self.resources.gpus)
+            for name, cfg in missing.items():
+                if name in self.journal.steps:
+                    continue
+                result = read_result(folders[name], cfg.train_cfg.max_epochs)
+                if result is None:
+                    continue
+                line = self.journal.done(
+                    name,
+                    score=result.score,
+                    checkpoint=os.path.relpath(result.checkpoint, self.work_dir),
+                    seconds=round(time.monotonic() - started, 1),
+                )
+                started = time.monotonic()
+                print_log(f'{name}: {line["score"]:.4f}', logger='current')
+        return [self.journal.steps[name] for name in configs]
+
+    def reliability(self, pick: Pick) -> np.ndarray:
+        """Reliability of a source's labels under a measurer."""
+        path = self.reliability_path(pick.measurer, pick.source)
+        return read_reliability(path, self.files[pick.source])
+
+    def reliability_path(self, measurer: str, source: str) -> Path:
+        """Where it is."""
+        return self.reliability_dir / f'{measurer}__{source}.npy'
+
+    def count(self, trial: Trial) -> list[int]:
+        """How many labels each pick of a trial keeps."""
+        return [
+            len(select_reliable(self.reliability(pick), pick.threshold))
+            for pick in trial
+        ]
+
+    def trial_config(self, trial: Trial) -> Config:
+        """The config of an ordinary training on what a trial selects."""
+        return with_selection(
+            keep_sources(self.cfg, [pick.source for pick in trial]),
+            {
+                pick.source: dict(
+                    reliability=str(self.reliability_path(pick.measurer, pick.source)),
+                    threshold=pick.threshold,
+                )
+                for pick in trial
+            },
+        )
+
+    def evaluate(self, trials: Sequence[Trial]) -> dict[Trial, float]:
+        """Scores of trials; -inf where a trial has not enough labels for a batch.
+
+        Args:
+            trials (Sequence[Trial]): They do not depend on each other.
+
+        Returns:
+            dict[Trial, float]: The best validation of each.
+        """
+        least = self.cfg.train_dataloader.batch_size * self.resources.processes
+        names = {trial: trial_name(trial) for trial in trials}
+        counts = {trial: self.count(trial) for trial in trials}
+        enough = [trial for trial in trials if min(counts[trial]) >= least]
+        lines = self.train({names[t]: self.trial_config(t) for t in enough}, 'trials')
+        scores = dict.fromkeys(trials, float('-inf'))
+        scores.update(
+            {t: line['score'] for t, line in zip(enough, lines, strict=True)}
+        )
+        for trial in trials:
+            line = self.journal.steps.get(names[trial], {})
+            self._trials[names[trial]] = dict(
+                name=names[trial],
+                picks=[
+                    dict(asdict(pick), labels=kept)
+                    for pick, kept in zip(trial, counts[trial], strict=True)
+                ],
+                labels=sum(counts[trial]),
+                score=line.get('score'),
+                checkpoint=line.get('checkpoint'),
+                seconds=line.get('seconds'),
+            )
+        return scores
+
+    def _search(self) -> MultiSourceResult:
+        make = STRATEGIES[self.settings.strategy]
+        # Of equal measurers a source's own wins.
+        measurers = {
+            s: [s, *(m for m in self.sources if m != s)] for s in self.sources
+        }
+        search = multi_source(
+            self.sources,
+            measurers,
+            lambda: make(start=self.settings.start, step=self.settings.step),
+            self.settings.start,
+        )
+        trials = next(search)
+        while True:
+            try:
+                trials = search.send(self.evaluate(trials))
+            except StopIteration as done:
+                return done.value
+
+    def _valley(self) -> MultiSourceResult:
+        """Thresholds from the histograms, then one training."""
+        picks = []
+        decided = []
+        for source in self.sources:
+            # A measurer of another source has not memorised this one's errors.
+            others = [m for m in self.sources if m != source] or [source]
+            valleys = {
+                name: _VALLEYS[self.settings.valley](
+                    self.reliability(Pick(source, name, 0.0))
+                )
+                for name in others
+            }
+            best = max(others, key=lambda name: valleys[name].separation)
+            threshold = round(valleys[best].threshold, 4)
+            picks.append(Pick(source, best, threshold))
+            walk = WalkResult(threshold, float('nan'), (threshold,))
+            separations = {n: v.separation for n, v in valleys.items()}
+            decided.append(SourceResult(source, separations, best, walk, True))
+        trial = tuple(picks)
+        score = self.evaluate([trial])[trial]
+        return MultiSourceResult(trial if score > -np.inf else (), score, decided)
+
+    def _online(self) -> MultiSourceResult:
+        """One training that selects as it goes."""
+        cfg = with_online(
+            with_selection(keep_sources(self.cfg, self.sources), None),
+            self.reliability_dir,
+            threshold=self.settings.valley,
+        )
+        (line,) = self.train({'online': cfg}, 'trials')
+        trial = tuple(Pick(source, 'online', float('nan')) for source in self.sources)
+        self._trials['online'] = dict(line, name='online', picks=[], labels=None)
+        self._trials['online'].pop('step')
+        return MultiSourceResult(trial, line['score'])
+
+    def _finish(self, found: MultiSourceResult) -> Path:
+        """Put the winner into ``final`` and everything into ``curriculum.json``."""
+        strategy = self.settings.strategy
+        name = 'online' if strategy == 'online' else trial_name(found.trial)
+        final = self.work_dir / 'final'
+        final.mkdir(exist_ok=True)
+        trial = self._trials[name]
+        _copy(self.work_dir / trial['checkpoint'], final / 'model.pth')
+        _copy(self.work_dir / 'trials' / name / 'config.py', final / 'config.py')
+        record = dict(
+            settings=asdict(self.settings),
+            metric=self.cfg.default_hooks.checkpoint.save_best,
+            sources=[
+                dict(
+                    name=source,
+                    labels=self.files[source].count,
+                    mean_words=round(self.words[source], 3),
+                )
+                for source in self.sources
+            ],
+            measurers=self.measurers.record(),
+            decisions=[asdict(result) for result in found.sources],
+            trials=list(self._trials.values()),
+            final=dict(
+                trial=name,
+                score=found.score,
+                config='final/config.py',
+                checkpoint='final/model.pth',
+            ),
+        )
+        path = self.work_dir / 'curriculum.json'
+        partial = path.with_name('.curriculum.json.partial')
+        partial.write_text(json.dumps(_plain(record), indent=2) + '\n')
+        os.replace(partial, path)
+        return path
+
+
+def trial_name(trial: Trial) -> str:
+    """A folder name that says what a trial selects."""
+    return '+'.join(f'{p.source}_by_{p.measurer}_{p.threshold:g}' for p in trial)
+
+
+def _copy(source: Path, target: Path) -> None:
+    partial = target.with_name(f'.{target.name}.partial')
+    shutil.copyfile(source, partial)
+    os.replace(partial, target)
+
+
+def _plain(value: Any) -> Any:
+    """JSON's types: no infinities, no NaN."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,61 @@
+"""What a search will do and cost, before it starts."""
+
+from ..curriculum.search import STRATEGIES as SEARCHES
+from ..curriculum.search import number_of_trials
+from .self_paced import SelfPaced
+
+__all__ = ['STRATEGIES', 'describe_plan']
+
+STRATEGIES = (*SEARCHES, 'valley', 'online')
+
+
+def describe_plan(search: SelfPaced) -> str:
+    """The plan of a search and its cost in training runs.
+
+    Args:
+        search (SelfPaced): Not started.
+
+    Returns:
+        str: Several lines.
+    """
+    settings, count = search.settings, len(search.sources)
+    lines = [
+        f'{"SSA" if count == 1 else "MSA"}, strategy {settings.strategy}, criterion '
+        f'{settings.criterion} ({search.cfg.default_hooks.checkpoint.save_best}), in '
+        f'{search.work_dir}',
+        'Sources, from simple to complex'
+        + (
+            ':'
+            if settings.order
+            else ' (by the mean number of words; --order says otherwise):'
+        ),
+    ]
+    lines += [
+        f'  {name}: {search.files[name].count:,} labels, {search.words[name]:.1f} words'
+        for name in search.sources
+    ]
+    fewest = most = 1
+    if settings.strategy == 'online':
+        lines.append('1 training that scores its labels twice and selects')
+    else:
+        models = len(search.measurers.models())
+        lines.append(f'{models} trainings of measurers, each then scores all sources')
+        if settings.strategy == 'valley':
+            lines.append('1 training on what lies above the valleys')
+        else:
+            low, high = number_of_trials(
+                settings.strategy, settings.start, settings.step
+            )
+            compared = count - 1
+            lines.append(
+                f'{compared + low} to {compared + high} trainings for each source: '
+                f'{count} measurers at {settings.start:g}, then the thresholds (fewer '
+                'where too few labels are left)'
+            )
+            fewest, most = count * (compared + low), count * (compared + high)
+        fewest, most = fewest + models, most + models
+    span = f'{fewest}' if fewest == most else f'{fewest} to {most}'
+    lines.append(
+        f'In all {span} trainings of {search.cfg.train_cfg.max_epochs} epochs.'
+    )
+    return '\n'.join(lines)

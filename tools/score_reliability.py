@@ -1,0 +1,89 @@
+"""Score pseudo-labels: how far does a model agree with each of them?
+
+    python tools/score_reliability.py CONFIG CHECKPOINT --out DIR
+
+The labels are those that the config trains on. For each source, DIR gets
+MEASURER__SOURCE.npy (reliability of every label, in the file's order), .boxes.npy (the
+answers) and .json (what they belong to). Interrupted, the same command continues.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+import torch
+from mmengine.dist import init_dist, is_distributed
+from mmengine.registry import init_default_scope
+from mmengine.runner import load_checkpoint
+from train import add_common_options, load_config, without_downloads
+
+# isort: split
+import projects.clip_vg  # noqa: F401
+from mmdet.registry import DATASETS, MODELS
+
+from projects.clip_vg.curriculum.reliability_file import file_sha256
+from projects.clip_vg.engine.reliability_scoring import choose_sources, score_sources
+from projects.clip_vg.engine.scoring import test_view, uses_groups
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_common_options(parser)
+    parser.add_argument('checkpoint', help='checkpoint of the measurer')
+    parser.add_argument('--out', required=True, help='folder of reliability files')
+    parser.add_argument(
+        '--name', help="the measurer's name in the files (default: of the checkpoint)"
+    )
+    parser.add_argument('--sources', nargs='+', help='only these (default: all)')
+    parser.add_argument(
+        '--batch-size', type=int, help="images a batch (default: the test loader's)"
+    )
+    parser.add_argument(
+        '--device', default='cuda' if torch.cuda.is_available() else 'cpu'
+    )
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def main() -> None:
+    """Score."""
+    args = parse_args()
+    cfg = load_config(args)
+    if args.launcher != 'none' and not is_distributed():
+        init_dist(args.launcher)
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    without_downloads(cfg)
+    loader = cfg.test_dataloader
+    pipeline = loader.dataset.pipeline
+    dataset = test_view(DATASETS.build(cfg.train_dataloader.dataset), pipeline)
+    files = choose_sources(dataset, args.sources)
+    name = args.name or Path(args.checkpoint).stem
+    if '__' in name:
+        raise ValueError(f'--name {name}: it may not have "__", which ends it.')
+    model = MODELS.build(cfg.model)
+    load_checkpoint(model, args.checkpoint, map_location='cpu')
+    model.to(args.device).eval()
+    score_sources(
+        model,
+        dataset,
+        files,
+        args.out,
+        dict(
+            name=name,
+            checkpoint=str(args.checkpoint),
+            sha256=file_sha256(args.checkpoint),
+            config=Path(args.config).name,
+        ),
+        [step.to_dict() for step in pipeline],
+        grouped=uses_groups(loader),
+        batch_size=args.batch_size or loader.batch_size,
+        num_workers=loader.num_workers,
+    )
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,101 @@
+"""Find out which pseudo-labels to trust, and train on them: SSA and MSA.
+
+    python tools/self_paced.py CONFIG
+
+One annotation file in the config's training data is SSA, several are MSA. Trains the
+measurers, scores all labels, searches the thresholds, and ends with final/model.pth,
+curriculum.json and report.html in the work dir. Interrupted, the same command continues.
+"""
+
+import argparse
+from pathlib import Path
+
+from mmengine.logging import print_log
+from mmengine.registry import init_default_scope
+from train import add_common_options, load_config
+
+from projects.clip_vg.engine.launch import LAUNCHERS
+from projects.clip_vg.engine.self_paced import Resources, SelfPaced, Settings
+from projects.clip_vg.engine.self_paced_plan import STRATEGIES, describe_plan
+from projects.clip_vg.visualization.curriculum_report import write_report
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_common_options(parser, LAUNCHERS)
+    parser.add_argument(
+        '--strategy',
+        choices=STRATEGIES,
+        default='greedy',
+        help='how thresholds are found (default: greedy, as in the paper)',
+    )
+    parser.add_argument(
+        '--criterion',
+        choices=['val', 'label-free'],
+        default='val',
+        help='what trials are compared by: accuracy on val, as in the paper, or '
+        'agreement with pseudo-labels of held-out images (default: val)',
+    )
+    parser.add_argument('--start', type=float, default=0.5, help='first threshold')
+    parser.add_argument('--step', type=float, default=0.1, help='between thresholds')
+    parser.add_argument('--valley', choices=['otsu', 'mixture'], default='otsu')
+    parser.add_argument('--order', nargs='+', help='sources from simple to complex')
+    parser.add_argument(
+        '--folds', type=int, default=1, help='measurers score unseen images (>= 2)'
+    )
+    parser.add_argument(
+        '--processes', type=int, default=1, help='of one training, with a launcher'
+    )
+    parser.add_argument(
+        '--jobs', type=int, default=1, help='trials at once, through Ray'
+    )
+    parser.add_argument(
+        '--gpus', type=int, default=0, help='of one trial, with --jobs'
+    )
+    parser.add_argument(
+        '--dry-run', action='store_true', help='say what would be done, and stop'
+    )
+    args = parser.parse_args()
+    if not 0 < args.step <= 0.5 or not 0 <= args.start <= 1 or args.folds < 1:
+        parser.error('expected 0 < --step <= 0.5, 0 <= --start <= 1, --folds >= 1')
+    return args
+
+
+def main() -> None:
+    """Search."""
+    args = parse_args()
+    launcher, args.launcher = args.launcher, 'none'  # this process launches others
+    cfg = load_config(args)
+    work_dir = Path(cfg.work_dir)
+    if args.work_dir is None and not (args.cfg_options or {}).get('work_dir'):
+        work_dir = Path('work_dirs') / f'{Path(args.config).stem}_{args.strategy}'
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    search = SelfPaced(
+        cfg,
+        work_dir,
+        Settings(
+            args.strategy,
+            args.criterion,
+            args.start,
+            args.step,
+            args.valley,
+            tuple(args.order) if args.order else None,
+            args.folds,
+        ),
+        Resources(
+            Path(__file__).parent, launcher, args.processes, args.jobs, args.gpus
+        ),
+    )
+    print_log(describe_plan(search))
+    if args.dry_run:
+        return
+    record = search.run()
+    report = write_report(record, search.dataset)
+    print_log(f'{record}\n{report}\n{work_dir / "final" / "model.pth"}')
+
+
+if __name__ == '__main__':
+    main()
