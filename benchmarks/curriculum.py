@@ -4,7 +4,7 @@
 
 Three noisy sources of synthetic pictures, a detector on the tiny frozen CLIP, three
 seeds. Prints and writes one table; interrupted, the same command continues. A smaller
-try: ``--seeds 0 --steps 300 --pictures 600``.
+try: ``--seeds 0 --steps 300 --pictures 300``.
 """
 
 import argparse
@@ -23,9 +23,9 @@ from curriculum_training import run_training
 
 PARTS = ('single', 'multi', 'grid', 'measures')
 DEFAULT_RATES = {
-    'template': dict(wrong=0.28, ambiguous=0.12, sloppy=0.1),
-    'relation': dict(wrong=0.28, ambiguous=0.12, sloppy=0.1),
-    'caption': dict(wrong=0.28, ambiguous=0.12, sloppy=0.1),
+    'template': dict(wrong=0.38, ambiguous=0.04, sloppy=0.1),
+    'relation': dict(wrong=0.38, ambiguous=0.04, sloppy=0.1),
+    'caption': dict(wrong=0.38, ambiguous=0.04, sloppy=0.1),
 }
 
 
@@ -36,8 +36,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--out', default='work_dirs/curriculum', help='folder to fill')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
-    parser.add_argument('--steps', type=int, default=2200, help='of one training')
-    parser.add_argument('--pictures', type=int, default=3000, help='to train on')
+    parser.add_argument('--steps', type=int, default=1800, help='of one training')
+    parser.add_argument('--pictures', type=int, default=1200, help='to train on')
     parser.add_argument('--jobs', type=int, default=os.cpu_count())
     parser.add_argument(
         '--only', choices=PARTS, help='one part of the table'

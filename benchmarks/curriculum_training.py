@@ -82,7 +82,11 @@ def _config(spec: dict) -> Config:
     ):
         model[part] = dict(type=stand_in, encoder=model[part])
     model['data_preprocessor'] = dict(type='DetDataPreprocessor')
-    held_out = dict(cfg.test_dataloader.dataset, pipeline=[load('val'), pack])
+    labels = dict(
+        type='RefExpDataset',
+        data_root=str(root),
+        data_prefix=dict(img='pictures/images'),
+    )
     epochs = spec.get('epochs', EPOCHS)
     pool = spec['pool']
     loader = dict(num_workers=0, persistent_workers=False)
@@ -105,11 +109,9 @@ def _config(spec: dict) -> Config:
                     **spec.get('sampler', {}),
                 ),
                 dataset=dict(
-                    type='RefExpDataset',
-                    data_root=str(root),
+                    labels,
                     ann_file=[f'{source}.jsonl' for source in pool],
                     source=pool,
-                    data_prefix=dict(img='pictures/images'),
                     image_folds=spec.get('image_folds'),
                     pipeline=[load('train', training=True), pack],
                 ),
@@ -118,7 +120,9 @@ def _config(spec: dict) -> Config:
                 loader,
                 batch_size=64,
                 sampler=dict(type='ImageGroupSampler', shuffle=False),
-                dataset=dict(held_out, split='val', test_mode=True),
+                dataset=dict(
+                    labels, ann_file='val.jsonl', pipeline=[load('val'), pack]
+                ),
             ),
             val_evaluator=dict(type='GroundingMetric'),
             val_cfg=dict(type='ValLoop'),
@@ -168,7 +172,7 @@ def _measure(
             image_folds=spec.get('score_folds'),
         )
     else:
-        data = dict(cfg.val_dataloader.dataset, split=split)
+        data = dict(cfg.val_dataloader.dataset, ann_file=f'{split}.jsonl')
         data['pipeline'] = cfg.test_view.test
     dataset = DATASETS.build(data)
     ious = np.full(len(dataset), np.nan, np.float32)

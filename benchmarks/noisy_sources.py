@@ -1,6 +1,6 @@
 """Three sources of pseudo-labels whose errors are known, on synthetic pictures.
 
-They differ in language, as the paper's do: template ("red star", "left circle"),
+They differ in language, as the paper's do: template ("red star", "left blue circle"),
 relation ("red star left of the circle", "object above all others"), caption ("there is a
 big red star on the left").
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from projects.clip_vg.datasets.synthetic import SHAPES, choose, make_synthetic
-from projects.clip_vg.datasets.synthetic_expressions import Shape, describe
+from projects.clip_vg.datasets.synthetic_expressions import Shape
 
 __all__ = ['CLEAN', 'SIDES', 'SLOPPY', 'SOURCES', 'is_right', 'make_noisy_sources']
 
@@ -37,12 +37,37 @@ def is_right(kinds: np.ndarray) -> np.ndarray:
     return kinds <= SLOPPY
 
 
+def _places(size: tuple[int, int], item: Shape) -> list[str]:
+    """On which sides of the picture's centre an object clearly is."""
+    across, down = (item.center[i] / size[i] - 0.5 for i in (0, 1))
+    found = []
+    if abs(across) > _MARGIN:
+        found.append('right' if across > 0 else 'left')
+    if abs(down) > _MARGIN:
+        found.append('bottom' if down > 0 else 'top')
+    return found
+
+
+def _named_once(objects: list[Shape]) -> Iterator[tuple[int, Shape]]:
+    """Objects that no other has the colour and shape of."""
+    names = [(item.color, item.shape) for item in objects]
+    for index, item in enumerate(objects):
+        if names.count(names[index]) == 1:
+            yield index, item
+
+
 def _template(
-    size: tuple[int, int], objects: list[Shape], rng: np.random.Generator
+    size: tuple[int, int],
+    objects: list[Shape],
+    rng: np.random.Generator,  # noqa: ARG001  # one signature for the three
 ) -> Iterator[tuple[str, str, int]]:
-    for kind, text, index in describe(size, objects, rng):
-        if kind != 'relation':
-            yield kind, text, index
+    for index, item in _named_once(objects):
+        name = f'{item.color} {item.shape}'
+        yield 'name', name, index
+        yield 'size', f'{item.size} {name}', index
+        for place in _places(size, item):
+            yield 'place', f'{place} {name}', index
+            yield 'where', f'{name} {place}', index
 
 
 def _relation(
@@ -75,23 +100,13 @@ def _caption(
     objects: list[Shape],
     rng: np.random.Generator,  # noqa: ARG001
 ) -> Iterator[tuple[str, str, int]]:
-    for index, item in enumerate(objects):
-        if any(
-            (o.color, o.shape) == (item.color, item.shape)
-            for o in objects
-            if o is not item
-        ):
-            continue
-        across, down = (item.center[i] / size[i] - 0.5 for i in (0, 1))
-        where = []
-        if abs(across) > _MARGIN:
-            where.append('on the right' if across > 0 else 'on the left')
-        if abs(down) > _MARGIN:
-            where.append('at the bottom' if down > 0 else 'at the top')
-        for place in where or ['in the middle']:
+    words = dict(left='on the left', right='on the right')
+    words.update(top='at the top', bottom='at the bottom')
+    for index, item in _named_once(objects):
+        for place in _places(size, item) or ['middle']:
             for start in ('a picture with', 'there is', 'you can see'):
-                text = f'{start} a {item.size} {item.color} {item.shape} {place}'
-                yield start, text, index
+                text = f'{start} a {item.size} {item.color} {item.shape} '
+                yield start, text + words.get(place, 'in the middle'), index
 
 
 _LANGUAGES = {'template': _template, 'relation': _relation, 'caption': _caption}
@@ -120,12 +135,12 @@ def _spoil(
 ) -> tuple[str, np.ndarray, int]:
     """A label with its error, if it gets one."""
     lot = rng.random()
-    if lot < rates['wrong'] and len(boxes) > 1:
+    if lot < rates.get('wrong', 0) and len(boxes) > 1:
         others = [i for i in range(len(boxes)) if i != index]
         return text, boxes[rng.choice(others)], WRONG
-    if lot < rates['wrong'] + rates['ambiguous'] and len(boxes) > 1:
+    if lot < rates.get('wrong', 0) + rates.get('ambiguous', 0) and len(boxes) > 1:
         return str(rng.choice(vague)), boxes[index], AMBIGUOUS
-    if rng.random() < rates['sloppy']:
+    if rng.random() < rates.get('sloppy', 0):
         return text, _sloppy(boxes[index], rng), SLOPPY
     return text, boxes[index], CLEAN
 
@@ -137,7 +152,7 @@ def make_noisy_sources(
     seed: int,
     per_image: int = 8,
 ) -> Path:
-    """Make pictures, clean val and test expressions, and three noisy sources.
+    """Make pictures, clean ``val.jsonl`` and ``test.jsonl``, and three noisy sources.
 
     ``root/pictures`` is what :func:`make_synthetic` makes; beside it lie
     ``<source>.jsonl`` (ODVG) and ``<source>.kinds.npy``, int8, the error of each
@@ -169,16 +184,32 @@ def make_noisy_sources(
             (left, top, left + width, top + height),
         )
         objects.setdefault(entry['image_id'], []).append(shape)
+    firsts = np.cumsum([0, *images.values()])
+    parts = {
+        split: instances['images'][start:end]
+        for split, start, end in zip(images, firsts, firsts[1:], strict=False)
+    }
+    for split, number in (('val', 10), ('test', 11)):
+        # People say all of it, and mean one object.
+        rng = np.random.default_rng([seed, number])
+        truth = [
+            line
+            for image in parts[split]
+            for source in SOURCES
+            for line, _ in _label(source, image, objects[image['id']], {}, 2, rng)
+        ]
+        _write(root, split, truth, np.zeros(len(truth), np.int8))
     for number, source in enumerate(SOURCES):
         rng = np.random.default_rng([seed, number])
-        lines, kinds = [], []
-        for image in instances['images'][: images['train']]:
-            for line, kind in _label(
+        labels = [
+            label
+            for image in parts['train']
+            for label in _label(
                 source, image, objects[image['id']], rates[source], per_image, rng
-            ):
-                lines.append(line)
-                kinds.append(kind)
-        _write(root, source, lines, np.array(kinds, np.int8))
+            )
+        ]
+        lines, kinds = zip(*labels, strict=True)
+        _write(root, source, list(lines), np.array(kinds, np.int8))
     return root
 
 
