@@ -55,6 +55,8 @@ setup(
         'mmdet>=3.2,<4',
         'mmengine>=0.10',
         'numpy',
+        'jinja2',
+        'matplotlib',
         'open_clip_torch>=3.0',
         'pillow',
         'pycocotools',
@@ -63,9 +65,13 @@ setup(
         'setuptools<81',
         'torch>=2.1',
         'torchvision>=0.16',
+        'tqdm',
     ],
     extras_require={
         'lite': ['mmcv-lite>=2.0.0,<2.2'],
-        'dev': ['mypy', 'pre-commit', 'pytest', 'ruff', 'seaborn'],
+        'dev': ['mypy', 'pre-commit', 'pytest', 'ruff', 'seaborn', 'transformers<5'],
+        # MMDetection's BERT calls what transformers 5 has removed.
+        'grounding-dino': ['transformers<5'],
+        'ray': ['ray[default]'],
     },
 )

@@ -39,9 +39,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--steps', type=int, default=1800, help='of one training')
     parser.add_argument('--pictures', type=int, default=1200, help='to train on')
     parser.add_argument('--jobs', type=int, default=os.cpu_count())
-    parser.add_argument(
-        '--only', choices=PARTS, help='one part of the table'
-    )
+    parser.add_argument('--only', choices=PARTS, help='one part of the table')
     return parser.parse_args(argv)
 
 

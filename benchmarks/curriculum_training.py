@@ -141,7 +141,7 @@ def _config(spec: dict) -> Config:
             ],
             default_hooks=dict(
                 logger=dict(type='LoggerHook', interval=500),
-                sampler_seed=dict(type='SamplerStateHook'),
+                sampler_seed=dict(type='ExactResumeHook'),
                 checkpoint=dict(type='CheckpointHook', interval=epochs),
             ),
             custom_hooks=[
@@ -155,7 +155,7 @@ def _config(spec: dict) -> Config:
             randomness=dict(seed=spec['seed']),
             load_from=spec.get('load_from'),
             log_level='ERROR',
-            test_view=dict(train=[load('train'), pack], test=[load('test'), pack]),
+            views=dict(train=[load('train'), pack], test=[load('test'), pack]),
         )
     )
 
@@ -165,7 +165,7 @@ def _measure(
 ) -> float:
     """Accuracy on a split, or the reliability files of the pool."""
     if split == 'pool':
-        data = dict(cfg.train_dataloader.dataset, pipeline=cfg.test_view.train)
+        data = dict(cfg.train_dataloader.dataset, pipeline=cfg.views.train)
         data.update(
             ann_file=[f'{name}.jsonl' for name in spec['score']],
             source=spec['score'],
@@ -173,7 +173,7 @@ def _measure(
         )
     else:
         data = dict(cfg.val_dataloader.dataset, ann_file=f'{split}.jsonl')
-        data['pipeline'] = cfg.test_view.test
+        data['pipeline'] = cfg.views.test
     dataset = DATASETS.build(data)
     ious = np.full(len(dataset), np.nan, np.float32)
     boxes = np.full((len(dataset), 4), np.nan, np.float32)

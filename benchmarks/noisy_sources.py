@@ -1,8 +1,8 @@
 """Three sources of pseudo-labels whose errors are known, on synthetic pictures.
 
 They differ in language, as the paper's do: template ("red star", "left blue circle"),
-relation ("red star left of the circle", "object above all others"), caption ("there is a
-big red star on the left").
+relation ("red star left of the circle", "object above all others"), caption ("there is
+a big red star on the left").
 """
 
 import json
@@ -225,9 +225,7 @@ def _label(
     found = choose(list(_LANGUAGES[source](size, objects, rng)), per_image, rng)
     boxes = np.array([item.box for item in objects])
     for place, (_, expression, index) in enumerate(found):
-        text, box, kind = _spoil(
-            expression, index, boxes, _VAGUE[source], rates, rng
-        )
+        text, box, kind = _spoil(expression, index, boxes, _VAGUE[source], rates, rng)
         region = dict(
             bbox=[round(float(edge), 2) for edge in box],
             phrase=text,

@@ -1,14 +1,18 @@
 """Small models and data that the tests share; all offline, on the CPU."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmdet.registry import MODELS
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 import projects.clip_vg  # noqa: F401
+from projects.clip_vg.datasets.readers import read_annotations, write_odvg
 from projects.clip_vg.datasets.synthetic import make_synthetic
 
 ROOT = Path(__file__).parents[1]
@@ -89,3 +93,88 @@ def tiny_model():
     model = MODELS.build(model_config())
     model.init_weights()
     return model.eval()
+
+
+@pytest.fixture(scope='session')
+def sources(shapes, tmp_path_factory):
+    """Two label files of the training pictures of ``shapes``: 'one' and 'two'."""
+    folder = tmp_path_factory.mktemp('sources')
+    labels = read_annotations(
+        shapes / 'shapes' / 'instances.json',
+        shapes / 'shapes' / 'refs(synthetic).p',
+        splits=['train'],
+    )
+    for offset, name in enumerate(('one', 'two')):
+        part = labels.take(np.arange(offset, len(labels), 2))
+        part = replace(part, source_names=(name,))
+        write_odvg(part, folder / f'{name}.jsonl')
+    return folder
+
+
+def pool_config(shapes, folder, names=('one', 'two'), **changes):
+    """Config of the training labels of ``sources``."""
+    return dict(
+        type='RefExpDataset',
+        ann_file=[str(folder / f'{name}.jsonl') for name in names],
+        source=list(names),
+        data_prefix=dict(img=str(shapes / 'images')),
+        pipeline=TRAIN,
+        **changes,
+    )
+
+
+TRAIN = [
+    dict(type='LoadGroundingImage'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='PILResize', size=32),
+    dict(type='Letterbox', size=32),
+    dict(type='PackGroundingInputs'),
+]
+TEST = [TRAIN[0], *TRAIN[2:4], TRAIN[1], TRAIN[4]]
+
+
+def runner_config(shapes, folder, work_dir, **changes):
+    """Two epochs of a tiny CLIPVG on ``sources``, validated on ``shapes``."""
+    loader = dict(num_workers=0, persistent_workers=False)
+    cfg = dict(
+        default_scope='mmdet',
+        model=model_config(),
+        work_dir=str(work_dir),
+        experiment_name=f'{work_dir}',
+        train_dataloader=dict(
+            loader,
+            batch_size=8,
+            sampler=dict(type='CurriculumSampler', grouped=True),
+            dataset=pool_config(shapes, folder),
+        ),
+        val_dataloader=dict(
+            loader,
+            batch_size=4,
+            sampler=dict(type='ImageGroupSampler', shuffle=False),
+            dataset=dict(
+                type='RefExpDataset',
+                data_root=str(shapes),
+                ann_file='shapes/instances.json',
+                split_file='shapes/refs(synthetic).p',
+                split='val',
+                data_prefix=dict(img='images'),
+                test_mode=True,
+                pipeline=TEST,
+            ),
+        ),
+        val_evaluator=dict(type='GroundingMetric'),
+        val_cfg=dict(type='ValLoop'),
+        train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=2, val_interval=1),
+        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3)),
+        default_hooks=dict(
+            logger=dict(type='LoggerHook', interval=1),
+            sampler_seed=dict(type='ExactResumeHook'),
+            checkpoint=dict(
+                type='CheckpointHook', interval=1, save_best='grounding/acc@0.5'
+            ),
+        ),
+        randomness=dict(seed=0),
+        log_level='ERROR',
+    )
+    cfg.update(changes)
+    return Config(cfg)

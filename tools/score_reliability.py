@@ -18,12 +18,12 @@ from mmengine.runner import load_checkpoint
 from train import add_common_options, load_config, without_downloads
 
 # isort: split
-import projects.clip_vg  # noqa: F401
 from mmdet.registry import DATASETS, MODELS
 
+import projects.clip_vg  # noqa: F401
 from projects.clip_vg.curriculum.reliability_file import file_sha256
 from projects.clip_vg.engine.reliability_scoring import choose_sources, score_sources
-from projects.clip_vg.engine.scoring import test_view, uses_groups
+from projects.clip_vg.engine.scoring import evaluation_view, uses_groups
 
 
 def parse_args() -> argparse.Namespace:
@@ -59,7 +59,7 @@ def main() -> None:
     without_downloads(cfg)
     loader = cfg.test_dataloader
     pipeline = loader.dataset.pipeline
-    dataset = test_view(DATASETS.build(cfg.train_dataloader.dataset), pipeline)
+    dataset = evaluation_view(DATASETS.build(cfg.train_dataloader.dataset), pipeline)
     files = choose_sources(dataset, args.sources)
     name = args.name or Path(args.checkpoint).stem
     if '__' in name:

@@ -4,7 +4,7 @@
 
 One annotation file in the config's training data is SSA, several are MSA. Trains the
 measurers, scores all labels, searches the thresholds, and ends with final/model.pth,
-curriculum.json and report.html in the work dir. Interrupted, the same command continues.
+curriculum.json and report.html in the work dir. Interrupted, the same command goes on.
 """
 
 import argparse
@@ -52,9 +52,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--jobs', type=int, default=1, help='trials at once, through Ray'
     )
-    parser.add_argument(
-        '--gpus', type=int, default=0, help='of one trial, with --jobs'
-    )
+    parser.add_argument('--gpus', type=int, default=0, help='of one trial, with --jobs')
     parser.add_argument(
         '--dry-run', action='store_true', help='say what would be done, and stop'
     )

@@ -1,5 +1,6 @@
 """The data set: labels, grouped samples, filters, and pictures of all kinds."""
 
+import hashlib
 import pickle
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from mmdet.registry import DATASETS
 from PIL import Image
 
+from projects.clip_vg.curriculum.reliability_file import ReliabilityFile
 from projects.clip_vg.datasets import refexp_dataset
 from projects.clip_vg.datasets.readers import write_odvg
 from projects.clip_vg.datasets.table_builder import TableBuilder
@@ -229,3 +231,168 @@ def test_labels_go_to_workers_as_a_few_buffers(tmp_path):
 def test_serialising_is_refused(tmp_path):
     with pytest.raises(ValueError, match='serialize_data'):
         make(tmp_path, LABELS[:1], serialize_data=True)
+
+
+WRONG = ('b.jpg', [5, 5, 5, 9], 'wrong')
+
+
+def make_two(tmp_path, **options):
+    """Files of 4 and 3 labels; the 2nd and the 5th of the 7 are invalid."""
+    for name, labels in (
+        ('template', [LABELS[0], WRONG, *LABELS[1:]]),
+        ('relation', [WRONG, *LABELS[:2]]),
+    ):
+        builder = TableBuilder(str)
+        for i, (image, box, text) in enumerate(labels):
+            builder.add(image, box, text, f'{name}{i}', 'train', name, (40, 60))
+        write_odvg(builder.build('xyxy'), tmp_path / f'{name}.jsonl', overwrite=True)
+    return DATASETS.build(
+        dict(
+            type='RefExpDataset',
+            data_root=str(tmp_path),
+            **dict(dict(ann_file=['template.jsonl', 'relation.jsonl']), **options),
+        )
+    )
+
+
+def write_reliability(folder, label_file, measurer='m'):
+    """0, 0.125, 0.25, ...: a label's value says its place in the file."""
+    store = ReliabilityFile(folder, dict(name=measurer), label_file)
+    rows = np.arange(label_file.count)
+    store.write(rows, rows / 8, np.zeros((len(rows), 4)))
+    return store.path
+
+
+def test_places_follow_dropped_labels(tmp_path):
+    dataset = make_two(tmp_path)
+    ids = list(dataset.table.sample_ids)
+    assert len(ids) == 5
+    assert [f.source for f in dataset.label_files] == ['template', 'relation']
+    assert [f.count for f in dataset.label_files] == [4, 3]
+    for file, kept in zip(dataset.label_files, ([0, 2, 3], [1, 2]), strict=True):
+        indices, places = dataset.places(file)
+        assert places.tolist() == kept
+        assert [ids[i] for i in indices] == [f'{file.source}{p}' for p in kept]
+
+
+@pytest.mark.parametrize('chosen', [-3, [4, 1, 0]])
+def test_places_follow_a_subset(tmp_path, chosen):
+    dataset = make_two(tmp_path, indices=chosen)
+    found = {}
+    for file in dataset.label_files:
+        for index, place in zip(*dataset.places(file), strict=True):
+            found[int(index)] = f'{file.source}{place}'
+    assert found == dict(enumerate(dataset.table.sample_ids))
+
+
+def test_label_files_do_not_depend_on_what_is_dropped_or_read_with_them(tmp_path):
+    both = make_two(tmp_path)
+    both.full_init()
+    options = dict(ann_file='relation.jsonl', filter_cfg=dict(invalid_boxes=False))
+    alone = make_two(tmp_path, **options)
+    assert len(alone) == 3
+    assert alone.label_files == both.label_files[1:]
+    # The fingerprint is of the sample_ids alone, each with a newline.
+    names = ''.join(f'relation{i}\n' for i in range(3))
+    assert (
+        alone.label_files[0].sample_ids_sha256
+        == hashlib.sha256(names.encode()).hexdigest()
+    )
+    split = make_two(tmp_path, split='train')
+    split.full_init()
+    assert {file.split for file in split.label_files} == {'train'}
+
+
+def test_files_of_one_source_go_by_their_names(tmp_path):
+    make_two(tmp_path)
+    dataset = make_two(tmp_path, source=['human', 'human'])
+    dataset.full_init()
+    assert [file.source for file in dataset.label_files] == ['template', 'relation']
+
+
+def test_reliability_goes_to_the_labels_of_its_file(tmp_path):
+    dataset = make_two(tmp_path)
+    dataset.full_init()
+    template, relation = (
+        write_reliability(tmp_path, file) for file in dataset.label_files
+    )
+    nan = np.nan
+    values = dataset.read_reliability(template)
+    assert values.dtype == np.float32
+    assert np.array_equal(values, [0, 0.25, 0.375, nan, nan], equal_nan=True)
+    values = dataset.read_reliability(str(relation))
+    assert np.array_equal(values, [nan, nan, nan, 0.125, 0.25], equal_nan=True)
+
+
+def test_reliability_of_another_label_file_is_refused(tmp_path):
+    dataset = make_two(tmp_path)
+    dataset.full_init()
+    path = write_reliability(tmp_path, dataset.label_files[0])
+    for suffix in ('.npy', '.json'):  # under the name of another source
+        path.with_suffix(suffix).rename(tmp_path / f'm__relation{suffix}')
+    with pytest.raises(ValueError, match='4 labels of template.*3 labels of relation'):
+        dataset.read_reliability(tmp_path / 'm__relation.npy')
+    with pytest.raises(ValueError, match=r"m__human\.npy.*'template', 'relation'"):
+        dataset.read_reliability(tmp_path / 'm__human.npy')
+
+
+def test_reliability_of_a_label_file_that_has_changed_is_refused(tmp_path):
+    dataset = make(tmp_path, LABELS, ('a.jpg', 'b.jpg'))
+    dataset.full_init()
+    path = write_reliability(tmp_path, dataset.label_files[0])
+    lines = (tmp_path / 'labels.jsonl').read_text().splitlines(keepends=True)
+    (tmp_path / 'labels.jsonl').write_text(''.join(lines[::-1]))
+    dataset = make_two(tmp_path, ann_file='labels.jsonl')
+    with pytest.raises(ValueError, match='the label file has changed'):
+        dataset.read_reliability(path)
+
+
+PICTURES = [f'{i:02}.jpg' for i in range(60)]
+
+
+def folds(tmp_path, pictures, **options):
+    """The pictures that are kept, two labels each."""
+    labels = [(name, [1, 1, 9, 9], text) for text in 'xy' for name in pictures]
+    table = make(tmp_path, labels, (), **options).table
+    names = [label['image'] for label in table]
+    assert {names.count(name) for name in names} == {2}  # an image stays whole
+    return set(names)
+
+
+def test_folds_part_the_images(tmp_path):
+    parts = [
+        folds(tmp_path, PICTURES, image_folds=dict(number=4, keep=[k]))
+        for k in range(4)
+    ]
+    assert set.union(*parts) == set(PICTURES)
+    assert sum(map(len, parts)) == len(PICTURES)
+    # 60 in 4 parts: 15 each, binomial with a deviation of 3.4.
+    assert all(5 <= len(part) <= 25 for part in parts)
+    two = folds(tmp_path, PICTURES, image_folds=dict(number=4, keep=[3, 0]))
+    assert two == parts[3] | parts[0]
+
+
+def test_the_fold_of_an_image_depends_on_its_name_and_the_seed_alone(tmp_path):
+    keep = dict(number=3, keep=[0, 2])
+    of_all = folds(tmp_path, PICTURES, image_folds=keep)
+    some = PICTURES[40:10:-1]
+    assert folds(tmp_path, some, image_folds=keep) == of_all & set(some)
+    assert folds(tmp_path, PICTURES, image_folds=dict(keep, seed=1)) != of_all
+
+
+def test_places_follow_folds(tmp_path):
+    keep = dict(number=2, keep=[1])
+    labels = [(name, [1, 1, 9, 9], 'x') for name in PICTURES]
+    dataset = make(tmp_path, labels, (), image_folds=keep)
+    assert 0 < len(dataset) < dataset.label_files[0].count == 60
+    indices, places = dataset.places(dataset.label_files[0])
+    assert indices.tolist() == list(range(len(dataset)))
+    assert [f's{place}' for place in places] == list(dataset.table.sample_ids)
+
+
+@pytest.mark.parametrize('keep', [[], [3], [-1, 0]])
+def test_folds_that_do_not_exist_are_refused(tmp_path, keep):
+    with pytest.raises(
+        ValueError, match=r'image_folds: keep=.*expected some of 0 to 2'
+    ):
+        make(tmp_path, LABELS, image_folds=dict(number=3, keep=keep))

@@ -19,6 +19,7 @@ param_scheduler = [
 randomness = dict(seed=13)
 
 default_hooks = dict(
+    sampler_seed=dict(type='ExactResumeHook'),
     checkpoint=dict(
         save_best='grounding/acc@0.5',
         rule='greater',

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -92,7 +92,7 @@ def _check_labels(path: Path, manifest: Mapping[str, Any], labels: LabelFile) ->
         )
 
 
-def _load(path: Path, mode: str, count: int) -> np.ndarray:
+def _load(path: Path, mode: Literal['r', 'r+'], count: int) -> np.ndarray:
     try:
         values = np.load(path, mmap_mode=mode, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
@@ -189,9 +189,7 @@ class ReliabilityFile:
                     found['measurer'].get(key),
                     measurer.get(key),
                 )
-            _check(
-                self.path, 'transforms', found['transforms'], manifest['transforms']
-            )
+            _check(self.path, 'transforms', found['transforms'], manifest['transforms'])
         else:
             _write_atomically(
                 _manifest_path(self.path), json.dumps(manifest, indent=2) + '\n'

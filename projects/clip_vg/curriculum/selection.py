@@ -49,9 +49,7 @@ def select_reliable(reliability: np.ndarray, threshold: float) -> np.ndarray:
     return np.flatnonzero(kept)
 
 
-def update_mean(
-    mean: np.ndarray | None, count: int, values: np.ndarray
-) -> np.ndarray:
+def update_mean(mean: np.ndarray | None, count: int, values: np.ndarray) -> np.ndarray:
     """Running mean of the reliability over snapshots of a training.
 
     Args:

@@ -1,8 +1,6 @@
 """Referring expressions as an MMDetection data set."""
 
-import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,8 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from ..curriculum.reliability_file import LabelFile, read_reliability
-from .label_table import LabelTable, PackedStrings, concatenate, invalid_boxes
+from .label_files import describe_files, distinct, in_folds
+from .label_table import LabelTable, concatenate, invalid_boxes
 from .readers import read_annotations
 
 __all__ = ['RefExpDataset']
@@ -147,8 +146,8 @@ class RefExpDataset(BaseDataset):
                 for name in names
             ]
             stems += [Path(name).stem for name in names]
-        self.label_files = _describe_files(tables, stems, self.splits)
-        return concatenate(_distinct(tables, stems))
+        self.label_files = describe_files(tables, stems, self.splits)
+        return concatenate(distinct(tables, stems))
 
     def places(self, label_file: LabelFile) -> tuple[np.ndarray, np.ndarray]:
         """Where the labels of a file are.
@@ -208,7 +207,7 @@ class RefExpDataset(BaseDataset):
             if not keep.all():
                 table = table.take(np.flatnonzero(keep))
         if self.image_folds:
-            table = table.take(_in_folds(table, **self.image_folds))
+            table = table.take(in_folds(table, **self.image_folds))
         if not len(table):
             raise ValueError(
                 f'No label is left of {found:,} in '
@@ -278,66 +277,12 @@ class RefExpDataset(BaseDataset):
         for key in ('text', 'sample_id', 'split', 'source'):
             values = [label[key] for label in labels]
             info[key] = values if grouped else values[0]
+        if not grouped:
+            # For MMDetection's Grounding DINO: all of the expression is meant.
+            info['tokens_positive'] = -1
         if first['height'] is not None:
             info.update(height=first['height'], width=first['width'])
         return info
-
-
-def _describe_files(
-    tables: list[LabelTable], stems: list[str], splits: Sequence[str] | None
-) -> list[LabelFile]:
-    """Name, source and fingerprint of what was read from each file."""
-    sources = [
-        table.source_names[0] if len(set(table.source_names)) == 1 else stem
-        for table, stem in zip(tables, stems, strict=True)
-    ]
-    if len(set(sources)) < len(sources):  # e.g. two files of human labels
-        sources = stems
-    return [
-        LabelFile(
-            stem,
-            source,
-            ','.join(splits) if splits else None,
-            len(table),
-            table.sample_ids.sha256(),
-        )
-        for table, stem, source in zip(tables, stems, sources, strict=True)
-    ]
-
-
-def _in_folds(
-    table: LabelTable, number: int, keep: Sequence[int], seed: int = 0
-) -> np.ndarray:
-    """The labels whose image falls into one of the parts to keep."""
-    if not keep or not set(keep) <= set(range(number)):
-        raise ValueError(
-            f'image_folds: keep={list(keep)} of number={number}; expected some of 0 to '
-            f'{number - 1}.'
-        )
-    part = np.fromiter(
-        (zlib.crc32(f'{seed}:{name}'.encode()) % number for name in table.images),
-        np.int64,
-        len(table.images),
-    )
-    return np.flatnonzero(np.isin(part, list(keep))[table.image_index])
-
-
-def _distinct(tables: list[LabelTable], stems: list[str]) -> list[LabelTable]:
-    """The tables, their sample_ids preceded by the file's name if two are alike."""
-    if len(tables) == 1:
-        return tables
-    names = [name for table in tables for name in table.sample_ids]
-    if len(set(names)) == len(names):
-        return tables
-    if len(set(stems)) < len(stems):  # e.g. the instances.json of two folders
-        stems = [f'{stem}{number}' for number, stem in enumerate(stems)]
-    return [
-        replace(
-            table,
-            sample_ids=PackedStrings.pack([f'{stem}/{n}' for n in table.sample_ids]),
-        )
-        for stem, table in zip(stems, tables, strict=True)
-    ]
 
 
 def _as_list(value: Any) -> list:

@@ -63,7 +63,7 @@ def sample_scene(
     for _ in range(int(rng.integers(3, 6))):
         for _ in range(30):  # a crowded picture gets fewer objects
             size = str(rng.choice(('small', 'big')))
-            side = rng.uniform(*sides[size]) * short
+            side = rng.uniform(sides[size][0], sides[size][1]) * short
             left, top = (
                 rng.uniform(1, width - side - 1),
                 rng.uniform(1, height - side - 1),

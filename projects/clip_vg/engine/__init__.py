@@ -1,6 +1,6 @@
 """Thin shells over the curriculum: scoring, hooks, the self-paced search."""
 
+from .exact_resume_hook import ExactResumeHook
 from .pseudo_label_reliability_hook import PseudoLabelReliabilityHook
-from .sampler_state_hook import SamplerStateHook
 
-__all__ = ['PseudoLabelReliabilityHook', 'SamplerStateHook']
+__all__ = ['ExactResumeHook', 'PseudoLabelReliabilityHook']

@@ -1,6 +1,8 @@
 """Run commands: one after another, or side by side through Ray."""
 
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -42,11 +44,21 @@ def launch_command(
         return (sys.executable, *own)
     own = (*own, '--launcher', launcher)
     if launcher == 'pytorch':
-        start = '-m torch.distributed.run --standalone --nproc-per-node'.split()
+        start = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node']
         return (sys.executable, *start, str(processes), *own)
     extra = os.environ.get('SRUN_ARGS', '').split()
     start = ['srun', f'--ntasks={processes}', '--kill-on-bad-exit=1', *extra]
     return (*start, sys.executable, '-u', *own)
+
+
+def _end_with_parent() -> None:
+    """Let a started command end when this process is killed (Linux).
+
+    Else it would go on, and the search, started again, would train beside it.
+    """
+    if sys.platform == 'linux':
+        set_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
 
 
 def _run(job: Job) -> int:
@@ -56,7 +68,11 @@ def _run(job: Job) -> int:
         file.write(f'$ {" ".join(job.command)}\n')
         file.flush()
         return subprocess.run(
-            job.command, stdout=file, stderr=subprocess.STDOUT, check=False
+            job.command,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            check=False,
+            preexec_fn=_end_with_parent,
         ).returncode
 
 

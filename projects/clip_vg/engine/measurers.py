@@ -98,7 +98,9 @@ class Measurers:
         """One file of what the folds have scored."""
         search = self.search
         for measurer in search.sources:
-            folds = [n for n, (source, _) in self.models().items() if source == measurer]
+            folds = [
+                n for n, (source, _) in self.models().items() if source == measurer
+            ]
             for source in search.sources:
                 paths = [search.reliability_path(name, source) for name in folds]
                 store = ReliabilityFile(

@@ -22,8 +22,8 @@ from ..curriculum.selection import (
 )
 from ..datasets.samplers.curriculum_sampler import CurriculumSampler
 from ..datasets.samplers.image_group_sampler import ImageGroupSampler
-from .sampler_state_hook import train_sampler
-from .scoring import plan_batches, score_labels, test_view
+from .exact_resume_hook import train_sampler
+from .scoring import evaluation_view, plan_batches, score_labels
 
 __all__ = ['PseudoLabelReliabilityHook']
 
@@ -134,7 +134,7 @@ class PseudoLabelReliabilityHook(Hook):
                 self.pipeline = loader.dataset.pipeline.transforms
             if self.grouped is None:
                 self.grouped = isinstance(loader.sampler, ImageGroupSampler)
-        self.view = test_view(sampler.dataset, self.pipeline)
+        self.view = evaluation_view(sampler.dataset, self.pipeline)
 
     def scorings(self, max_epochs: int) -> range:
         """After which epochs labels are scored.
@@ -230,6 +230,8 @@ class PseudoLabelReliabilityHook(Hook):
             scalars[f'curriculum/{name}/kept_share'] = len(kept) / len(labels)
             scalars[f'curriculum/{name}/mean'] = float(np.nanmean(values))
             histogram = np.histogram(values, 10, (0.0, 1.0))[0]
+            for tenth, number in enumerate(histogram):
+                scalars[f'curriculum/{name}/histogram/{tenth}'] = float(number)
             runner.logger.info(
                 f'{name}: {len(kept):,} of {len(labels):,} labels kept, reliability > '
                 f'{threshold:.3f}; histogram in tenths '

@@ -15,12 +15,12 @@ from torch.utils.data import DataLoader
 from ..datasets.samplers.grouping import ImageGroups
 from ..evaluation.grounding_metric import top_boxes
 
-__all__ = ['plan_batches', 'score_labels', 'test_view', 'uses_groups']
+__all__ = ['plan_batches', 'score_labels', 'evaluation_view', 'uses_groups']
 
 Batch = list[tuple[int, ...]]
 
 
-def test_view(dataset: BaseDataset, pipeline: Sequence[Any]) -> BaseDataset:
+def evaluation_view(dataset: BaseDataset, pipeline: Sequence[Any]) -> BaseDataset:
     """The same labels through the test transforms; nothing is read again.
 
     Args:
@@ -80,7 +80,7 @@ def score_labels(
 
     Args:
         model (nn.Module): Has ``test_step``.
-        dataset (BaseDataset): See :func:`test_view`.
+        dataset (BaseDataset): See :func:`evaluation_view`.
         batches (Sequence): See :func:`plan_batches`; processes take turns.
         num_workers (int): Processes that load images. Defaults to 0.
         gather_every (int): Batches between two gatherings. Defaults to 1.
@@ -118,7 +118,7 @@ def _score_batch(
     model: nn.Module, dataset: BaseDataset, batch: Batch, data: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     labels = np.array([label for sample in batch for label in sample])
-    answers = model.test_step(data)
+    answers = model.test_step(data)  # type: ignore[operator]
     boxes = torch.cat(
         [
             top_boxes(answer.pred_instances.to_dict(), len(sample))

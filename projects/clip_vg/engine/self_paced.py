@@ -287,9 +287,7 @@ class SelfPaced:
         enough = [trial for trial in trials if min(counts[trial]) >= least]
         lines = self.train({names[t]: self.trial_config(t) for t in enough}, 'trials')
         scores = dict.fromkeys(trials, float('-inf'))
-        scores.update(
-            {t: line['score'] for t, line in zip(enough, lines, strict=True)}
-        )
+        scores.update({t: line['score'] for t, line in zip(enough, lines, strict=True)})
         for trial in trials:
             line = self.journal.steps.get(names[trial], {})
             self._trials[names[trial]] = dict(
@@ -308,9 +306,7 @@ class SelfPaced:
     def _search(self) -> MultiSourceResult:
         make = STRATEGIES[self.settings.strategy]
         # Of equal measurers a source's own wins.
-        measurers = {
-            s: [s, *(m for m in self.sources if m != s)] for s in self.sources
-        }
+        measurers = {s: [s, *(m for m in self.sources if m != s)] for s in self.sources}
         search = multi_source(
             self.sources,
             measurers,

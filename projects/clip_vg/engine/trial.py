@@ -135,10 +135,10 @@ def with_selection(
             loader.sampler[key] = before[key]
     if sources is not None:
         loader.sampler.sources = {name: dict(spec) for name, spec in sources.items()}
-    # A resumed epoch equals an uninterrupted one; see SamplerStateHook.
+    # A resumed epoch equals an uninterrupted one; see ExactResumeHook.
     loader.persistent_workers = False
     loader.worker_init_fn = dict(type='seed_worker_by_epoch')
-    cfg.default_hooks.sampler_seed = dict(type='SamplerStateHook')
+    cfg.default_hooks.sampler_seed = dict(type='ExactResumeHook')
     return cfg
 
 

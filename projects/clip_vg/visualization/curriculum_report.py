@@ -46,13 +46,16 @@ figcaption { color: #555 }
 ({{ record.metric }}). Final model: <b>{{ record.final.trial }}</b>,
 {{ number(record.final.score) }}.</p>
 {% for name, caption, image in figures %}
-<h2>{{ name }}</h2><figure><img alt="{{ name }}" src="data:image/png;base64,{{ image }}">
+<h2>{{ name }}</h2>
+<figure><img alt="{{ name }}" src="data:image/png;base64,{{ image }}">
 <figcaption>{{ caption }}</figcaption></figure>
 {% endfor %}
 <h2>Measurers</h2><table>
 <tr><th>model</th><th>labels</th><th>score</th><th>seconds</th></tr>
-{% for m in record.measurers %}<tr><td>{{ m.name }}</td><td class="n">{{ m.labels }}</td>
-<td class="n">{{ number(m.score) }}</td><td class="n">{{ m.seconds }}</td></tr>{% endfor %}
+{% for m in record.measurers %}
+<tr><td>{{ m.name }}</td><td class="n">{{ m.labels }}</td>
+<td class="n">{{ number(m.score) }}</td><td class="n">{{ m.seconds }}</td></tr>
+{% endfor %}
 </table>
 <h2>Trials</h2><table>
 <tr><th>trial</th><th>labels</th><th>score</th><th>seconds</th></tr>

@@ -191,7 +191,7 @@ class CurriculumSampler(Sampler):
         """
         rng = np.random.default_rng((self.seed, self.epoch))
         length = len(self) * self.world_size
-        weights = np.array([*(self.weights or {0: 1}).values()], float)
+        weights = np.array([*self.weights.values()] if self.weights else [1.0])
         plans = [
             _draw_from(pool, int(part), rng)
             for pool, part in zip(

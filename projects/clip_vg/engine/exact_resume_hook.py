@@ -1,4 +1,4 @@
-"""Epochs that can be repeated exactly: the sampler's state, and one seed each."""
+"""Trainings that end alike, interrupted or not: sampler, seeds, validation."""
 
 import random
 from typing import Any
@@ -9,9 +9,9 @@ from mmdet.registry import HOOKS
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import DistSamplerSeedHook
 from mmengine.registry import FUNCTIONS
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
-__all__ = ['SamplerStateHook', 'seed_worker_by_epoch', 'train_sampler']
+__all__ = ['ExactResumeHook', 'seed_worker_by_epoch', 'train_sampler']
 
 
 def train_sampler(runner: Runner) -> Any:
@@ -32,22 +32,28 @@ def seed_worker_by_epoch(worker_id: int) -> None:  # noqa: ARG001  # torch's sig
 
 
 @HOOKS.register_module()
-class SamplerStateHook(DistSamplerSeedHook):
-    """Keep the sampler's state in checkpoints, and seed every epoch.
+class ExactResumeHook(DistSamplerSeedHook):
+    """A training that was killed and resumed ends as one that was not.
 
     Put it in the place of MMEngine's:
-    ``default_hooks = dict(sampler_seed=dict(type='SamplerStateHook'))``.
+    ``default_hooks = dict(sampler_seed=dict(type='ExactResumeHook'))``.
 
     Modifications of :class:`DistSamplerSeedHook`:
 
     - what the sampler's ``state_dict()`` gives goes into the checkpoint and comes
       back with ``--resume``;
+    - random, NumPy and PyTorch are seeded anew for every epoch (bit by bit the same
+      on a CPU with workers that are not persistent, and
+      ``worker_init_fn=dict(type='seed_worker_by_epoch')``);
+    - MMEngine writes a checkpoint before it validates: a training killed between
+      the two would never validate that epoch, and could miss its best checkpoint.
+      It is validated before going on;
     - a :obj:`CurriculumSampler` whose selection is smaller than a batch is an error
-      before the training starts;
-    - random, NumPy and PyTorch are seeded anew for every epoch, so that a resumed
-      training equals an uninterrupted one, bit by bit on a CPU (with workers that
-      are not persistent, and ``worker_init_fn=dict(type='seed_worker_by_epoch')``).
+      before the training starts.
     """
+
+    def __init__(self) -> None:
+        self._resumed = False
 
     def before_train(self, runner: Runner) -> None:
         """Check the size of the selection."""
@@ -57,13 +63,40 @@ class SamplerStateHook(DistSamplerSeedHook):
             sampler.require(batch_size * get_world_size())
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Tell the sampler its epoch and seed the random numbers of the epoch."""
+        """Make up for a validation, then set up the sampler and all seeds."""
+        if self._resumed:
+            self._resumed = False
+            self._validate_if_due(runner)
         super().before_train_epoch(runner)
         seed = np.random.SeedSequence([runner.seed or 0, runner.epoch, get_rank()])
         state = int(seed.generate_state(1)[0])
         random.seed(state)
         np.random.seed(state)
         torch.manual_seed(state)
+
+    def after_train(self, runner: Runner) -> None:
+        """Make up for a validation after the last epoch."""
+        if self._resumed:
+            self._resumed = False
+            self._validate_if_due(runner)
+
+    def _validate_if_due(self, runner: Runner) -> None:
+        """Validate the epoch that was resumed from, if that did not happen."""
+        loop = runner.train_loop
+        last = runner.message_hub.runtime_info.get('validated_epoch')
+        if (
+            runner.val_loop is not None
+            and isinstance(loop, EpochBasedTrainLoop)
+            and runner.epoch >= loop.val_begin
+            and runner.epoch % loop.val_interval == 0
+            and last != runner.epoch
+        ):
+            runner.val_loop.run()
+            runner.model.train()
+
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:  # noqa: ARG002
+        """Note, for a best checkpoint that is written next, what was validated."""
+        runner.message_hub.update_info('validated_epoch', runner.epoch)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Put the sampler's state into the checkpoint."""
@@ -73,7 +106,8 @@ class SamplerStateHook(DistSamplerSeedHook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Give it back, when the training is resumed."""
-        if 'sampler' in checkpoint and runner._resume and runner.train_loop:
+        self._resumed = runner._resume
+        if 'sampler' in checkpoint and runner._resume:
             sampler = train_sampler(runner)
             if hasattr(sampler, 'load_state_dict'):
                 sampler.load_state_dict(checkpoint['sampler'])

@@ -1,0 +1,69 @@
+"""What was read from each annotation file, and how several become one."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ..curriculum.reliability_file import LabelFile
+from .label_table import LabelTable, PackedStrings
+
+__all__ = ['describe_files', 'distinct', 'in_folds']
+
+
+def describe_files(
+    tables: list[LabelTable], stems: list[str], splits: Sequence[str] | None
+) -> list[LabelFile]:
+    """Name, source and fingerprint of what was read from each file."""
+    sources = [
+        table.source_names[0] if len(set(table.source_names)) == 1 else stem
+        for table, stem in zip(tables, stems, strict=True)
+    ]
+    if len(set(sources)) < len(sources):  # e.g. two files of human labels
+        sources = stems
+    return [
+        LabelFile(
+            stem,
+            source,
+            ','.join(splits) if splits else None,
+            len(table),
+            table.sample_ids.sha256(),
+        )
+        for table, stem, source in zip(tables, stems, sources, strict=True)
+    ]
+
+
+def in_folds(
+    table: LabelTable, number: int, keep: Sequence[int], seed: int = 0
+) -> np.ndarray:
+    """The labels whose image falls into one of the parts to keep."""
+    if not keep or not set(keep) <= set(range(number)):
+        raise ValueError(
+            f'image_folds: keep={list(keep)} of number={number}; expected some of 0 to '
+            f'{number - 1}.'
+        )
+    part = np.fromiter(
+        (zlib.crc32(f'{seed}:{name}'.encode()) % number for name in table.images),
+        np.int64,
+        len(table.images),
+    )
+    return np.flatnonzero(np.isin(part, list(keep))[table.image_index])
+
+
+def distinct(tables: list[LabelTable], stems: list[str]) -> list[LabelTable]:
+    """The tables, their sample_ids preceded by the file's name if two are alike."""
+    if len(tables) == 1:
+        return tables
+    names = [name for table in tables for name in table.sample_ids]
+    if len(set(names)) == len(names):
+        return tables
+    if len(set(stems)) < len(stems):  # e.g. the instances.json of two folders
+        stems = [f'{stem}{number}' for number, stem in enumerate(stems)]
+    return [
+        replace(
+            table,
+            sample_ids=PackedStrings.pack([f'{stem}/{n}' for n in table.sample_ids]),
+        )
+        for stem, table in zip(stems, tables, strict=True)
+    ]

@@ -1,0 +1,279 @@
+"""The curriculum within one training, with our detector and with MMDetection's."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from mmdet.structures.bbox import bbox_overlaps
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.hub import get_config
+from mmengine.runner import Runner
+
+from projects.clip_vg.curriculum.reliability_file import read_reliability
+from projects.clip_vg.engine import PseudoLabelReliabilityHook
+
+from ..conftest import pool_config, runner_config
+
+
+def hooked(cfg, **options):
+    cfg.custom_hooks = [dict(type='PseudoLabelReliabilityHook', **options)]
+    return cfg
+
+
+def hook_of(runner):
+    return next(h for h in runner.hooks if isinstance(h, PseudoLabelReliabilityHook))
+
+
+def train(cfg):
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    return runner
+
+
+class Draws(Hook):
+    """Notes which labels each epoch trained on."""
+
+    priority = 'LOWEST'
+
+    def __init__(self):
+        self.epochs = {}
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        seen = self.epochs.setdefault(runner.epoch, set())
+        for sample in data_batch['data_samples']:
+            seen.update(sample.sample_id)
+
+
+def test_trains_on_what_it_selects(shapes, sources, tmp_path):
+    cfg = hooked(
+        runner_config(shapes, sources, tmp_path), threshold='otsu', min_share=0.05
+    )
+    cfg.train_cfg.max_epochs = 3
+    runner = Runner.from_cfg(cfg)
+    draws = Draws()
+    runner.register_hook(draws)
+    runner.train()
+    hook, sampler = hook_of(runner), runner.train_dataloader.sampler
+    assert hook.count == 2  # after epochs 1 and 2, not after the last
+    everything = set(sampler.dataset.table.sample_ids)
+    assert draws.epochs[0] == everything
+    selected = {sampler.dataset.table.sample_ids[i] for i in sampler.selection}
+    assert draws.epochs[2] == selected < everything
+
+
+def test_the_mean_is_over_all_snapshots(shapes, sources, tmp_path, monkeypatch):
+    snapshots = []
+    score = PseudoLabelReliabilityHook.score
+
+    def keep(self, model):
+        snapshots.append(score(self, model))
+        return snapshots[-1]
+
+    monkeypatch.setattr(PseudoLabelReliabilityHook, 'score', keep)
+    for running in (True, False):
+        snapshots.clear()
+        cfg = hooked(
+            runner_config(shapes, sources, tmp_path / str(running)),
+            threshold=-1.0,
+            running_mean=running,
+            out_dir=str(tmp_path / str(running) / 'reliability'),
+        )
+        cfg.train_cfg.max_epochs = 4
+        runner = train(cfg)
+        assert len(snapshots) == 3
+        expected = np.mean(snapshots, 0) if running else snapshots[-1]
+        assert hook_of(runner).mean == pytest.approx(expected, abs=1e-6)
+        # The files hold it too, each source in its own order.
+        data = runner.train_dataloader.sampler.dataset
+        for file in data.label_files:
+            path = tmp_path / str(running) / 'reliability' / f'online__{file.source}'
+            indices, places = data.places(file)
+            written = read_reliability(path.with_suffix('.npy'), file)
+            assert written[places] == pytest.approx(expected[indices], abs=1e-6)
+
+
+def test_resume_keeps_reliability_and_selection(shapes, sources, tmp_path):
+    def config(name, epochs):
+        cfg = runner_config(shapes, sources, tmp_path / name)
+        cfg.train_cfg.max_epochs = epochs
+        return hooked(cfg, threshold='otsu', end=3, min_share=0.05)
+
+    whole = train(config('whole', 4))
+    cfg = config('cut', 4)
+
+    class Stop(Hook):
+        priority = 'LOWEST'
+
+        def before_train_epoch(self, runner):
+            if runner.epoch == 2:
+                raise KeyboardInterrupt
+
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(Stop())
+    with pytest.raises(KeyboardInterrupt):
+        runner.train()
+    cfg.resume = True
+    cfg.experiment_name += ' again'
+    resumed = train(cfg)
+    assert hook_of(resumed).count == hook_of(whole).count == 3
+    np.testing.assert_array_equal(hook_of(resumed).mean, hook_of(whole).mean)
+    np.testing.assert_array_equal(
+        *(r.train_dataloader.sampler.selection for r in (resumed, whole))
+    )
+
+
+def test_the_averaged_model_scores(shapes, sources, tmp_path, monkeypatch):
+    used = []
+    monkeypatch.setattr(
+        PseudoLabelReliabilityHook,
+        'score',
+        lambda self, model: used.append(model) or np.ones(len(self.view), np.float32),
+    )
+    cfg = hooked(runner_config(shapes, sources, tmp_path))
+    cfg.custom_hooks.append(dict(type='EMAHook', momentum=0.5))
+    runner = train(cfg)
+    (model,) = used
+    assert model is not runner.model
+    assert type(model) is type(runner.model)
+
+
+def test_never_fewer_than_the_least_share(shapes, sources, tmp_path):
+    cfg = hooked(
+        runner_config(shapes, sources, tmp_path), threshold=1.0, min_share=0.25
+    )
+    sampler = train(cfg).train_dataloader.sampler
+    codes = sampler.dataset.table.sources
+    for code in (0, 1):
+        kept = (codes[sampler.selection] == code).sum()
+        assert kept == int(0.25 * (codes == code).sum())
+
+
+def test_thresholds_and_shares_are_logged(shapes, sources, tmp_path):
+    train(hooked(runner_config(shapes, sources, tmp_path), threshold=0.0))
+    (file,) = tmp_path.glob('*/vis_data/scalars.json')
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    (line,) = (entry for entry in lines if 'curriculum/one/kept_share' in entry)
+    assert 0 < line['curriculum/one/kept_share'] <= 1
+    assert line['curriculum/two/threshold'] == 0.0
+    assert sum(line[f'curriculum/one/histogram/{i}'] for i in range(10)) > 0
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(begin=0), 'begin=0'),
+        (dict(threshold='gap'), "'gap'"),
+        (dict(threshold=dict(start=0.5, end=0.4, shape='wavy')), 'wavy'),
+    ],
+)
+def test_wrong_arguments_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        PseudoLabelReliabilityHook(**options)
+
+
+def test_another_sampler_is_refused(shapes, sources, tmp_path):
+    cfg = hooked(runner_config(shapes, sources, tmp_path))
+    cfg.train_dataloader.sampler = dict(type='DefaultSampler', shuffle=True)
+    with pytest.raises(ValueError, match='CurriculumSampler.*DefaultSampler'):
+        train(cfg)
+
+
+def tiny_bert(folder):
+    transformers = pytest.importorskip('transformers')
+    letters = 'abcdefghijklmnopqrstuvwxyz'
+    words = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', '.', '?']
+    words += [*letters, *(f'##{letter}' for letter in letters)]
+    folder.mkdir()
+    (folder / 'vocab.txt').write_text('\n'.join(words))
+    transformers.BertTokenizer(str(folder / 'vocab.txt')).save_pretrained(folder)
+    config = transformers.BertConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+    )
+    transformers.BertModel(config).save_pretrained(folder)
+    return str(folder)
+
+
+def grounding_dino(bert):
+    """MMDetection's own config, shrunk."""
+    cfg = get_config(
+        'mmdet::mm_grounding_dino/grounding_dino_swin-t_pretrain_obj365.py'
+    )
+    model = cfg.model
+    model.language_model.name = bert
+    model.backbone.update(
+        embed_dims=24, depths=[1, 1, 1, 1], init_cfg=None, convert_weights=False
+    )
+    model.backbone.with_cp = False
+    model.neck.in_channels = [48, 96, 192]
+    model.encoder.update(num_layers=1, num_cp=0)
+    model.decoder.num_layers = 1
+    model.num_queries = 20
+    model.test_cfg.max_per_img = 5
+    return model
+
+
+def test_works_with_mmdetections_grounding_dino(shapes, sources, tmp_path):
+    keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'text')
+    test = [
+        dict(type='LoadImageFromFile'),
+        dict(type='Resize', scale=(64, 64), keep_ratio=True),
+        dict(
+            type='PackDetInputs',
+            meta_keys=(*keys, 'sample_id', 'tokens_positive'),
+        ),
+    ]
+    train_pipeline = [
+        test[0],
+        dict(type='LoadAnnotations', with_bbox=True),
+        test[1],
+        dict(type='PackGroundingInputs', meta_keys=(*keys, 'sample_id')),
+    ]
+    cfg = runner_config(
+        shapes,
+        sources,
+        tmp_path / 'run',
+        model=grounding_dino(tiny_bert(tmp_path / 'bert')),
+        val_dataloader=None,
+        val_evaluator=None,
+        val_cfg=None,
+    )
+    cfg.default_hooks.checkpoint.save_best = None
+    loader = cfg.train_dataloader
+    loader.sampler = dict(type='CurriculumSampler', epoch_length=16)
+    loader.dataset = Config(pool_config(shapes, sources, names=['one']))._cfg_dict
+    loader.dataset.pipeline = train_pipeline
+    hooked(
+        cfg,
+        pipeline=test,
+        grouped=False,
+        threshold='otsu',
+        min_share=0.2,
+        batch_size=8,
+    )
+    runner = train(cfg)
+    hook, sampler = hook_of(runner), runner.train_dataloader.sampler
+    assert type(runner.model).__name__ == 'GroundingDINO'
+    assert np.isfinite(hook.mean).all()
+    assert len(hook.mean) == len(sampler.dataset)
+    assert 0 < len(sampler.selection) < len(sampler.dataset)
+    # One expression at a time, by its best box: as the slow way.
+    runner.model.eval()
+    with torch.no_grad():
+        answer = runner.model.test_step(
+            dict(
+                inputs=[hook.view[3]['inputs']],
+                data_samples=[hook.view[3]['data_samples']],
+            )
+        )[0].pred_instances
+    assert len(answer.bboxes) == 5  # max_per_img: many boxes, one counts
+    best = answer.bboxes[answer.scores.argmax()].numpy()
+    truth = hook.view.table.boxes[3:4]
+    expected = bbox_overlaps(torch.tensor(best)[None], torch.tensor(truth)).item()
+    again = hook.score(runner.model)
+    assert again[3] == pytest.approx(expected, abs=1e-4)

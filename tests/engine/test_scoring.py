@@ -1,0 +1,125 @@
+"""Reliability of labels: the IoU with the model's answer, however it is asked."""
+
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import DATASETS, MODELS
+from mmdet.structures.bbox import bbox_overlaps
+from mmengine.dataset import pseudo_collate
+
+from projects.clip_vg.curriculum.reliability_file import read_reliability
+from projects.clip_vg.engine import reliability_scoring
+from projects.clip_vg.engine.reliability_scoring import choose_sources, score_sources
+from projects.clip_vg.engine.scoring import evaluation_view, plan_batches, score_labels
+
+from ..conftest import TEST, model_config, pool_config
+
+MEASURER = dict(name='m', sha256='1', config='c')
+
+
+@pytest.fixture
+def pool(shapes, sources):
+    return evaluation_view(DATASETS.build(pool_config(shapes, sources)), TEST)
+
+
+@pytest.fixture
+def model():
+    model = MODELS.build(model_config())
+    model.init_weights()
+    return model.train()
+
+
+def score(model, pool, **options):
+    values = np.full(len(pool), np.nan, np.float32)
+    boxes = np.full((len(pool), 4), np.nan, np.float32)
+    options = dict(dict(batch_size=4, grouped=True), **options)
+    batches = plan_batches(pool, labels=np.arange(len(pool)), **options)
+    for labels, ious, answers in score_labels(model, pool, batches):
+        assert np.isnan(values[labels]).all()  # every label once
+        values[labels], boxes[labels] = ious, answers
+    return values, boxes
+
+
+def test_equals_the_slow_way_of_one_label_at_a_time(model, pool):
+    values, boxes = score(model, pool)
+    assert model.training  # as it was before
+    model.eval()
+    for index in range(0, len(pool), 5):
+        with torch.no_grad():
+            (answer,) = model.test_step(pseudo_collate([pool[index]]))
+        box = answer.pred_instances.bboxes
+        truth = torch.tensor([pool.table[index]['bbox']])
+        assert boxes[index] == pytest.approx(box[0].numpy(), abs=1e-3)
+        expected = bbox_overlaps(box, truth, is_aligned=True).item()
+        assert values[index] == pytest.approx(expected, abs=1e-5)
+
+
+def test_does_not_depend_on_batches_or_groups(model, pool):
+    reference, _ = score(model, pool)
+    for options in (dict(batch_size=7), dict(grouped=False), dict(batch_size=1)):
+        values, _ = score(model, pool, **options)
+        assert values == pytest.approx(reference, abs=1e-5)
+
+
+def test_many_boxes_count_by_their_highest_score(pool):
+    class Detector(torch.nn.Module):
+        def test_step(self, data):
+            for sample in data['data_samples']:
+                sample.pred_instances = sample.gt_instances.new(
+                    bboxes=torch.tensor([[0.0, 0, 1, 1], [2, 2, 9, 9]]),
+                    scores=torch.tensor([0.1, 0.7]),
+                )
+            return data['data_samples']
+
+    _, boxes = score(Detector(), pool, grouped=False)
+    assert (boxes == [2, 2, 9, 9]).all()
+
+
+def test_interrupted_scoring_goes_on_and_ends_with_the_same_bytes(
+    model, pool, tmp_path, monkeypatch
+):
+    files = choose_sources(pool, None)
+    paths = score_sources(model, pool, files, tmp_path / 'whole', MEASURER, TEST)
+    asked = []
+
+    def interrupted(model, view, batches, workers):
+        for number, part in enumerate(score_labels(model, view, batches, workers)):
+            if number == 1:
+                raise KeyboardInterrupt
+            yield part
+
+    def counting(model, view, batches, workers):
+        for part in score_labels(model, view, batches, workers):
+            asked.extend(part[0])
+            yield part
+
+    options = dict(batch_size=3)
+    monkeypatch.setattr(reliability_scoring, 'score_labels', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        score_sources(model, pool, files, tmp_path / 'cut', MEASURER, TEST, **options)
+    done = np.isfinite(read_reliability(tmp_path / 'cut' / 'm__one.npy'))
+    assert 0 < done.sum() < len(done)
+    monkeypatch.setattr(reliability_scoring, 'score_labels', counting)
+    cut = score_sources(model, pool, files, tmp_path / 'cut', MEASURER, TEST, **options)
+    indices, places = pool.places(files[0])
+    assert not set(indices[done[places]]) & set(asked)  # nothing is scored twice
+    whole = score_sources(
+        model, pool, files, tmp_path / 'other', MEASURER, TEST, **options
+    )
+    for one, other in zip(cut, whole, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+    # Other batches: the same numbers but for rounding.
+    for one, other in zip(cut, paths, strict=True):
+        assert np.load(one) == pytest.approx(np.load(other), abs=1e-5)
+
+
+def test_another_measurer_of_the_same_name_is_refused(model, pool, tmp_path):
+    files = choose_sources(pool, ['one'])
+    score_sources(model, pool, files, tmp_path, MEASURER, TEST)
+    with pytest.raises(ValueError, match='sha256'):
+        score_sources(model, pool, files, tmp_path, dict(MEASURER, sha256='2'), TEST)
+
+
+def test_an_unknown_source_is_named(pool):
+    with pytest.raises(ValueError, match=r"'three'.*'one', 'two'"):
+        choose_sources(pool, ['three'])

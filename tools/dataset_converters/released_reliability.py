@@ -1,0 +1,98 @@
+"""Reliability from and to the files of the released CLIP-VG.
+
+    ... import unc_train_iou_result.pth --out DIR --name MEASURER
+    ... export LABELS DIR/MEASURER__SOURCE.npy unc_train_iou_result.pth
+    ... select LABELS DIR/MEASURER__SOURCE.npy unc_train_refine_0_5.pth --threshold 0.5
+
+LABELS is the label file that was scored, in any format that RefExpDataset reads.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from projects.clip_vg.curriculum.released_files import (
+    read_iou_result,
+    write_iou_result,
+    write_selection,
+)
+from projects.clip_vg.curriculum.reliability_file import (
+    LabelFile,
+    ReliabilityFile,
+    file_sha256,
+    read_reliability,
+)
+from projects.clip_vg.curriculum.selection import select_reliable
+from projects.clip_vg.datasets.label_files import describe_files
+from projects.clip_vg.datasets.label_table import LabelTable
+from projects.clip_vg.datasets.readers import read_annotations
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest='command', required=True)
+    importing = commands.add_parser('import', help='*_iou_result.pth to .npy')
+    importing.add_argument('iou_result')
+    importing.add_argument('--out', required=True, help='folder')
+    importing.add_argument('--name', required=True, help='of the measurer')
+    importing.add_argument('--source', help='of the labels (default: pseudo)')
+    for name, what in (('export', '*_iou_result.pth'), ('select', '*_refine_*.pth')):
+        command = commands.add_parser(name, help=f'.npy to {what}')
+        command.add_argument('labels')
+        command.add_argument('reliability')
+        command.add_argument('target')
+        command.add_argument('--split', nargs='+', help='that was scored')
+        command.add_argument('--overwrite', action='store_true')
+        if name == 'select':
+            command.add_argument('--threshold', type=float, default=0.5)
+    return parser.parse_args()
+
+
+def describe(
+    path: str, splits: list[str] | None, source: str | None = None
+) -> tuple[LabelTable, LabelFile]:
+    """The labels of a file, and what a reliability file says of them."""
+    table = read_annotations(path, splits=splits, source=source)
+    return table, describe_files([table], [Path(path).stem], splits)[0]
+
+
+def import_result(args: argparse.Namespace) -> Path:
+    """The reliability of an ``*_iou_result.pth`` beside its labels."""
+    values = read_iou_result(args.iou_result)
+    _, labels = describe(args.iou_result, None, args.source)
+    store = ReliabilityFile(
+        args.out, dict(name=args.name, sha256=file_sha256(args.iou_result)), labels
+    )
+    store.write(
+        np.arange(len(values)), values, np.full((len(values), 4), np.nan, np.float32)
+    )
+    store.flush()
+    return store.path
+
+
+def main() -> None:
+    """Convert."""
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    args = parse_args()
+    if args.command == 'import':
+        logging.info('%s', import_result(args))
+        return
+    table, labels = describe(args.labels, args.split)
+    values = np.asarray(read_reliability(args.reliability, labels))
+    if args.command == 'export':
+        boxes = np.load(Path(args.reliability).with_suffix('.boxes.npy'))
+        write_iou_result(table, values, boxes, args.target, args.overwrite)
+        logging.info('%s: %d labels', args.target, len(table))
+        return
+    kept = select_reliable(values, args.threshold)
+    write_selection(table.take(kept), args.target, args.overwrite)
+    logging.info('%s: %d of %d labels', args.target, len(kept), len(table))
+
+
+if __name__ == '__main__':
+    main()
