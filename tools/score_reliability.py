@@ -12,7 +12,8 @@ import os
 from pathlib import Path
 
 import torch
-from mmengine.dist import init_dist, is_distributed
+from mmengine.dist import init_dist, is_distributed, is_main_process
+from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from train import add_common_options, load_config, without_downloads
@@ -24,6 +25,7 @@ import projects.clip_vg  # noqa: F401
 from projects.clip_vg.curriculum.reliability_file import file_sha256
 from projects.clip_vg.engine.reliability_scoring import choose_sources, score_sources
 from projects.clip_vg.engine.scoring import evaluation_view, uses_groups
+from projects.clip_vg.visualization.curriculum_report import write_scoring_report
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,6 +40,16 @@ def parse_args() -> argparse.Namespace:
         '--name', help="the measurer's name in the files (default: of the checkpoint)"
     )
     parser.add_argument('--sources', nargs='+', help='only these (default: all)')
+    parser.add_argument(
+        '--report',
+        action='store_true',
+        help='also draw histograms, kept and dropped labels: DIR/MEASURER.html',
+    )
+    parser.add_argument(
+        '--threshold',
+        type=float,
+        help="above which the report calls labels kept (default: each source's valley)",
+    )
     parser.add_argument(
         '--batch-size', type=int, help="images a batch (default: the test loader's)"
     )
@@ -83,6 +95,11 @@ def main() -> None:
         batch_size=args.batch_size or loader.batch_size,
         num_workers=loader.num_workers,
     )
+    if args.report and is_main_process():
+        report = write_scoring_report(
+            args.out, name, dataset, [file.source for file in files], args.threshold
+        )
+        print_log(str(report))
 
 
 if __name__ == '__main__':

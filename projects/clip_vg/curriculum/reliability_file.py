@@ -92,9 +92,10 @@ def _check_labels(path: Path, manifest: Mapping[str, Any], labels: LabelFile) ->
         )
 
 
-def _load(path: Path, mode: Literal['r', 'r+'], count: int) -> np.ndarray:
+def _load(path: Path, mode: Literal['r', 'r+'], shape: tuple[int, ...]) -> np.ndarray:
     try:
-        values = np.load(path, mmap_mode=mode, allow_pickle=False)
+        # Read-only first: 'r+' would fill up a truncated file with zeros.
+        values = np.load(path, mmap_mode='r', allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         if not path.is_file():
             raise FileNotFoundError(f'{path}: no such reliability file.') from error
@@ -102,12 +103,14 @@ def _load(path: Path, mode: Literal['r', 'r+'], count: int) -> np.ndarray:
             f'{path} ({path.stat().st_size:,} bytes) cannot be read as a NumPy array: '
             f'{error}. Remove it and score again.'
         ) from error
-    if values.dtype != np.float32 or values.shape[0] != count:
+    found = (getattr(values, 'dtype', None), getattr(values, 'shape', None))
+    if found != (np.float32, shape):
         raise ValueError(
-            f'{path} holds {values.dtype} of shape {values.shape}; its manifest says '
-            f'{count:,} labels: expected float32 of as many. Remove it and score again.'
+            f'{path} holds {found[0]} of shape {found[1]}; its manifest says '
+            f'{shape[0]:,} labels: expected float32 of shape {shape}. Remove it and '
+            'score again.'
         )
-    return values
+    return values if mode == 'r' else np.load(path, mmap_mode='r+', allow_pickle=False)
 
 
 def read_reliability(path: str | Path, labels: LabelFile | None = None) -> np.ndarray:
@@ -135,7 +138,7 @@ def read_reliability(path: str | Path, labels: LabelFile | None = None) -> np.nd
     manifest = _read_manifest(path)
     if labels is not None:
         _check_labels(path, manifest, labels)
-    values = _load(path, 'r', manifest['labels']['count'])
+    values = _load(path, 'r', (manifest['labels']['count'],))
     if ((values < 0) | (values > 1)).any():
         wrong = int(np.flatnonzero((values < 0) | (values > 1))[0])
         raise ValueError(
@@ -179,7 +182,7 @@ class ReliabilityFile:
             labels=asdict(labels),
             transforms=json.loads(json.dumps(transforms, default=str)),
         )
-        if self.path.exists() and self.boxes_path.exists():
+        if self.path.exists():
             found = _read_manifest(self.path)
             _check_labels(self.path, found, labels)
             for key in ('sha256', 'config'):
@@ -195,9 +198,11 @@ class ReliabilityFile:
                 _manifest_path(self.path), json.dumps(manifest, indent=2) + '\n'
             )
             _create(self.path, (labels.count,))
+            self.boxes_path.unlink(missing_ok=True)
+        if not self.boxes_path.exists():
             _create(self.boxes_path, (labels.count, 4))
-        self.values = _load(self.path, 'r+', labels.count)
-        self.boxes = _load(self.boxes_path, 'r+', labels.count)
+        self.values = _load(self.path, 'r+', (labels.count,))
+        self.boxes = _load(self.boxes_path, 'r+', (labels.count, 4))
 
     def write(
         self, rows: np.ndarray, reliability: np.ndarray, boxes: np.ndarray

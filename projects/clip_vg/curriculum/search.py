@@ -128,13 +128,21 @@ def greedy_walk(
     return WalkResult(best, scores[best], tuple(path))
 
 
+def _grid(start: float, step: float, low: float, high: float) -> list[float]:
+    """Thresholds from low to high, a step apart, of which the start is one."""
+    below, above = (int(_rounded(way / step)) for way in (start - low, high - start))
+    return [
+        start if not i else _rounded(start + i * step) for i in range(-below, above + 1)
+    ]
+
+
 def full_grid(
     start: float = 0.5, step: float = 0.1, low: float = 0.0, high: float = 1.0
 ) -> ThresholdSearch:
     """Score every threshold of the grid, at once.
 
     Args:
-        start (float): Wins over equals. Defaults to 0.5.
+        start (float): On the grid; wins over equals. Defaults to 0.5.
         step (float): Defaults to 0.1.
         low (float): Defaults to 0.
         high (float): Defaults to 1.
@@ -145,10 +153,9 @@ def full_grid(
     Returns:
         WalkResult: The best.
     """
-    count = int(round((high - low) / step))
-    grid = [_rounded(low + i * step) for i in range(count + 1)]
+    grid = _grid(start, step, low, high)
     scores = yield grid
-    best = _best(scores, [h for h in grid if h == start] + grid)
+    best = _best(scores, [start] + [h for h in grid if h != start])
     return WalkResult(best, scores[best], tuple(grid))
 
 
@@ -188,11 +195,13 @@ def number_of_trials(
     Returns:
         tuple[int, int]: (fewest, most).
     """
-    below, above = (int(_rounded(way / step)) for way in (start, 1 - start))
     if strategy == 'fixed':
         return 1, 1
+    grid = _grid(start, step, 0.0, 1.0)
     if strategy == 'grid':
-        return below + above + 1, below + above + 1
+        return len(grid), len(grid)
+    below = grid.index(start)
+    above = len(grid) - 1 - below
     around = 1 + min(below, 1) + min(above, 1)
     return around, around + max(below, above, 1) - 1
 

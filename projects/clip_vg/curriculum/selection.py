@@ -58,8 +58,8 @@ def update_mean(mean: np.ndarray | None, count: int, values: np.ndarray) -> np.n
         values (np.ndarray): Those of the next one.
 
     Returns:
-        np.ndarray: Mean of ``count + 1``. A label not scored (NaN) in one of the
-        two takes the other.
+        np.ndarray: Mean of ``count + 1``. A label that is not scored (NaN) in one
+        of the two takes the other; every snapshot counts as one all the same.
     """
     if mean is None or count == 0:
         return np.asarray(values, np.float32)

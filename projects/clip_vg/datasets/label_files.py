@@ -1,6 +1,6 @@
 """What was read from each annotation file, and how several become one."""
 
-import zlib
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -44,11 +44,17 @@ def in_folds(
             f'{number - 1}.'
         )
     part = np.fromiter(
-        (zlib.crc32(f'{seed}:{name}'.encode()) % number for name in table.images),
+        (_hash(f'{seed}:{name}') % number for name in table.images),
         np.int64,
         len(table.images),
     )
     return np.flatnonzero(np.isin(part, list(keep))[table.image_index])
+
+
+def _hash(text: str) -> int:
+    """A number that depends on every bit, on every machine the same."""
+    digest = hashlib.blake2b(text.encode('utf-8', 'surrogatepass'), digest_size=8)
+    return int.from_bytes(digest.digest(), 'little')
 
 
 def distinct(tables: list[LabelTable], stems: list[str]) -> list[LabelTable]:

@@ -23,8 +23,8 @@ class CurriculumSampler(Sampler):
 
     MMEngine fixes the length of an epoch, and with it all schedules, when the loop
     is built. So the pool is drawn from with reshuffling up to that length, however
-    many labels are selected; every label comes once before any comes again. All
-    ranks draw the same plan and take turns in it.
+    many labels are selected; every label of a source comes once before any of it
+    comes again. All ranks draw the same plan and take turns in it.
 
     Args:
         dataset (BaseDataset): A :obj:`RefExpDataset`; any other will do where
@@ -73,6 +73,9 @@ class CurriculumSampler(Sampler):
         self.min_labels = min_labels
         self.epoch = 0
         self.rank, self.world_size = get_dist_info()
+        if max_expressions is not None and max_expressions < 1:
+            raise ValueError(f'max_expressions must be >= 1, got {max_expressions}.')
+        self._check_specs(sources or {}, subset)
         if grouped or sources or weights:
             image_index_of(dataset, type(self).__name__)
         self._check_sources([*(sources or ()), *(weights or ())])
@@ -94,6 +97,28 @@ class CurriculumSampler(Sampler):
             size = min(subset['size'], len(selection))
             selection = np.sort(rng.choice(selection, size, replace=False))
         self.set_selection(selection)
+
+    def _check_specs(
+        self,
+        sources: Mapping[str, Mapping[str, Any]],
+        subset: Mapping[str, int] | None,
+    ) -> None:
+        for name, spec in sources.items():
+            if spec.get('reliability') and spec.get('threshold') is None:
+                raise ValueError(
+                    f'CurriculumSampler: sources[{name!r}]={dict(spec)} has a '
+                    'reliability and no threshold.'
+                )
+        weights = self.weights or {}
+        if weights and (min(weights.values()) < 0 or not any(weights.values())):
+            raise ValueError(f'CurriculumSampler: weights={weights}; expected >= 0.')
+        if weights and set(sources) - set(weights):
+            raise ValueError(
+                f'CurriculumSampler: weights={weights} leave out '
+                f'{sorted(set(sources) - set(weights))}: name all, 0 for none.'
+            )
+        if subset is not None and 'size' not in subset:
+            raise ValueError(f'CurriculumSampler: subset={subset} has no size.')
 
     def _check_sources(self, names: list[str]) -> None:
         known = self.dataset.table.source_names if names else ()
@@ -128,8 +153,8 @@ class CurriculumSampler(Sampler):
         Raises:
             ValueError: They are out of range, doubled, or too few.
         """
-        selection = np.unique(np.asarray(label_indices, dtype=np.int64))
-        if len(selection) != len(label_indices):
+        selection = np.sort(np.asarray(label_indices, dtype=np.int64))
+        if (selection[1:] == selection[:-1]).any():
             raise ValueError('CurriculumSampler: the selection has doubled labels.')
         if len(selection) and not 0 <= selection[0] <= selection[-1] < len(
             self.dataset
@@ -138,9 +163,9 @@ class CurriculumSampler(Sampler):
                 f'CurriculumSampler: the selection has labels {selection[0]} to '
                 f'{selection[-1]}; the data set has {len(self.dataset):,}.'
             )
-        self.selection = selection
-        self.require(self.min_labels)
+        self._check_size(len(selection))
         self._pools = [self._pool(labels) for labels in self._by_source(selection)]
+        self.selection = selection
 
     def require(self, min_labels: int) -> None:
         """Raise if fewer labels are selected than needed, e.g. for a batch.
@@ -152,9 +177,12 @@ class CurriculumSampler(Sampler):
             ValueError: It says how many passed.
         """
         self.min_labels = max(self.min_labels, min_labels)
-        if len(self.selection) < self.min_labels:
+        self._check_size(len(self.selection))
+
+    def _check_size(self, count: int) -> None:
+        if count < self.min_labels:
             raise ValueError(
-                f'{len(self.selection):,} of {len(self.dataset):,} labels passed the '
+                f'{count:,} of {len(self.dataset):,} labels passed the '
                 f'selection ({self.described}), at least {self.min_labels:,} are '
                 'needed to fill a batch: lower the threshold or the batch size, or '
                 'look at the reliability, it may come from a measurer that learnt '

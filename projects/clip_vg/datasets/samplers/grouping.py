@@ -104,7 +104,7 @@ def draw(count: int, length: int, rng: np.random.Generator | None) -> np.ndarray
     Returns:
         np.ndarray: int64, of shape (length, ).
     """
-    rounds = -(-length // count)
+    rounds = -(-length // count) if length else 0
     if rng is None:
         return np.tile(np.arange(count), rounds)[:length]
     return np.concatenate(
