@@ -152,8 +152,8 @@ def test_a_truncated_file_is_named_with_its_size(tmp_path, keep):
 
 
 @pytest.mark.parametrize('name', ['m__template.npy', 'm__template.boxes.npy'])
-@pytest.mark.parametrize('keep', [0, 5, 60])
-def test_no_scoring_goes_on_in_a_file_without_its_header(tmp_path, name, keep):
+@pytest.mark.parametrize('keep', [0, 5, 60, 130, -1])
+def test_no_scoring_goes_on_in_a_truncated_file(tmp_path, name, keep):
     data = written(tmp_path).with_name(name).read_bytes()[:keep]
     (tmp_path / name).write_bytes(data)
     with pytest.raises(ValueError, match=rf'{name} \({len(data)} bytes'):
@@ -205,3 +205,21 @@ def test_the_sha256_of_a_file(tmp_path):
     whole = file_sha256(path)
     path.write_bytes(bytes(2 << 20))
     assert file_sha256(path) != whole
+
+
+def test_without_its_boxes_the_scores_stay_and_are_checked(tmp_path):
+    path = written(tmp_path)
+    path.with_suffix('.boxes.npy').unlink()
+    with pytest.raises(ValueError, match='sha256'):
+        make(tmp_path, sha256='another')
+    store = make(tmp_path)
+    assert np.array_equal(store.values, EXPECTED, equal_nan=True)
+    assert np.isnan(store.boxes).all()
+
+
+@pytest.mark.parametrize('array', [np.float32(0.5), np.zeros((6, 4), np.float32)])
+def test_an_array_of_another_shape_is_named(tmp_path, array):
+    path = written(tmp_path)
+    np.save(path, array)
+    with pytest.raises(ValueError, match='of shape'):
+        read_reliability(path)

@@ -116,11 +116,14 @@ def test_the_grid_asks_for_all_at_once_and_finds_the_best():
     assert number_of_trials('grid') == (11, 11)
 
 
-@pytest.mark.parametrize(('start', 'step'), [(0.5, 0.25), (0.2, 0.2), (0.0, 0.05)])
+@pytest.mark.parametrize(('start', 'step'), SETTINGS + [(0.2, 0.2), (0.5, 0.15)])
 def test_the_grid_has_as_many_trials_as_announced(start, step):
     found, _ = drive(full_grid(start, step), lambda h: h)
     assert number_of_trials('grid', start, step) == (len(found.path),) * 2
-    assert (found.path[0], found.path[-1]) == (0, 1)
+    assert start in found.path
+    assert 0 <= found.path[0] < step + 1e-9
+    assert 1 - step - 1e-9 < found.path[-1] <= 1
+    assert np.diff(found.path) == pytest.approx(step)
 
 
 def test_a_fixed_threshold_is_one_trial():

@@ -350,3 +350,38 @@ def test_ten_million_labels_are_planned_as_arrays(grouped):
     assert len(plan) == len(sampler) == samples
     assert all(isinstance(a, np.ndarray) for a in (plan.order, plan.starts, plan.sizes))
     assert plan.sizes.sum() == count
+
+
+@pytest.mark.parametrize(
+    'options, said',
+    [
+        (dict(max_expressions=0, grouped=True), 'max_expressions'),
+        (dict(weights={'a': 0, 'b': 0, 'c': 0}), 'weights'),
+        (dict(weights={'a': -1, 'b': 2, 'c': 0}), 'weights'),
+        (dict(subset=dict(seed=1)), 'no size'),
+        (dict(sources=dict(a=dict(reliability='m__a.npy'))), 'no threshold'),
+        (dict(sources=dict(a={}, b={}), weights=dict(a=1)), "leave out \\['b'\\]"),
+    ],
+)
+def test_wrong_arguments_are_named(options, said):
+    with pytest.raises(ValueError, match=said):
+        make(**options)
+
+
+def test_a_selection_that_fails_changes_nothing():
+    sampler = make(min_labels=3)
+    before = sampler.selection
+    with pytest.raises(ValueError):
+        sampler.set_selection([1])
+    assert sampler.selection is before
+
+
+def test_a_source_of_weight_zero_may_be_empty():
+    dataset = DATASET
+    codes = dataset.table.sources
+    first, second = (np.flatnonzero(codes == code) for code in (0, 1))
+    names = dataset.table.source_names
+    sampler = make(dataset=dataset, grouped=True, weights={names[0]: 1, names[1]: 0})
+    sampler.set_selection(first)
+    assert set(flat(sampler)) <= set(first.tolist())
+    assert len(second)

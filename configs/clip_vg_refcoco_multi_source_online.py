@@ -1,0 +1,16 @@
+"""CLIP-VG on three sources, selecting its labels while it trains."""
+
+_base_ = './clip_vg_refcoco_multi_source.py'
+
+train_dataloader = dict(sampler=dict(_delete_=True, type='CurriculumSampler'))
+# Of 110 epochs: after 44 of warm-up the labels are scored, and once more.
+custom_hooks = [
+    dict(
+        type='PseudoLabelReliabilityHook',
+        begin=44,
+        interval=33,
+        end=88,
+        threshold='otsu',
+        out_dir='work_dirs/clip_vg_refcoco_multi_source_online/reliability',
+    )
+]

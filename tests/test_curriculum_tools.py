@@ -1,0 +1,184 @@
+"""The curriculum's commands, as a user types them."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from projects.clip_vg.curriculum.released_files import read_iou_result
+from projects.clip_vg.datasets.readers import read_annotations
+
+from .conftest import ROOT
+from .engine.test_self_paced import record_of
+from .test_tools import CONFIG, metrics, run, tool
+
+SOURCE = """
+train_dataloader = dict(dataset=dict(
+    _delete_=True, type='RefExpDataset', ann_file=['{sources}/one.jsonl'],
+    data_prefix=dict(img='{data}/images'), pipeline=_base_.train_pipeline))
+"""
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory, shapes, sources):
+    folder = tmp_path_factory.mktemp('config')
+    # In a base of its own, as a dict of one file cannot delete what it inherits twice.
+    (folder / 'base.py').write_text(CONFIG.format(root=ROOT, data=shapes))
+    path = folder / 'one.py'
+    path.write_text(
+        f"_base_ = '{folder}/base.py'\n" + SOURCE.format(sources=sources, data=shapes)
+    )
+    return path
+
+
+@pytest.fixture(scope='module')
+def searched(tmp_path_factory, config):
+    work_dir = tmp_path_factory.mktemp('search')
+    tool(
+        *('tools/self_paced.py', config, '--work-dir', work_dir),
+        *('--strategy', 'fixed', '--start', '0'),
+    )
+    return work_dir
+
+
+def test_a_search_ends_with_a_model_that_can_be_tested(searched, tmp_path):
+    record = record_of(searched)
+    assert record['final']['trial'] == 'one_by_one_0'
+    final = searched / 'final'
+    tool(
+        *('tools/test.py', final / 'config.py', final / 'model.pth'),
+        *('--work-dir', tmp_path),
+    )
+    assert 0 <= metrics(tmp_path)['grounding/acc@0.5'] <= 1
+    assert (searched / 'report.html').stat().st_size > 10_000
+    # What the trial trained on is what its record says.
+    reliability = np.load(searched / 'reliability' / 'one__one.npy')
+    assert record['trials'][0]['labels'] == (reliability > 0).sum()
+    state = torch.load(
+        searched / 'trials/one_by_one_0/epoch_2.pth', weights_only=False
+    )['sampler']
+    np.testing.assert_array_equal(state['selection'], np.flatnonzero(reliability > 0))
+
+
+def test_again_it_trains_nothing(searched, config):
+    before = (searched / 'journal.jsonl').read_bytes()
+    record = (searched / 'curriculum.json').read_bytes()
+    command = ('tools/self_paced.py', config, '--work-dir', searched)
+    tool(*command, '--strategy', 'fixed', '--start', '0')
+    assert (searched / 'journal.jsonl').read_bytes() == before
+    assert (searched / 'curriculum.json').read_bytes() == record
+    done = tool(*command, '--strategy', 'grid', check=False)
+    assert done.returncode
+    assert 'begun with other settings' in done.stderr + done.stdout
+
+
+def test_two_processes_score_as_one(searched, tmp_path):
+    folder = searched / 'measurers' / 'measurer_one'
+    checkpoint = next(folder.glob('best_*.pth'))
+    done = run(
+        *(sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2'),
+        *('--master_port=29613', 'tools/score_reliability.py', folder / 'score.py'),
+        *(checkpoint, '--out', tmp_path, '--name', 'two', '--launcher', 'pytorch'),
+        *('--batch-size', '2', '--report', '--work-dir', tmp_path / 'work'),
+        OMP_NUM_THREADS='1',
+    )
+    assert '100%' in done.stderr
+    one = np.load(searched / 'reliability' / 'one__one.npy')
+    two = np.load(tmp_path / 'two__one.npy')
+    assert np.isfinite(two).all()
+    assert two == pytest.approx(one, abs=1e-5)
+    assert (tmp_path / 'two.html').is_file()
+
+
+def test_released_files_there_and_back(searched, sources, tmp_path):
+    script = 'tools/dataset_converters/released_reliability.py'
+    scored = searched / 'reliability' / 'one__one.npy'
+    labels = sources / 'one.jsonl'
+    result = tmp_path / 'unc_train_iou_result.pth'
+    tool(script, 'export', labels, scored, result)
+    np.testing.assert_array_equal(read_iou_result(result), np.load(scored))
+    tool(script, 'import', result, '--out', tmp_path, '--name', 'm')
+    (back,) = tmp_path.glob('m__*.npy')
+    np.testing.assert_array_equal(np.load(back), np.load(scored))
+    refined = tmp_path / 'unc_train_refine_0_0.pth'
+    tool(script, 'select', labels, scored, refined, '--threshold', '0')
+    assert len(read_annotations(refined)) == (np.load(scored) > 0).sum()
+    done = tool(script, 'select', labels, scored, refined, check=False)
+    assert done.returncode and 'exists' in done.stderr
+
+
+def weights(work_dir):
+    state = torch.load(work_dir / 'final' / 'model.pth', weights_only=False)
+    return state['state_dict']
+
+
+def half_scored(work_dir):
+    try:
+        return np.isfinite(np.load(work_dir / 'reliability' / 'one__one.npy')).any()
+    except (OSError, ValueError, EOFError):
+        return False
+
+
+@pytest.mark.slow
+def test_killed_at_three_points_it_ends_the_same(config, tmp_path):
+    """In a measurer's training, in the scoring, in a trial; `kill -9` each time."""
+    command = ('tools/self_paced.py', config, '--work-dir')
+    tool(*command, tmp_path / 'whole')
+    points = {
+        'training': lambda d: list(d.glob('measurers/*/epoch_1.pth')),
+        'scoring': half_scored,
+        'trial': lambda d: list(d.glob('trials/*/epoch_1.pth')),
+    }
+    for name, reached in points.items():
+        work_dir = tmp_path / name
+        process = subprocess.Popen(
+            [sys.executable, *map(str, (*command, work_dir))],
+            cwd=ROOT,
+            env=dict(os.environ, PYTHONPATH=str(ROOT)),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        limit = time.time() + 200
+        while not reached(work_dir) and process.poll() is None:
+            assert time.time() < limit
+            time.sleep(0.01)
+        # The search alone: what it has started must end with it.
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        tool(*command, work_dir)
+        assert record_of(work_dir) == record_of(tmp_path / 'whole')
+        again, whole = weights(work_dir), weights(tmp_path / 'whole')
+        assert all(torch.equal(again[key], whole[key]) for key in whole)
+
+
+@pytest.mark.slow
+def test_two_processes_a_training(config, tmp_path):
+    tool(
+        *('tools/self_paced.py', config, '--work-dir', tmp_path, '--start', '0'),
+        *('--strategy', 'fixed', '--launcher', 'pytorch', '--processes', '2'),
+        OMP_NUM_THREADS='1',
+    )
+    assert record_of(tmp_path)['final']['trial'] == 'one_by_one_0'
+    log = (tmp_path / 'trials' / 'one_by_one_0' / 'log.txt').read_text()
+    assert '--nproc-per-node 2' in log
+
+
+@pytest.mark.slow
+def test_online_and_valley_searches_run(config, tmp_path):
+    for strategy in ('online', 'valley'):
+        tool(
+            *('tools/self_paced.py', config, '--work-dir', tmp_path / strategy),
+            *('--strategy', strategy, '--criterion', 'label-free'),
+            *('--cfg-options', 'train_cfg.max_epochs=3'),
+            'param_scheduler.0.total_steps=3',
+        )
+        assert json.loads((tmp_path / strategy / 'curriculum.json').read_text())
+        assert (tmp_path / strategy / 'report.html').is_file()
+    shutil.rmtree(tmp_path)
