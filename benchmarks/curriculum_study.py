@@ -1,202 +1,26 @@
-"""The trials of the curriculum benchmark for one seed, and the rows they make."""
+"""The rows of the curriculum benchmark for one seed: every way to select."""
 
-import json
-import logging
-from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import Future
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from noisy_sources import SOURCES, is_right, make_noisy_sources
+from curriculum_trials import TARGET, Trials
+from noisy_sources import SOURCES
 
-from projects.clip_vg.curriculum.reliability_file import (
-    LabelFile,
-    ReliabilityFile,
-    read_reliability,
-)
 from projects.clip_vg.curriculum.search import (
     Pick,
-    Trial,
     fixed,
     full_grid,
     greedy_walk,
     multi_source,
 )
-from projects.clip_vg.curriculum.selection import (
-    auroc,
-    keep_quality,
-    otsu_valley,
-    select_reliable,
-)
+from projects.clip_vg.curriculum.selection import auroc, otsu_valley
 
 __all__ = ['Study']
 
-TARGET = 'template'  # the source of the single-source part
 
-
-class Study:
-    """All trials of a seed.
-
-    Args:
-        root (Path): Folder of the seed.
-        seed (int): Of data and trainings.
-        rates (Mapping): Errors of each source.
-        images (Mapping[str, int]): Pictures of each split.
-        steps (int): Of one training.
-        submit (Callable): Runs a specification elsewhere, gives a future.
-    """
-
-    def __init__(
-        self,
-        root: Path,
-        seed: int,
-        rates: Mapping[str, Mapping[str, float]],
-        images: Mapping[str, int],
-        steps: int,
-        submit: Callable[[dict], Future],
-    ) -> None:
-        self.root, self.seed, self.steps, self.submit = root, seed, steps, submit
-        self.rows: list[dict] = []
-        self.results: dict[str, dict] = {}
-        root.mkdir(parents=True, exist_ok=True)
-        make_noisy_sources(root, images, rates, seed)
-        np.savez(
-            root / 'firsts.npz',
-            train=1,
-            val=1 + images['train'],
-            test=1 + images['train'] + images['val'],
-        )
-        submit(self._spec('features', [TARGET], precompute=True)).result()
-        self.right = {
-            name: is_right(np.load(root / f'{name}.kinds.npy')) for name in SOURCES
-        }
-
-    def _spec(self, name: str, pool: Sequence[str], **more: Any) -> dict:
-        return dict(
-            root=str(self.root),
-            work_dir=str(self.root / 'trials' / name),
-            seed=self.seed,
-            steps=self.steps,
-            pool=list(pool),
-            **more,
-        )
-
-    def start(self, name: str, pool: Sequence[str], **more: Any) -> Future:
-        """Have a training run."""
-        return self.submit(self._spec(name, pool, **more))
-
-    def train(self, name: str, pool: Sequence[str], **more: Any) -> dict:
-        """Run a training and wait."""
-        return self._keep(name, self.start(name, pool, **more))
-
-    def _keep(self, name: str, future: Future) -> dict:
-        result = future.result()
-        self.results[name] = result
-        logging.info(
-            'seed %d %s: val %.3f test %.3f, %.0f s',
-            *(self.seed, name, result['val'], result['test'], result['seconds']),
-        )
-        return result
-
-    def reliability(self, measurer: str, source: str) -> np.ndarray:
-        """Of a source's labels under a measurer."""
-        return np.asarray(
-            read_reliability(self.root / 'reliability' / f'{measurer}__{source}.npy')
-        )
-
-    def derive(self, name: str, source: str, values: np.ndarray) -> None:
-        """A reliability file of computed values."""
-        path = self.root / 'reliability' / f'{name}__{source}.npy'
-        if path.exists():
-            return
-        measured = next(path.parent.glob(f'*__{source}.json'))
-        labels = LabelFile(**json.loads(measured.read_text())['labels'])
-        written = ReliabilityFile(path.parent, dict(name=name), labels)
-        written.write(np.arange(len(values)), values, np.full((len(values), 4), np.nan))
-        written.flush()
-
-    def sampler(self, picks: Trial) -> dict:
-        """The sampler that draws from some picks."""
-        return dict(
-            sources={
-                pick.source: dict(
-                    reliability=str(
-                        self.root
-                        / 'reliability'
-                        / f'{pick.measurer}__{pick.source}.npy'
-                    ),
-                    threshold=pick.threshold,
-                )
-                for pick in picks
-            }
-        )
-
-    def _trial_name(self, trial: Trial) -> str:
-        return '+'.join(f'{p.source}_by_{p.measurer}_{p.threshold:g}' for p in trial)
-
-    def _kept(self, trial: Trial) -> dict[str, np.ndarray]:
-        return {
-            pick.source: select_reliable(
-                self.reliability(pick.measurer, pick.source), pick.threshold
-            )
-            for pick in trial
-        }
-
-    def evaluate(self, trials: Sequence[Trial]) -> dict[Trial, float]:
-        """Val accuracy of trials that run side by side."""
-        futures = {}
-        for trial in trials:
-            if sum(len(kept) for kept in self._kept(trial).values()) >= 100:
-                pool = [pick.source for pick in trial]
-                name = self._trial_name(trial)
-                futures[trial] = self.start(name, pool, sampler=self.sampler(trial))
-        scores = dict.fromkeys(trials, float('-inf'))
-        for trial, future in futures.items():
-            scores[trial] = self._keep(self._trial_name(trial), future)['val']
-        return scores
-
-    def search(self, steps: Generator) -> tuple[Any, list[str]]:
-        """Follow a search; what it found, and the trainings it took."""
-        used: list[str] = []
-        trials = next(steps)
-        while True:
-            used += [self._trial_name(trial) for trial in trials]
-            try:
-                trials = steps.send(self.evaluate(trials))
-            except StopIteration as done:
-                return done.value, list(dict.fromkeys(used))
-
-    def cost(self, names: Sequence[str], scored: int = 0) -> float:
-        """Labels seen by trainings and scorings, in units of one plain training."""
-        seen = sum(self.results[name]['seen'] for name in names if name in self.results)
-        return (seen + scored) / self.results[f'plain_{TARGET}']['seen']
-
-    def row(
-        self,
-        part: str,
-        name: str,
-        training: str,
-        kept: Mapping[str, np.ndarray],
-        cost: float,
-        values: np.ndarray | None = None,
-    ) -> None:
-        """Add a line of the table."""
-        right = np.concatenate([self.right[source] for source in kept])
-        offsets = np.cumsum([0] + [len(self.right[source]) for source in kept])
-        chosen = [k + o for k, o in zip(kept.values(), offsets, strict=False)]
-        quality = keep_quality(np.concatenate(chosen).astype(np.int64), right)
-        self.rows.append(
-            dict(
-                part=part,
-                name=name,
-                accuracy=self.results[training]['test'],
-                val=self.results[training]['val'],
-                auroc=None if values is None else auroc(values, right),
-                cost=cost,
-                **quality,
-            )
-        )
+class Study(Trials):
+    """What is asked of the trainings of a seed; see :class:`Trials`."""
 
     def _plain(self) -> None:
         """The measurers: each source on its own, and half of the target."""

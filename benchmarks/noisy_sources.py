@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from projects.clip_vg.datasets.synthetic import SHAPES, choose, make_synthetic
-from projects.clip_vg.datasets.synthetic_expressions import Shape
+from projects.clip_vg.datasets.synthetic import SHAPES, make_synthetic
+from projects.clip_vg.datasets.synthetic_expressions import Shape, choose
 
 __all__ = ['CLEAN', 'SIDES', 'SLOPPY', 'SOURCES', 'is_right', 'make_noisy_sources']
 

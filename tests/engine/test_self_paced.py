@@ -13,8 +13,9 @@ from mmengine.config import Config, config
 from projects.clip_vg.curriculum.reliability_file import ReliabilityFile
 from projects.clip_vg.engine import measurers, self_paced
 from projects.clip_vg.engine.launch import Job
-from projects.clip_vg.engine.self_paced import Resources, SelfPaced, Settings
+from projects.clip_vg.engine.self_paced import SelfPaced
 from projects.clip_vg.engine.self_paced_plan import describe_plan
+from projects.clip_vg.engine.self_paced_settings import Resources, Settings
 from projects.clip_vg.visualization.curriculum_report import write_report
 
 from ..conftest import runner_config

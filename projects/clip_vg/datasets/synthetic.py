@@ -17,13 +17,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from .synthetic_expressions import Shape, describe
+from .synthetic_expressions import Shape, choose, describe
 
 __all__ = [
     'COLORS',
     'SHAPES',
     'SIDES',
-    'choose',
     'draw',
     'make_synthetic',
     'sample_scene',
@@ -158,31 +157,6 @@ def draw(
         else:
             pen.polygon(_polygon(item.shape, tuple(box)), fill=color, outline=edge)
     return canvas.resize(size, Image.Resampling.BOX)
-
-
-def choose(
-    expressions: list[tuple[str, str, int]], most: int, rng: np.random.Generator
-) -> list[tuple[str, str, int]]:
-    """A mix of kinds: each pick draws a kind first, then one of its expressions.
-
-    Args:
-        expressions (list): Kind, expression and referent of each; doubles count once.
-        most (int): How many to choose, if there are as many.
-        rng (np.random.Generator): Decides.
-
-    Returns:
-        list: The chosen ones.
-    """
-    by_kind: dict[str, list[tuple[str, str, int]]] = {}
-    for kind, text, index in dict.fromkeys(expressions):
-        by_kind.setdefault(kind, []).append((kind, text, index))
-    chosen: list[tuple[str, str, int]] = []
-    while by_kind and len(chosen) < most:
-        kind = str(rng.choice(sorted(by_kind)))
-        chosen.append(by_kind[kind].pop(int(rng.integers(len(by_kind[kind])))))
-        if not by_kind[kind]:
-            del by_kind[kind]
-    return chosen
 
 
 def make_synthetic(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ['Shape', 'describe']
+__all__ = ['Shape', 'choose', 'describe']
 
 _MARGIN = 0.08  # of the long side: how clearly an object must lie on a side
 
@@ -144,3 +144,28 @@ def _relation_expressions(
             others = [value for key, value in lead.items() if key != id(item)]
             if lead[id(item)] > margin and max(others) < -margin / 2:
                 yield 'relation', f'{item.shape} {words} the {name}', index
+
+
+def choose(
+    expressions: list[tuple[str, str, int]], most: int, rng: np.random.Generator
+) -> list[tuple[str, str, int]]:
+    """A mix of kinds: each pick draws a kind first, then one of its expressions.
+
+    Args:
+        expressions (list): Kind, expression and referent of each; doubles count once.
+        most (int): How many to choose, if there are as many.
+        rng (np.random.Generator): Decides.
+
+    Returns:
+        list: The chosen ones.
+    """
+    by_kind: dict[str, list[tuple[str, str, int]]] = {}
+    for kind, text, index in dict.fromkeys(expressions):
+        by_kind.setdefault(kind, []).append((kind, text, index))
+    chosen: list[tuple[str, str, int]] = []
+    while by_kind and len(chosen) < most:
+        kind = str(rng.choice(sorted(by_kind)))
+        chosen.append(by_kind[kind].pop(int(rng.integers(len(by_kind[kind])))))
+        if not by_kind[kind]:
+            del by_kind[kind]
+    return chosen

@@ -1,12 +1,10 @@
 """Self-paced adapting by itself: measure, select, train, and choose (SSA and MSA)."""
 
 import hashlib
-import json
 import os
-import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +25,10 @@ from ..curriculum.search import (
 )
 from ..curriculum.selection import mixture_valley, otsu_valley, select_reliable
 from .journal import Journal
-from .launch import Job, launch_command, run_jobs
+from .launch import run_jobs
 from .measurers import Measurers
+from .self_paced_record import trial_name, write_record
+from .self_paced_settings import Resources, Settings
 from .trial import (
     hold_out,
     keep_sources,
@@ -39,65 +39,9 @@ from .trial import (
     write_config,
 )
 
-__all__ = ['SelfPaced', 'Settings']
+__all__ = ['SelfPaced']
 
 _VALLEYS = dict(otsu=otsu_valley, mixture=mixture_valley)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to search.
-
-    Args:
-        strategy (str): 'greedy', 'grid' or 'fixed' search thresholds by training;
-            'valley' reads them off the histograms; 'online' selects within one
-            training. Defaults to 'greedy', as the paper.
-        criterion (str): 'val', the accuracy on the config's validation, as the paper;
-            'label-free', the agreement with pseudo-labels of held-out images.
-            Defaults to 'val'.
-        start (float): First threshold. Defaults to 0.5.
-        step (float): Between thresholds. Defaults to 0.1.
-        valley (str): 'otsu' or 'mixture'. Defaults to 'otsu'.
-        order (tuple[str, ...], optional): Sources from simple to complex. Defaults to
-            None: by the mean number of words.
-        folds (int): Measurers that score images they have not seen: 2 and more
-            trainings each. Defaults to 1: one measurer scores what it was trained
-            on, as the paper.
-    """
-
-    strategy: str = 'greedy'
-    criterion: str = 'val'
-    start: float = 0.5
-    step: float = 0.1
-    valley: str = 'otsu'
-    order: tuple[str, ...] | None = None
-    folds: int = 1
-
-
-@dataclass(frozen=True)
-class Resources:
-    """With what to search; it does not change the result.
-
-    Args:
-        tools (Path): Folder of ``train.py`` and ``score_reliability.py``.
-        launcher (str): 'none', 'pytorch' or 'slurm'. Defaults to 'none'.
-        processes (int): Of one training. Defaults to 1.
-        jobs (int): Trials at once, by Ray. Defaults to 1.
-        gpus (int): Of one trial, for Ray. Defaults to 0.
-    """
-
-    tools: Path
-    launcher: str = 'none'
-    processes: int = 1
-    jobs: int = 1
-    gpus: int = 0
-
-    def job(self, script: str, arguments: Sequence[str], log: Path) -> Job:
-        """A command of one of the tools."""
-        command = launch_command(
-            self.tools / script, arguments, self.launcher, self.processes
-        )
-        return Job(command, str(log))
 
 
 class SelfPaced:
@@ -152,7 +96,7 @@ class SelfPaced:
             )
         self.reliability_dir = self.work_dir / 'reliability'
         self.measurers = Measurers(self)
-        self._trials: dict[str, dict[str, Any]] = {}
+        self.trials: dict[str, dict[str, Any]] = {}
 
     def _mean_words(self) -> dict[str, float]:
         """Mean length of the expressions of each source."""
@@ -200,7 +144,7 @@ class SelfPaced:
                 'No threshold left enough labels to train on: look at the histograms '
                 f'of {self.reliability_dir}; the measurers may have learnt nothing.'
             )
-        path = self._finish(found)
+        path = write_record(self, found)
         self.journal.close()
         return path
 
@@ -249,7 +193,7 @@ class SelfPaced:
         return read_reliability(path, self.files[pick.source])
 
     def reliability_path(self, measurer: str, source: str) -> Path:
-        """Where it is."""
+        """Where a measurer's word on a source is."""
         return self.reliability_dir / f'{measurer}__{source}.npy'
 
     def count(self, trial: Trial) -> list[int]:
@@ -290,7 +234,7 @@ class SelfPaced:
         scores.update({t: line['score'] for t, line in zip(enough, lines, strict=True)})
         for trial in trials:
             line = self.journal.steps.get(names[trial], {})
-            self._trials[names[trial]] = dict(
+            self.trials[names[trial]] = dict(
                 name=names[trial],
                 picks=[
                     dict(asdict(pick), labels=kept)
@@ -352,64 +296,6 @@ class SelfPaced:
         )
         (line,) = self.train({'online': cfg}, 'trials')
         trial = tuple(Pick(source, 'online', float('nan')) for source in self.sources)
-        self._trials['online'] = dict(line, name='online', picks=[], labels=None)
-        self._trials['online'].pop('step')
+        self.trials['online'] = dict(line, name='online', picks=[], labels=None)
+        self.trials['online'].pop('step')
         return MultiSourceResult(trial, line['score'])
-
-    def _finish(self, found: MultiSourceResult) -> Path:
-        """Put the winner into ``final`` and everything into ``curriculum.json``."""
-        strategy = self.settings.strategy
-        name = 'online' if strategy == 'online' else trial_name(found.trial)
-        final = self.work_dir / 'final'
-        final.mkdir(exist_ok=True)
-        trial = self._trials[name]
-        _copy(self.work_dir / trial['checkpoint'], final / 'model.pth')
-        _copy(self.work_dir / 'trials' / name / 'config.py', final / 'config.py')
-        record = dict(
-            settings=asdict(self.settings),
-            metric=self.cfg.default_hooks.checkpoint.save_best,
-            sources=[
-                dict(
-                    name=source,
-                    labels=self.files[source].count,
-                    mean_words=round(self.words[source], 3),
-                )
-                for source in self.sources
-            ],
-            measurers=self.measurers.record(),
-            decisions=[asdict(result) for result in found.sources],
-            trials=list(self._trials.values()),
-            final=dict(
-                trial=name,
-                score=found.score,
-                config='final/config.py',
-                checkpoint='final/model.pth',
-            ),
-        )
-        path = self.work_dir / 'curriculum.json'
-        partial = path.with_name('.curriculum.json.partial')
-        partial.write_text(json.dumps(_plain(record), indent=2) + '\n')
-        os.replace(partial, path)
-        return path
-
-
-def trial_name(trial: Trial) -> str:
-    """A folder name that says what a trial selects."""
-    return '+'.join(f'{p.source}_by_{p.measurer}_{p.threshold:g}' for p in trial)
-
-
-def _copy(source: Path, target: Path) -> None:
-    partial = target.with_name(f'.{target.name}.partial')
-    shutil.copyfile(source, partial)
-    os.replace(partial, target)
-
-
-def _plain(value: Any) -> Any:
-    """JSON's types: no infinities, no NaN."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value

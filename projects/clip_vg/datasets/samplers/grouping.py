@@ -59,6 +59,7 @@ class ImageGroups:
         images = image_index[labels].astype(np.int64)
         by_image = np.argsort((images << 32) | np.arange(len(labels)))
         self.order = labels[by_image].astype(np.int64)
+        self._by_image = by_image
         self.images = images[by_image]
         firsts = np.flatnonzero(np.r_[True, self.images[1:] != self.images[:-1]])
         counts = np.diff(np.r_[firsts, len(labels)])
@@ -69,7 +70,6 @@ class ImageGroups:
         )
         self.starts = np.repeat(firsts, groups_of) + within * size
         self.sizes = np.minimum(np.repeat(counts, groups_of) - within * size, size)
-        self.is_cut = bool((groups_of > 1).any())
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -86,9 +86,10 @@ class ImageGroups:
             Plan: Of ``length`` groups.
         """
         order = self.order
-        if rng is not None and self.is_cut:
-            lots = rng.integers(0, 1 << 32, len(order), dtype=np.uint32)
-            order = order[np.argsort((self.images << 32) | lots)]
+        if rng is not None:
+            lots = np.empty(len(order), np.int64)
+            lots[rng.permutation(len(order))] = np.arange(len(order))
+            order = order[np.argsort((self.images << 32) | lots[self._by_image])]
         return Plan(order, self.starts, self.sizes).take(draw(len(self), length, rng))
 
 
