@@ -21,6 +21,8 @@ from curriculum_study import Study
 from curriculum_table import make_table
 from curriculum_training import run_training
 
+from projects.clip_vg.curriculum.search import fixed, greedy_walk
+
 PARTS = ('single', 'multi', 'grid', 'measures')
 DEFAULT_RATES = {
     'template': dict(wrong=0.38, ambiguous=0.04, sloppy=0.1),
@@ -39,6 +41,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--steps', type=int, default=1800, help='of one training')
     parser.add_argument('--pictures', type=int, default=1200, help='to train on')
     parser.add_argument('--jobs', type=int, default=os.cpu_count())
+    parser.add_argument(
+        '--greedy-msa',
+        action='store_true',
+        help='MSA with a walk over thresholds too: 10 more trainings a seed',
+    )
     parser.add_argument('--only', choices=PARTS, help='one part of the table')
     return parser.parse_args(argv)
 
@@ -76,6 +83,8 @@ def main() -> None:
             )
             for seed in args.seeds
         ]
+        if args.greedy_msa:
+            Study.msa_searches = {'h = 0.5': fixed, 'greedy': greedy_walk}
         for part in PARTS:
             if args.only in (None, part):
                 list(threads.map(methodcaller(part), studies))

@@ -22,6 +22,9 @@ __all__ = ['Study']
 class Study(Trials):
     """What is asked of the trainings of a seed; see :class:`Trials`."""
 
+    # The walk takes twice the trainings: ``--greedy-msa`` adds it.
+    msa_searches = {'h = 0.5': fixed}
+
     def _plain(self) -> None:
         """The measurers: each source on its own, and half of the target."""
         trajectory = dict(
@@ -169,7 +172,8 @@ class Study(Trials):
         ):
             measured = self.reliability(measurer, TARGET)
             self._single(name, measurer, otsu_valley(measured).threshold, before)
-        self._online([TARGET], 'single')
+        for begin in (4, 6):
+            self._online([TARGET], 'single', begin)
         valley = round(otsu_valley(values).threshold, 3)
         trial = (Pick(TARGET, TARGET, valley),)
         self.train(
@@ -190,15 +194,16 @@ class Study(Trials):
             self.reliability('continued', TARGET),
         )
 
-    def _online(self, pool: Sequence[str], part: str) -> None:
-        """One training that scores its labels twice and takes the valleys."""
-        training = f'online_{len(pool)}'
+    def _online(self, pool: Sequence[str], part: str, begin: int) -> None:
+        """One training of 10 epochs that scores its labels twice, with valleys."""
+        training = f'online_{begin}_{len(pool)}'
         hook = dict(
             type='PseudoLabelReliabilityHook',
-            begin=4,
-            interval=3,
-            end=8,
+            begin=begin,
+            interval=2,
+            end=begin + 2,
             threshold='otsu',
+            running_mean=False,
             out_dir=str(self.root / 'reliability'),
             name=training,
         )
@@ -211,7 +216,8 @@ class Study(Trials):
             values.append(self.reliability(training, source))
             offset = end
         cost = self.cost([training], result['scored'])
-        self.row(part, 'online, valley', training, kept, cost, np.concatenate(values))
+        name = f'online, valley, from {begin}0 %'
+        self.row(part, name, training, kept, cost, np.concatenate(values))
 
     def multi(self) -> None:
         """Three sources: merged, the best of them, and MSA."""
@@ -227,9 +233,12 @@ class Study(Trials):
         self._multi_row('best single source, SSA', found, cost)
         # Simple to complex, as the paper orders them; a source's own measurer first.
         orders = {s: [s, *(m for m in SOURCES if m != s)] for s in SOURCES}
-        found, used = self.search(multi_source(SOURCES, orders, greedy_walk))
         scored = 3 * sum(map(len, self.right.values()))
-        self._multi_row('greedy MSA', found, self.cost([*used, *plain], scored))
+        for label, threshold_search in self.msa_searches.items():
+            steps = multi_source(SOURCES, orders, threshold_search)
+            found, used = self.search(steps)
+            cost = self.cost([*used, *plain], scored)
+            self._multi_row(f'MSA, {label}', found, cost)
         valley = tuple(
             Pick(
                 source,
@@ -248,7 +257,7 @@ class Study(Trials):
             self.cost([name, *plain], scored),
             np.concatenate([self.reliability('mean', s) for s in SOURCES]),
         )
-        self._online(SOURCES, 'multi')
+        self._online(SOURCES, 'multi', 6)
         oracle = tuple(Pick(source, 'oracle', 0.5) for source in SOURCES)
         self.evaluate([oracle])
         name = self._trial_name(oracle)
