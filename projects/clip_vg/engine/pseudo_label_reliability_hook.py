@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 from mmdet.registry import HOOKS
-from mmengine.dist import get_world_size, is_main_process, master_only
+from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from ..curriculum.reliability_file import ReliabilityFile
+from ..curriculum.reliability_file import LabelFile, ReliabilityFile
 from ..curriculum.schedule import threshold_at
 from ..curriculum.selection import (
     mixture_valley,
@@ -114,6 +114,7 @@ class PseudoLabelReliabilityHook(Hook):
         self.mean: np.ndarray | None = None
         self.count = 0
         self.labels_scored = 0
+        self._stores: list[tuple[LabelFile, ReliabilityFile]] = []
 
     def before_train(self, runner: Runner) -> None:
         """Check the sampler and find the test transforms."""
@@ -135,6 +136,13 @@ class PseudoLabelReliabilityHook(Hook):
             if self.grouped is None:
                 self.grouped = isinstance(loader.sampler, ImageGroupSampler)
         self.view = evaluation_view(sampler.dataset, self.pipeline)
+        if self.out_dir and is_main_process():
+            # Now, not after hours: files of another measurer are an error.
+            measurer = dict(name=self.name, config=runner.cfg.filename)
+            self._stores = [
+                (file, ReliabilityFile(self.out_dir, measurer, file))
+                for file in self.view.label_files
+            ]
 
     def scorings(self, max_epochs: int) -> range:
         """After which epochs labels are scored.
@@ -168,8 +176,7 @@ class PseudoLabelReliabilityHook(Hook):
         sampler.set_selection(selection)
         scalars['curriculum/seconds'] = time.monotonic() - started
         runner.visualizer.add_scalars(scalars, step=epoch)
-        if self.out_dir:
-            self._write(runner)
+        self._write()
 
     def score(self, model: nn.Module) -> np.ndarray:
         """Reliability of all labels under a model.
@@ -239,19 +246,13 @@ class PseudoLabelReliabilityHook(Hook):
             )
         return np.concatenate(selected), scalars
 
-    @master_only
-    def _write(self, runner: Runner) -> None:
-        assert self.mean is not None and is_main_process()
-        for file in self.view.label_files:
-            written = ReliabilityFile(
-                self.out_dir or '',
-                dict(name=self.name, config=runner.cfg.filename),
-                file,
-            )
+    def _write(self) -> None:
+        assert self.mean is not None
+        for file, store in self._stores:
             indices, places = self.view.places(file)
             boxes = np.full((len(places), 4), np.nan, np.float32)
-            written.write(places, self.mean[indices], boxes)
-            written.flush()
+            store.write(places, self.mean[indices], boxes)
+            store.flush()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Put what is known of the labels into the checkpoint."""
