@@ -13,8 +13,10 @@ from projects.clip_vg.curriculum.search import (
     full_grid,
     greedy_walk,
     multi_source,
+    own_first,
 )
 from projects.clip_vg.curriculum.selection import auroc, otsu_valley
+from projects.clip_vg.engine.self_paced_record import trial_name
 
 __all__ = ['Study']
 
@@ -70,7 +72,7 @@ class Study(Trials):
         """A row of one training at a threshold that needs no search."""
         trial = (Pick(TARGET, measurer, round(threshold, 3)),)
         self.evaluate([trial])
-        training = self._trial_name(trial)
+        training = trial_name(trial)
         scored = len(self.right[TARGET]) * len(before)
         self.row(
             'single',
@@ -89,10 +91,8 @@ class Study(Trials):
         count = len(values)
         everything = {TARGET: np.arange(count)}
         self.row('single', 'no selection', plain, everything, 1.0)
-        steps = multi_source([TARGET], {TARGET: [TARGET]}, greedy_walk)
-        greedy, in_walk = self.search(steps)
-        steps = multi_source([TARGET], {TARGET: [TARGET]}, fixed)
-        half, in_fixed = self.search(steps)
+        greedy, in_walk = self.ssa(TARGET, greedy_walk)
+        half, in_fixed = self.ssa(TARGET, fixed)
         kept = self._kept(half.trial)[TARGET]
         best = self._kept(greedy.trial)[TARGET]
         subsets = {'random_half': len(kept), 'random_greedy': len(best)}
@@ -125,7 +125,7 @@ class Study(Trials):
             self.row(
                 'single',
                 name,
-                self._trial_name(result.trial),
+                trial_name(result.trial),
                 self._kept(result.trial),
                 self.cost([*used, plain], count),
                 values,
@@ -136,13 +136,12 @@ class Study(Trials):
     def grid(self) -> None:
         """Every threshold: what a walk may miss."""
         plain = f'plain_{TARGET}'
-        steps = multi_source([TARGET], {TARGET: [TARGET]}, full_grid)
-        found, used = self.search(steps)
+        found, used = self.ssa(TARGET, full_grid)
         values = self.reliability(TARGET, TARGET)
         self.row(
             'single',
             'full grid',
-            self._trial_name(found.trial),
+            trial_name(found.trial),
             self._kept(found.trial),
             self.cost([*used, plain], len(values)),
             values,
@@ -228,14 +227,13 @@ class Study(Trials):
         at_half = {s: (Pick(s, s, 0.5),) for s in SOURCES}
         scores = self.evaluate(list(at_half.values()))
         best = max(SOURCES, key=lambda source: scores[at_half[source]])
-        found, used = self.search(multi_source([best], {best: [best]}, greedy_walk))
+        found, used = self.ssa(best, greedy_walk)
         cost = self.cost([*used, f'plain_{best}'], len(self.right[best]))
         self._multi_row('best single source, SSA', found, cost)
-        # Simple to complex, as the paper orders them; a source's own measurer first.
-        orders = {s: [s, *(m for m in SOURCES if m != s)] for s in SOURCES}
+        # Simple to complex, as the paper orders them.
         scored = 3 * sum(map(len, self.right.values()))
         for label, threshold_search in self.msa_searches.items():
-            steps = multi_source(SOURCES, orders, threshold_search)
+            steps = multi_source(SOURCES, own_first(SOURCES), threshold_search)
             found, used = self.search(steps)
             cost = self.cost([*used, *plain], scored)
             self._multi_row(f'MSA, {label}', found, cost)
@@ -248,7 +246,7 @@ class Study(Trials):
             for source in SOURCES
         )
         self.evaluate([valley])
-        name = self._trial_name(valley)
+        name = trial_name(valley)
         self.row(
             'multi',
             'valley of the mean of all measurers',
@@ -260,9 +258,9 @@ class Study(Trials):
         self._online(SOURCES, 'multi', 6)
         oracle = tuple(Pick(source, 'oracle', 0.5) for source in SOURCES)
         self.evaluate([oracle])
-        name = self._trial_name(oracle)
+        name = trial_name(oracle)
         self.row('multi', 'oracle', name, self._kept(oracle), self.cost([name]))
 
     def _multi_row(self, name: str, found: Any, cost: float) -> None:
-        training = self._trial_name(found.trial)
+        training = trial_name(found.trial)
         self.row('multi', name, training, self._kept(found.trial), cost)

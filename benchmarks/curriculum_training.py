@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 import projects.clip_vg  # noqa: F401
+from projects.clip_vg.atomic import replacing
 from projects.clip_vg.curriculum.reliability_file import ReliabilityFile, file_sha256
-from projects.clip_vg.engine.scoring import plan_batches, score_labels
+from projects.clip_vg.engine.scoring import score_all
 
 __all__ = ['base_config', 'precompute_tokens', 'run_training']
 
@@ -175,11 +175,7 @@ def _measure(
         data = dict(cfg.val_dataloader.dataset, ann_file=f'{split}.jsonl')
         data['pipeline'] = cfg.views.test
     dataset = DATASETS.build(data)
-    ious = np.full(len(dataset), np.nan, np.float32)
-    boxes = np.full((len(dataset), 4), np.nan, np.float32)
-    batches = plan_batches(dataset, 64, True, np.arange(len(dataset)))
-    for labels, values, predicted in score_labels(model, dataset, batches):
-        ious[labels], boxes[labels] = values, predicted
+    ious, boxes = score_all(model, dataset, batch_size=64, grouped=True)
     if out is not None:
         checkpoint = Path(spec['work_dir']) / f'epoch_{cfg.train_cfg.max_epochs}.pth'
         for file in dataset.label_files:
@@ -233,7 +229,6 @@ def run_training(spec: dict) -> dict:
     if spec.get('score'):
         _measure(spec, cfg, runner.model, 'pool', spec['score_as'])
     MMLogger._instance_dict.clear()
-    partial = done.with_suffix('.partial')
-    partial.write_text(json.dumps(result))
-    os.replace(partial, done)
+    with replacing(done) as partial:
+        partial.write_text(json.dumps(result))
     return result

@@ -14,15 +14,16 @@ from projects.clip_vg.curriculum.reliability_file import (
     LabelFile,
     ReliabilityFile,
     read_reliability,
+    reliability_path,
 )
 from projects.clip_vg.curriculum.search import (
     Trial,
+    follow,
+    multi_source,
+    own_first,
 )
-from projects.clip_vg.curriculum.selection import (
-    auroc,
-    keep_quality,
-    select_reliable,
-)
+from projects.clip_vg.curriculum.selection import auroc, keep_quality, select_reliable
+from projects.clip_vg.engine.self_paced_record import trial_name
 
 __all__ = ['TARGET', 'Trials']
 
@@ -96,19 +97,21 @@ class Trials:
 
     def reliability(self, measurer: str, source: str) -> np.ndarray:
         """Of a source's labels under a measurer."""
-        return np.asarray(
-            read_reliability(self.root / 'reliability' / f'{measurer}__{source}.npy')
-        )
+        return np.asarray(read_reliability(self.path(measurer, source)))
+
+    def path(self, measurer: str, source: str) -> Path:
+        """Of a reliability file."""
+        return reliability_path(self.root / 'reliability', measurer, source)
 
     def derive(self, name: str, source: str, values: np.ndarray) -> None:
         """A reliability file of computed values."""
-        path = self.root / 'reliability' / f'{name}__{source}.npy'
+        path = self.path(name, source)
         if path.exists():
             return
         measured = next(path.parent.glob(f'*__{source}.json'))
         labels = LabelFile(**json.loads(measured.read_text())['labels'])
         written = ReliabilityFile(path.parent, dict(name=name), labels)
-        written.write(np.arange(len(values)), values, np.full((len(values), 4), np.nan))
+        written.write(np.arange(len(values)), values)
         written.flush()
 
     def sampler(self, picks: Trial) -> dict:
@@ -116,19 +119,12 @@ class Trials:
         return dict(
             sources={
                 pick.source: dict(
-                    reliability=str(
-                        self.root
-                        / 'reliability'
-                        / f'{pick.measurer}__{pick.source}.npy'
-                    ),
+                    reliability=str(self.path(pick.measurer, pick.source)),
                     threshold=pick.threshold,
                 )
                 for pick in picks
             }
         )
-
-    def _trial_name(self, trial: Trial) -> str:
-        return '+'.join(f'{p.source}_by_{p.measurer}_{p.threshold:g}' for p in trial)
 
     def _kept(self, trial: Trial) -> dict[str, np.ndarray]:
         return {
@@ -144,28 +140,34 @@ class Trials:
         for trial in trials:
             if sum(len(kept) for kept in self._kept(trial).values()) >= LEAST:
                 pool = [pick.source for pick in trial]
-                name = self._trial_name(trial)
+                name = trial_name(trial)
                 futures[trial] = self.start(name, pool, sampler=self.sampler(trial))
         scores = dict.fromkeys(trials, float('-inf'))
         for trial, future in futures.items():
-            scores[trial] = self._keep(self._trial_name(trial), future)['val']
+            scores[trial] = self._keep(trial_name(trial), future)['val']
         return scores
 
     def search(self, steps: Generator) -> tuple[Any, list[str]]:
         """Follow a search; what it found, and the trainings it took."""
-        used: list[str] = []
-        trials = next(steps)
-        while True:
-            used += [self._trial_name(trial) for trial in trials]
-            try:
-                trials = steps.send(self.evaluate(trials))
-            except StopIteration as done:
-                if not done.value.trial:
-                    raise ValueError(
-                        f'No threshold keeps {LEAST} labels: the measurers have learnt '
-                        'nothing yet. Give more --steps.'
-                    ) from None
-                return done.value, list(dict.fromkeys(used))
+        used: dict[str, None] = {}
+
+        def evaluate(trials: Sequence[Trial]) -> dict[Trial, float]:
+            used.update(dict.fromkeys(map(trial_name, trials)))
+            return self.evaluate(trials)
+
+        found = follow(steps, evaluate)
+        if not found.trial:
+            raise ValueError(
+                f'No threshold keeps {LEAST} labels: the measurers have learnt nothing '
+                'yet. Give more --steps.'
+            )
+        return found, list(used)
+
+    def ssa(self, source: str, threshold_search: Callable) -> tuple[Any, list[str]]:
+        """Search the threshold of one source under its own measurer."""
+        return self.search(
+            multi_source([source], own_first([source]), threshold_search)
+        )
 
     def cost(self, names: Sequence[str], scored: int = 0) -> float:
         """Labels seen by trainings and scorings, in units of one plain training."""

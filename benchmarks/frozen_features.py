@@ -5,7 +5,6 @@ so a picture's tokens are the same in every training. They are computed once, ke
 memory-mapped file, and travel through the ordinary pipeline in the shape of an image.
 """
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,8 @@ from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from torch import Tensor, nn
+
+from projects.clip_vg.atomic import replacing
 
 __all__ = ['LoadTokens', 'MemoTextEncoder', 'TokensInImage', 'precompute']
 
@@ -52,10 +53,8 @@ def precompute(cfg: Config, path: str | Path, split: str) -> Path:
         rows.append(
             np.resize(tokens.half().numpy(), (size, size, channels))  # tail unused
         )
-    partial = path.with_name(f'.{path.name}')
-    with partial.open('wb') as file:
-        np.save(file, np.stack(rows))
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        np.save(partial, np.stack(rows))
     return path
 
 

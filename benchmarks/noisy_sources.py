@@ -6,14 +6,12 @@ a big red star on the left").
 """
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from projects.clip_vg.atomic import replacing
 from projects.clip_vg.datasets.synthetic import SHAPES, make_synthetic
 from projects.clip_vg.datasets.synthetic_expressions import Shape, choose
 
@@ -245,9 +243,7 @@ def _label(
 
 def _write(root: Path, source: str, lines: list[dict], kinds: np.ndarray) -> None:
     """The labels, then their errors; each whole or not at all."""
-    partial = Path(tempfile.mkdtemp(dir=root))
-    (partial / 'labels').write_text(''.join(json.dumps(line) + '\n' for line in lines))
-    np.save(partial / 'kinds.npy', kinds)
-    os.replace(partial / 'labels', root / f'{source}.jsonl')
-    os.replace(partial / 'kinds.npy', root / f'{source}.kinds.npy')
-    shutil.rmtree(partial)
+    with replacing(root / f'{source}.jsonl') as partial:
+        partial.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    with replacing(root / f'{source}.kinds.npy') as partial:
+        np.save(partial, kinds)

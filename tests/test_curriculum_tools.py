@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from projects.clip_vg.curriculum.released_files import read_iou_result
 from projects.clip_vg.datasets.readers import read_annotations
+from projects.clip_vg.datasets.readers.released_files import read_iou_result
 
 from .conftest import ROOT
 from .engine.test_self_paced import record_of

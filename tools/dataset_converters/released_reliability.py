@@ -13,11 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from projects.clip_vg.curriculum.released_files import (
-    read_iou_result,
-    write_iou_result,
-    write_selection,
-)
 from projects.clip_vg.curriculum.reliability_file import (
     LabelFile,
     ReliabilityFile,
@@ -28,6 +23,11 @@ from projects.clip_vg.curriculum.selection import select_reliable
 from projects.clip_vg.datasets.label_files import describe_files
 from projects.clip_vg.datasets.label_table import LabelTable
 from projects.clip_vg.datasets.readers import read_annotations
+from projects.clip_vg.datasets.readers.released_files import (
+    read_iou_result,
+    write_iou_result,
+    write_selection,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -68,9 +68,7 @@ def import_result(args: argparse.Namespace) -> Path:
     store = ReliabilityFile(
         args.out, dict(name=args.name, sha256=file_sha256(args.iou_result)), labels
     )
-    store.write(
-        np.arange(len(values)), values, np.full((len(values), 4), np.nan, np.float32)
-    )
+    store.write(np.arange(len(values)), values)
     store.flush()
     return store.path
 

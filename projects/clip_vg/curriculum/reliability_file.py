@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +9,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-__all__ = ['LabelFile', 'ReliabilityFile', 'file_sha256', 'read_reliability']
+from ..atomic import replacing
+
+__all__ = [
+    'LabelFile',
+    'ReliabilityFile',
+    'file_sha256',
+    'read_reliability',
+    'reliability_path',
+]
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,11 @@ def file_sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+def reliability_path(folder: str | Path, measurer: str, source: str) -> Path:
+    """Where a measurer's word on a source is."""
+    return Path(folder) / f'{measurer}__{source}.npy'
+
+
 def _manifest_path(path: Path) -> Path:
     return path.with_suffix('.json')
 
@@ -61,12 +73,6 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             f'{manifest} is no manifest of a reliability file ({error!r}): expected '
             'the JSON object that tools/score_reliability.py writes. Score again.'
         ) from error
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    partial = path.with_name(f'.{path.name}.partial')
-    partial.write_text(text, encoding='utf-8')
-    os.replace(partial, path)
 
 
 def _check(path: Path, what: str, found: Any, expected: Any) -> None:
@@ -174,7 +180,7 @@ class ReliabilityFile:
         labels: LabelFile,
         transforms: list | None = None,
     ) -> None:
-        self.path = Path(folder) / f'{measurer["name"]}__{labels.source}.npy'
+        self.path = reliability_path(folder, measurer['name'], labels.source)
         self.boxes_path = self.path.with_suffix('.boxes.npy')
         self.path.parent.mkdir(parents=True, exist_ok=True)
         manifest = dict(
@@ -194,9 +200,8 @@ class ReliabilityFile:
                 )
             _check(self.path, 'transforms', found['transforms'], manifest['transforms'])
         else:
-            _write_atomically(
-                _manifest_path(self.path), json.dumps(manifest, indent=2) + '\n'
-            )
+            with replacing(_manifest_path(self.path)) as partial:
+                partial.write_text(json.dumps(manifest, indent=2) + '\n', 'utf-8')
             _create(self.path, (labels.count,))
             self.boxes_path.unlink(missing_ok=True)
         if not self.boxes_path.exists():
@@ -205,17 +210,22 @@ class ReliabilityFile:
         self.boxes = _load(self.boxes_path, 'r+', (labels.count, 4))
 
     def write(
-        self, rows: np.ndarray, reliability: np.ndarray, boxes: np.ndarray
+        self,
+        rows: np.ndarray,
+        reliability: np.ndarray,
+        boxes: np.ndarray | None = None,
     ) -> None:
         """Keep some labels' values.
 
         Args:
             rows (np.ndarray): Their places in the label file.
             reliability (np.ndarray): In [0, 1], of the same shape.
-            boxes (np.ndarray): Predicted, xyxy, of shape (n, 4).
+            boxes (np.ndarray, optional): Predicted, xyxy, of shape (n, 4). Defaults
+                to None: not known.
         """
         # Boxes first: a label counts as scored when its reliability is there.
-        self.boxes[rows] = boxes
+        if boxes is not None:
+            self.boxes[rows] = boxes
         self.values[rows] = reliability
 
     def flush(self) -> None:
@@ -225,8 +235,7 @@ class ReliabilityFile:
 
 
 def _create(path: Path, shape: tuple[int, ...]) -> None:
-    partial = path.with_name(f'.{path.name}.partial')
-    array = np.lib.format.open_memmap(partial, 'w+', np.float32, shape)
-    array[:] = np.nan
-    array.flush()
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        array = np.lib.format.open_memmap(partial, 'w+', np.float32, shape)
+        array[:] = np.nan
+        array.flush()

@@ -18,13 +18,16 @@ __all__ = [
     'Trial',
     'WalkResult',
     'fixed',
+    'follow',
     'full_grid',
     'greedy_walk',
     'multi_source',
     'number_of_trials',
+    'own_first',
 ]
 
 T = TypeVar('T')
+R = TypeVar('R')
 # Yields thresholds; is sent their scores.
 ThresholdSearch = Generator[list[float], Mapping[float, float], 'WalkResult']
 
@@ -204,6 +207,32 @@ def number_of_trials(
     above = len(grid) - 1 - below
     around = 1 + min(below, 1) + min(above, 1)
     return around, around + max(below, above, 1) - 1
+
+
+def own_first(sources: Sequence[str]) -> dict[str, list[str]]:
+    """The measurers of each source; of equal ones its own wins, being first."""
+    return {s: [s, *(other for other in sources if other != s)] for s in sources}
+
+
+def follow(
+    search: Generator[list[T], Mapping[T, float], R],
+    evaluate: Callable[[list[T]], Mapping[T, float]],
+) -> R:
+    """Go through with a search.
+
+    Args:
+        search (Generator): Any of this module.
+        evaluate (Callable): Scores what it asks for.
+
+    Returns:
+        Any: What it found.
+    """
+    asked = next(search)
+    while True:
+        try:
+            asked = search.send(evaluate(asked))
+        except StopIteration as done:
+            return done.value
 
 
 def multi_source(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 __all__ = [
+    'VALLEYS',
     'Valley',
     'auroc',
     'keep_quality',
@@ -138,6 +139,10 @@ def mixture_valley(reliability: np.ndarray, iterations: int = 200) -> Valley:
     crossing = np.flatnonzero(between & (belongs[upper] >= 0.5))
     cut = float(centre[crossing[0]]) if len(crossing) else float(mean.mean())
     return Valley(cut, start.separation)
+
+
+# What they are called in configs and on the command line.
+VALLEYS = dict(otsu=otsu_valley, mixture=mixture_valley)
 
 
 def auroc(scores: np.ndarray, positive: np.ndarray) -> float:

@@ -9,7 +9,7 @@ from mmengine.config import Config
 
 from ..curriculum.reliability_file import ReliabilityFile, file_sha256, read_reliability
 from .launch import run_jobs
-from .trial import HELD_OUT, keep_sources, with_selection, write_config
+from .trial import FOLDS, keep_sources, with_selection, write_config
 
 if TYPE_CHECKING:
     from .self_paced import SelfPaced
@@ -30,17 +30,17 @@ class Measurers:
     def __init__(self, search: 'SelfPaced') -> None:
         self.search = search
 
+    def _image_folds(self) -> dict[str, Any]:
+        """The parts of the images that the search may train on."""
+        own = self.search.cfg.train_dataloader.dataset.get('image_folds')
+        return dict(own or dict(number=FOLDS, keep=list(range(FOLDS))))
+
     def models(self) -> dict[str, tuple[str, list[int] | None]]:
         """Name of each model, its source, and the parts of the images it scores."""
         folds = self.search.settings.folds
         if folds == 1:
             return {source: (source, None) for source in self.search.sources}
-        label_free = self.search.settings.criterion == 'label-free'
-        parts = [
-            part
-            for part in range(HELD_OUT['number'])  # type: ignore[call-overload]
-            if not (label_free and part in HELD_OUT['keep'])  # type: ignore[operator]
-        ]
+        parts = self._image_folds()['keep']
         return {
             f'{source}_fold{fold}': (source, parts[fold::folds])
             for source in self.search.sources
@@ -50,19 +50,16 @@ class Measurers:
     def _config(self, source: str, scored: list[int] | None) -> Config:
         cfg = with_selection(keep_sources(self.search.cfg, [source]), None)
         if scored is not None:
-            dataset = cfg.train_dataloader.dataset
-            before = dataset.get('image_folds') or dict(
-                HELD_OUT,
-                keep=list(range(HELD_OUT['number'])),  # type: ignore[call-overload]
-            )
-            keep = [part for part in before['keep'] if part not in scored]
-            dataset.image_folds = dict(before, keep=keep)
+            folds = self._image_folds()
+            keep = [part for part in folds['keep'] if part not in scored]
+            cfg.train_dataloader.dataset.image_folds = dict(folds, keep=keep)
         return cfg
 
     def _score_config(self, scored: list[int] | None) -> Config:
         cfg = copy.deepcopy(self.search.cfg)
         if scored is not None:
-            cfg.train_dataloader.dataset.image_folds = dict(HELD_OUT, keep=scored)
+            folds = dict(self._image_folds(), keep=scored)
+            cfg.train_dataloader.dataset.image_folds = folds
         return cfg
 
     def run(self) -> None:

@@ -14,20 +14,13 @@ from torch import nn
 
 from ..curriculum.reliability_file import LabelFile, ReliabilityFile
 from ..curriculum.schedule import threshold_at
-from ..curriculum.selection import (
-    mixture_valley,
-    otsu_valley,
-    select_reliable,
-    update_mean,
-)
+from ..curriculum.selection import VALLEYS, select_reliable, update_mean
 from ..datasets.samplers.curriculum_sampler import CurriculumSampler
 from ..datasets.samplers.image_group_sampler import ImageGroupSampler
 from .exact_resume_hook import train_sampler
-from .scoring import evaluation_view, plan_batches, score_labels
+from .scoring import evaluation_view, score_all
 
 __all__ = ['PseudoLabelReliabilityHook']
-
-_VALLEYS = dict(otsu=otsu_valley, mixture=mixture_valley)
 
 
 @HOOKS.register_module()
@@ -71,9 +64,6 @@ class PseudoLabelReliabilityHook(Hook):
             unknown.
     """
 
-    # After the checkpoint's own hooks have what they need, before it is written.
-    priority = 'NORMAL'
-
     def __init__(
         self,
         begin: int = 1,
@@ -94,9 +84,9 @@ class PseudoLabelReliabilityHook(Hook):
             raise ValueError(
                 f'begin={begin}, interval={interval}: expected epochs, at least 1.'
             )
-        if isinstance(threshold, str) and threshold not in _VALLEYS:
+        if isinstance(threshold, str) and threshold not in VALLEYS:
             raise ValueError(
-                f'threshold={threshold!r}; expected a number, {sorted(_VALLEYS)} or '
+                f'threshold={threshold!r}; expected a number, {sorted(VALLEYS)} or '
                 'dict(start=, end=, shape=).'
             )
         if isinstance(threshold, Mapping):
@@ -187,14 +177,9 @@ class PseudoLabelReliabilityHook(Hook):
         Returns:
             np.ndarray: float32 (N, ).
         """
-        values = np.full(len(self.view), np.nan, np.float32)
-        batches = plan_batches(
-            self.view, self.batch_size, bool(self.grouped), np.arange(len(self.view))
+        values, _ = score_all(
+            model, self.view, self.batch_size, bool(self.grouped), self.num_workers
         )
-        for labels, ious, _ in score_labels(
-            model, self.view, batches, self.num_workers
-        ):
-            values[labels] = ious
         self.labels_scored += len(values)
         return values
 
@@ -207,7 +192,7 @@ class PseudoLabelReliabilityHook(Hook):
 
     def _threshold(self, values: np.ndarray, progress: float) -> float:
         if isinstance(self.threshold, str):
-            return _VALLEYS[self.threshold](values).threshold
+            return VALLEYS[self.threshold](values).threshold
         if isinstance(self.threshold, Mapping):
             return threshold_at(progress, **self.threshold)
         return float(self.threshold)
@@ -250,8 +235,7 @@ class PseudoLabelReliabilityHook(Hook):
         assert self.mean is not None
         for file, store in self._stores:
             indices, places = self.view.places(file)
-            boxes = np.full((len(places), 4), np.nan, np.float32)
-            store.write(places, self.mean[indices], boxes)
+            store.write(places, self.mean[indices])
             store.flush()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:

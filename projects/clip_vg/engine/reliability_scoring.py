@@ -10,7 +10,12 @@ from mmengine.dist import barrier, broadcast, is_main_process
 from torch import from_numpy, nn
 from tqdm import tqdm
 
-from ..curriculum.reliability_file import LabelFile, ReliabilityFile, read_reliability
+from ..curriculum.reliability_file import (
+    LabelFile,
+    ReliabilityFile,
+    read_reliability,
+    reliability_path,
+)
 from .scoring import plan_batches, score_labels
 
 __all__ = ['choose_sources', 'score_sources']
@@ -79,7 +84,7 @@ def score_sources(
         store = None
         if is_main_process():
             store = ReliabilityFile(folder, measurer, file, transforms)
-        path = Path(folder) / f'{measurer["name"]}__{file.source}.npy'
+        path = reliability_path(folder, measurer['name'], file.source)
         paths.append(path)
         indices, places = dataset.places(file)
         scored = _known_everywhere(path, places)

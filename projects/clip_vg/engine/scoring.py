@@ -15,7 +15,13 @@ from torch.utils.data import DataLoader
 from ..datasets.samplers.grouping import ImageGroups
 from ..evaluation.grounding_metric import top_boxes
 
-__all__ = ['plan_batches', 'score_labels', 'evaluation_view', 'uses_groups']
+__all__ = [
+    'evaluation_view',
+    'plan_batches',
+    'score_all',
+    'score_labels',
+    'uses_groups',
+]
 
 Batch = list[tuple[int, ...]]
 
@@ -112,6 +118,33 @@ def score_labels(
             yield tuple(np.concatenate(column) for column in zip(*everyone))  # type: ignore[misc]  # noqa: B905
     finally:
         model.train(was_training)
+
+
+def score_all(
+    model: nn.Module,
+    dataset: BaseDataset,
+    batch_size: int,
+    grouped: bool,
+    num_workers: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Score every label of a data set; see :func:`score_labels`.
+
+    Args:
+        model (nn.Module): Has ``test_step``.
+        dataset (BaseDataset): See :func:`evaluation_view`.
+        batch_size (int): See :func:`plan_batches`.
+        grouped (bool): See :func:`plan_batches`.
+        num_workers (int): Processes that load images. Defaults to 0.
+
+    Returns:
+        tuple: Reliability (N, ) and predicted boxes (N, 4) xyxy, both float32.
+    """
+    values = np.full(len(dataset), np.nan, np.float32)
+    boxes = np.full((len(dataset), 4), np.nan, np.float32)
+    batches = plan_batches(dataset, batch_size, grouped, np.arange(len(dataset)))
+    for labels, ious, answers in score_labels(model, dataset, batches, num_workers):
+        values[labels], boxes[labels] = ious, answers
+    return values, boxes
 
 
 def _score_batch(

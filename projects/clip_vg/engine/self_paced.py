@@ -13,7 +13,7 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from ..curriculum.reliability_file import read_reliability
+from ..curriculum.reliability_file import read_reliability, reliability_path
 from ..curriculum.search import (
     STRATEGIES,
     MultiSourceResult,
@@ -21,9 +21,11 @@ from ..curriculum.search import (
     SourceResult,
     Trial,
     WalkResult,
+    follow,
     multi_source,
+    own_first,
 )
-from ..curriculum.selection import mixture_valley, otsu_valley, select_reliable
+from ..curriculum.selection import VALLEYS, select_reliable
 from .journal import Journal
 from .launch import run_jobs
 from .measurers import Measurers
@@ -40,8 +42,6 @@ from .trial import (
 )
 
 __all__ = ['SelfPaced']
-
-_VALLEYS = dict(otsu=otsu_valley, mixture=mixture_valley)
 
 
 class SelfPaced:
@@ -159,33 +159,40 @@ class SelfPaced:
             list[dict]: Lines of the journal: ``score``, ``checkpoint`` (relative to
             the work dir), ``seconds``.
         """
-        missing = {n: c for n, c in configs.items() if n not in self.journal.steps}
-        folders = {name: self.work_dir / kind / name for name in missing}
-        jobs = []
-        for name, cfg in missing.items():
-            config = folders[name] / 'config.py'
-            write_config(cfg, config)
-            arguments = [str(config), '--work-dir', str(folders[name]), '--resume']
-            log = folders[name] / 'log.txt'
-            jobs.append(self.resources.job('train.py', arguments, log))
-        started = time.monotonic()
-        for part in [jobs] if self.resources.jobs > 1 else [[job] for job in jobs]:
-            run_jobs(part, self.resources.jobs, self.resources.gpus)
-            for name, cfg in missing.items():
-                if name in self.journal.steps:
-                    continue
-                result = read_result(folders[name], cfg.train_cfg.max_epochs)
-                if result is None:
-                    continue
-                line = self.journal.done(
-                    name,
-                    score=result.score,
-                    checkpoint=os.path.relpath(result.checkpoint, self.work_dir),
-                    seconds=round(time.monotonic() - started, 1),
+        missing = [name for name in configs if name not in self.journal.steps]
+        at_once = [missing] if self.resources.jobs > 1 else [[name] for name in missing]
+        for names in at_once:
+            started = time.monotonic()
+            jobs = []
+            for name in names:
+                folder = self.work_dir / kind / name
+                config = folder / 'config.py'
+                write_config(configs[name], config)
+                arguments = [str(config), '--work-dir', str(folder), '--resume']
+                jobs.append(
+                    self.resources.job('train.py', arguments, folder / 'log.txt')
                 )
-                started = time.monotonic()
-                print_log(f'{name}: {line["score"]:.4f}', logger='current')
+            run_jobs(jobs, self.resources.jobs, self.resources.gpus)
+            seconds = round(time.monotonic() - started, 1)
+            for name in names:
+                self._note(name, self.work_dir / kind / name, configs[name], seconds)
         return [self.journal.steps[name] for name in configs]
+
+    def _note(self, name: str, folder: Path, cfg: Config, seconds: float) -> None:
+        """Put a finished training into the journal."""
+        result = read_result(folder, cfg.train_cfg.max_epochs)
+        if result is None:
+            raise RuntimeError(
+                f'{folder} ended before its {cfg.train_cfg.max_epochs} epochs without '
+                'an error: see its log.txt, and give the same command again.'
+            )
+        self.journal.done(
+            name,
+            score=result.score,
+            checkpoint=os.path.relpath(result.checkpoint, self.work_dir),
+            seconds=seconds,
+        )
+        print_log(f'{name}: {result.score:.4f}', logger='current')
 
     def reliability(self, pick: Pick) -> np.ndarray:
         """Reliability of a source's labels under a measurer."""
@@ -194,7 +201,7 @@ class SelfPaced:
 
     def reliability_path(self, measurer: str, source: str) -> Path:
         """Where a measurer's word on a source is."""
-        return self.reliability_dir / f'{measurer}__{source}.npy'
+        return reliability_path(self.reliability_dir, measurer, source)
 
     def count(self, trial: Trial) -> list[int]:
         """How many labels each pick of a trial keeps."""
@@ -249,20 +256,13 @@ class SelfPaced:
 
     def _search(self) -> MultiSourceResult:
         make = STRATEGIES[self.settings.strategy]
-        # Of equal measurers a source's own wins.
-        measurers = {s: [s, *(m for m in self.sources if m != s)] for s in self.sources}
         search = multi_source(
             self.sources,
-            measurers,
+            own_first(self.sources),
             lambda: make(start=self.settings.start, step=self.settings.step),
             self.settings.start,
         )
-        trials = next(search)
-        while True:
-            try:
-                trials = search.send(self.evaluate(trials))
-            except StopIteration as done:
-                return done.value
+        return follow(search, self.evaluate)
 
     def _valley(self) -> MultiSourceResult:
         """Thresholds from the histograms, then one training."""
@@ -272,7 +272,7 @@ class SelfPaced:
             # A measurer of another source has not memorised this one's errors.
             others = [m for m in self.sources if m != source] or [source]
             valleys = {
-                name: _VALLEYS[self.settings.valley](
+                name: VALLEYS[self.settings.valley](
                     self.reliability(Pick(source, name, 0.0))
                 )
                 for name in others

@@ -1,7 +1,6 @@
 """What a search leaves: the final model, and ``curriculum.json``."""
 
 import json
-import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..atomic import replacing
 from ..curriculum.search import MultiSourceResult, Trial
 
 if TYPE_CHECKING:
@@ -61,16 +61,14 @@ def write_record(search: 'SelfPaced', found: MultiSourceResult) -> Path:
         ),
     )
     path = search.work_dir / 'curriculum.json'
-    partial = path.with_name('.curriculum.json.partial')
-    partial.write_text(json.dumps(_plain(record), indent=2) + '\n')
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(_plain(record), indent=2) + '\n')
     return path
 
 
 def _copy(source: Path, target: Path) -> None:
-    partial = target.with_name(f'.{target.name}.partial')
-    shutil.copyfile(source, partial)
-    os.replace(partial, target)
+    with replacing(target) as partial:
+        shutil.copyfile(source, partial)
 
 
 def _plain(value: Any) -> Any:

@@ -1,7 +1,6 @@
 """A trial of the search: an ordinary training run, its config and what it scored."""
 
 import copy
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
+from ..atomic import replacing
 from ..compat import load_from_local
 
 __all__ = [
@@ -23,8 +23,8 @@ __all__ = [
     'write_config',
 ]
 
-# Of 10 parts of the images, which validate where there are no labels to do so.
-HELD_OUT = dict(number=10, keep=[0])
+# Parts of the images, and the one that validates where there are no labels to do so.
+FOLDS, HELD_OUT = 10, 0
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,12 @@ class TrialResult:
 
 def _lists(dataset: Mapping[str, Any]) -> dict[str, list]:
     """The settings of a data set that come once for each annotation file."""
-    files = dataset['ann_file']
-    files = [files] if isinstance(files, str) else list(files)
-    lists = dict(ann_file=files)
-    for key in ('split_file', 'source'):
-        value = dataset.get(key)
-        if value is not None:
-            lists[key] = [value] if isinstance(value, str) else list(value)
-    return lists
+    given = {key: dataset.get(key) for key in ('ann_file', 'split_file', 'source')}
+    return {
+        key: [value] if isinstance(value, str) else list(value)
+        for key, value in given.items()
+        if value is not None
+    }
 
 
 def source_names(cfg: Config, names: Sequence[str]) -> Config:
@@ -106,10 +104,12 @@ def hold_out(cfg: Config) -> Config:
     pipeline = cfg.val_dataloader.dataset.pipeline
     cfg.val_dataloader.dataset = copy.deepcopy(train)
     cfg.val_dataloader.dataset.update(
-        pipeline=pipeline, image_folds=HELD_OUT, test_mode=True
+        pipeline=pipeline,
+        image_folds=dict(number=FOLDS, keep=[HELD_OUT]),
+        test_mode=True,
     )
-    rest = [i for i in range(HELD_OUT['number']) if i not in HELD_OUT['keep']]  # type: ignore[call-overload, operator]
-    train.image_folds = dict(HELD_OUT, keep=rest)
+    rest = [part for part in range(FOLDS) if part != HELD_OUT]
+    train.image_folds = dict(number=FOLDS, keep=rest)
     return cfg
 
 
@@ -175,9 +175,8 @@ def with_online(cfg: Config, folder: str | Path, **options: Any) -> Config:
 def write_config(cfg: Config, path: Path) -> None:
     """Write a config as a file that any tool reads; all of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.partial_{path.name}')
-    cfg.dump(str(partial))
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        cfg.dump(str(partial))
 
 
 def read_result(work_dir: str | Path, max_epochs: int) -> TrialResult | None:

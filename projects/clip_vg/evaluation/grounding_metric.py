@@ -1,7 +1,6 @@
 """Accuracy of visual grounding, exact in any number of processes."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ from mmdet.structures.bbox import bbox_overlaps
 from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
+
+from ..atomic import replacing
 
 __all__ = ['GroundingMetric', 'summarize', 'top_boxes']
 
@@ -191,11 +192,9 @@ class GroundingMetric(BaseMetric):
     def _dump(self, results: list[dict]) -> None:
         path = Path(str(self.out_file))
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f'.{path.name}.partial')
-        with partial.open('w', encoding='utf-8') as file:
+        with replacing(path) as partial, partial.open('w', encoding='utf-8') as file:
             for result in results:
                 file.write(json.dumps(result, ensure_ascii=False) + '\n')
-        os.replace(partial, path)
 
 
 def _as_list(value: Any) -> list:

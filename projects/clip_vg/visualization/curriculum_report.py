@@ -12,7 +12,7 @@ from jinja2 import Environment
 from matplotlib.figure import Figure
 from mmengine.dataset import BaseDataset
 
-from ..curriculum.reliability_file import read_reliability
+from ..curriculum.reliability_file import read_reliability, reliability_path
 from ..curriculum.selection import otsu_valley, select_reliable
 from .curriculum_figures import (
     draw_examples,
@@ -91,7 +91,7 @@ def _example_figures(
 ) -> list[Picture]:
     """Kept and dropped labels of a source."""
     (file,) = (f for f in dataset.label_files if f.source == pick['source'])
-    path = folder / f'{pick["measurer"]}__{pick["source"]}.npy'
+    path = reliability_path(folder, pick['measurer'], pick['source'])
     indices, places = dataset.places(file)
     values = read_reliability(path, file)[places]
     boxes = np.load(path.with_suffix('.boxes.npy'), mmap_mode='r')[places]
@@ -139,7 +139,7 @@ def write_report(record_path: str | Path, dataset: BaseDataset) -> Path:
     online = record['settings']['strategy'] == 'online'
     reliability = {
         (source, measurer): np.asarray(
-            read_reliability(folder / f'{measurer}__{source}.npy')
+            read_reliability(reliability_path(folder, measurer, source))
         )
         for source in names
         for measurer in (['online'] if online else names)
@@ -214,7 +214,7 @@ def write_scoring_report(
     out.mkdir(exist_ok=True)
     values = {
         (source, measurer): np.asarray(
-            read_reliability(folder / f'{measurer}__{source}.npy')
+            read_reliability(reliability_path(folder, measurer, source))
         )
         for source in sources
     }

@@ -12,7 +12,9 @@ from .common import entry_of, keep_splits
 __all__ = ['read_transvg']
 
 # As released: boxes of these data sets are xyxy, those of RefCOCO/+/g xywh.
-_XYXY_DATASETS = ('referit', 'flickr')
+XYXY_DATASETS = ('referit', 'flickr')
+# What pseudo-labels have in the fields of the mask file and the attributes.
+PLACEHOLDER = 'useless placeholder'
 _NAME = re.compile(r'(?P<dataset>.+?)_(?P<split>train|val|testA|testB|test|trainval)\b')
 
 
@@ -50,7 +52,7 @@ def read_transvg(
     entries = entry_of(load_torch(ann_file), (list, tuple), str(ann_file), 'a list')
     name = _NAME.match(ann_file.stem)
     split = name['split'] if name else 'all'
-    is_xyxy = ann_file.stem.startswith(_XYXY_DATASETS)
+    is_xyxy = ann_file.stem.startswith(XYXY_DATASETS)
     builder = TableBuilder(lambda where: f'{ann_file}, entry {where}')
     for index, entry in enumerate(entries):
         where = f'{ann_file}, entry {index}'
@@ -60,7 +62,7 @@ def read_transvg(
             made_by = 'human'
         elif len(entry) >= 5:
             image, mask_file, box, text = entry[:4]
-            made_by = 'pseudo' if mask_file == 'useless placeholder' else 'human'
+            made_by = 'pseudo' if mask_file == PLACEHOLDER else 'human'
         else:
             raise ValueError(
                 f'{where}: expected 3 fields (Flickr30k) or 5 and more, found '

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from projects.clip_vg.curriculum.released_files import (
+from projects.clip_vg.datasets.readers import read_annotations
+from projects.clip_vg.datasets.readers.released_files import (
     read_iou_result,
     write_iou_result,
     write_selection,
 )
-from projects.clip_vg.datasets.readers import read_annotations
 from projects.clip_vg.safe_pickle import UnsafePickleError
 
 LABELS = [

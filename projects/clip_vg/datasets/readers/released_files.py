@@ -4,20 +4,17 @@
 box, reliability]``; ``*_refine_0_5.pth`` is a list of labels above a threshold.
 """
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ..safe_pickle import load_torch
+from ...atomic import replacing
+from ...safe_pickle import load_torch
+from .transvg import PLACEHOLDER, XYXY_DATASETS
 
 __all__ = ['read_iou_result', 'write_iou_result', 'write_selection']
-
-PLACEHOLDER = 'useless placeholder'
-# As released: boxes of these data sets are xyxy, those of RefCOCO/+/g xywh.
-_XYXY = ('referit', 'flickr')
 
 
 def read_iou_result(path: str | Path) -> np.ndarray:
@@ -53,7 +50,7 @@ def read_iou_result(path: str | Path) -> np.ndarray:
 
 def _box(path: Path, box: np.ndarray) -> list[float]:
     """Xyxy as the data set of a file's name has it."""
-    if path.name.startswith(_XYXY):
+    if path.name.startswith(XYXY_DATASETS):
         return [float(edge) for edge in box]
     left, top, right, bottom = (float(edge) for edge in box)
     return [left, top, right - left, bottom - top]
@@ -63,9 +60,8 @@ def _save(entries: list, path: Path, overwrite: bool) -> None:
     if path.exists() and not overwrite:
         raise FileExistsError(f'{path} exists; remove it or allow overwriting.')
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.partial')
-    torch.save(entries, partial)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        torch.save(entries, partial)
 
 
 def write_iou_result(
