@@ -10,7 +10,7 @@ WORK_DIR ?= work_dirs/clip_vg_$(NAME)
 STAMP := $(VENV)/.installed
 BEGUN := $(VENV).begun
 
-.PHONY: help install mmcv data quickstart test test-slow check format clean
+.PHONY: help install mmcv data quickstart tutorial test test-slow check format clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,9 @@ quickstart: data  ## Install, make data, train, test, show a picture
 	$(RUN) tools/draw_results.py $(WORK_DIR)/test/results.jsonl \
 		--out $(WORK_DIR)/quickstart.png
 
+tutorial: install  ## Pseudo-labels and a model: docs/tutorial_without_labels.md
+	$(RUN) tools/run_doc.py docs/tutorial_without_labels.md
+
 test: install  ## Run the tests
 	$(RUN) -m pytest -m 'not slow'
 
@@ -69,4 +72,5 @@ format: install  ## Format the code
 	$(BIN)/ruff format .
 
 clean:  ## Remove what the targets made
-	rm -rf $(VENV) $(BEGUN) data/synthetic* work_dirs build *.egg-info
+	rm -rf $(VENV) $(BEGUN) data/synthetic* data/photographs data/labelled \
+		work_dirs build *.egg-info

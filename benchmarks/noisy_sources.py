@@ -12,15 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from projects.clip_vg.atomic import replacing
-from projects.clip_vg.datasets.synthetic import SHAPES, make_synthetic
+from projects.clip_vg.datasets.synthetic import LARGE_SIDES, SHAPES, make_synthetic
 from projects.clip_vg.datasets.synthetic_expressions import Shape, choose
 
-__all__ = ['CLEAN', 'SIDES', 'SLOPPY', 'SOURCES', 'is_right', 'make_noisy_sources']
+__all__ = ['CLEAN', 'SLOPPY', 'SOURCES', 'is_right', 'make_noisy_sources']
 
 SOURCES = ('template', 'relation', 'caption')
 CLEAN, SLOPPY, WRONG, AMBIGUOUS = range(4)
-# Larger objects than the embedded default has: a training must end in a minute.
-SIDES = {'small': (0.28, 0.34), 'big': (0.42, 0.52)}
 # How often an expression names no single object any more.
 _VAGUE = {
     'template': ('object', 'thing', 'shape'),
@@ -168,7 +166,7 @@ def make_noisy_sources(
         Path: ``root``.
     """
     root = Path(root)
-    pictures = make_synthetic(root / 'pictures', images, seed, sides=SIDES)
+    pictures = make_synthetic(root / 'pictures', images, seed, sides=LARGE_SIDES)
     if all((root / f'{source}.kinds.npy').exists() for source in SOURCES):
         return root
     instances = json.loads((pictures / 'shapes' / 'instances.json').read_text())

@@ -6,7 +6,11 @@ import logging
 from collections import Counter
 from pathlib import Path
 
-from projects.clip_vg.datasets.synthetic import make_synthetic
+from projects.clip_vg.datasets.synthetic import (
+    LARGE_SIDES,
+    SIDES,
+    make_synthetic,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -17,6 +21,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--train', type=int, default=3000, help='pictures to train on')
     parser.add_argument('--val', type=int, default=100)
     parser.add_argument('--test', type=int, default=300)
+    parser.add_argument(
+        '--large', action='store_true', help='larger objects, which are learnt sooner'
+    )
     return parser.parse_args()
 
 
@@ -25,7 +32,10 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
     root = make_synthetic(
-        args.out, dict(train=args.train, val=args.val, test=args.test), seed=args.seed
+        args.out,
+        dict(train=args.train, val=args.val, test=args.test),
+        seed=args.seed,
+        sides=LARGE_SIDES if args.large else SIDES,
     )
     instances = json.loads((Path(root) / 'shapes' / 'instances.json').read_text())
     shapes = Counter(a['category_id'] for a in instances['annotations'])

@@ -194,16 +194,28 @@ def _unreadable(path: Path, error: Exception, what: str) -> ValueError:
     )
 
 
-def load_pickle(path: str | Path, encoding: str = 'latin1') -> Any:
+def _storage_from_bytes(data: bytes) -> Any:
+    """What a plain pickle asks of torch for each tensor, by the same allow-list."""
+    import torch
+
+    # weights_only is torch's own list; PyTorch's _load_from_bytes switches it off.
+    return torch.load(io.BytesIO(data), map_location='cpu', weights_only=True)
+
+
+def load_pickle(
+    path: str | Path, encoding: str = 'latin1', allow_torch: bool = False
+) -> Any:
     """Read a pickle of plain containers without running what it contains.
 
     Args:
         path (str or Path): The pickle.
         encoding (str): How to read Python 2 strings. Defaults to 'latin1', as
             the REFER files need.
+        allow_torch (bool): Whether tensors may be in it, as in what
+            ``DumpDetResults`` writes. Defaults to False.
 
     Returns:
-        Any: Lists, tuples, dicts, sets, str, bytes, numbers, NumPy arrays.
+        Any: Lists, tuples, dicts, sets, str, bytes, numbers, NumPy arrays, tensors.
 
     Raises:
         UnsafePickleError: The file asks for anything else; it names what.
@@ -214,7 +226,13 @@ def load_pickle(path: str | Path, encoding: str = 'latin1') -> Any:
     try:
         with path.open('rb') as file:
             return _RestrictedUnpickler(
-                file, source=str(path), encoding=encoding
+                file,
+                source=str(path),
+                encoding=encoding,
+                allow_torch=allow_torch,
+                replaced={('torch.storage', '_load_from_bytes'): _storage_from_bytes}
+                if allow_torch
+                else None,
             ).load()
     except (UnsafePickleError, FileNotFoundError):
         raise

@@ -31,6 +31,7 @@ from .launch import run_jobs
 from .measurers import Measurers
 from .self_paced_record import trial_name, write_record
 from .self_paced_settings import Resources, Settings
+from .source_order import complexity
 from .trial import (
     hold_out,
     keep_sources,
@@ -86,9 +87,11 @@ class SelfPaced:
         self.files = {file.source: file for file in self.dataset.label_files}
         cfg = source_names(cfg, list(self.files))
         self.cfg = hold_out(cfg) if settings.criterion == 'label-free' else cfg
-        self.words = self._mean_words()
+        self.counted, self.complexity = complexity(
+            self.dataset, self.dataset.label_files
+        )
         self.sources = list(
-            settings.order or sorted(self.files, key=lambda name: self.words[name])
+            settings.order or sorted(self.files, key=lambda name: self.complexity[name])
         )
         if sorted(self.sources) != sorted(self.files):
             raise ValueError(
@@ -97,17 +100,6 @@ class SelfPaced:
         self.reliability_dir = self.work_dir / 'reliability'
         self.measurers = Measurers(self)
         self.trials: dict[str, dict[str, Any]] = {}
-
-    def _mean_words(self) -> dict[str, float]:
-        """Mean length of the expressions of each source."""
-        texts = self.dataset.table.texts
-        spaces = np.r_[0, (texts.data == ord(' ')).cumsum()]
-        starts = np.r_[0, texts.ends[:-1]]
-        words = spaces[texts.ends] - spaces[starts] + 1
-        return {
-            name: float(words[self.dataset.places(file)[0]].mean())
-            for name, file in self.files.items()
-        }
 
     def open_journal(self) -> None:
         """Begin the search, or continue it."""

@@ -27,11 +27,12 @@ def describe_plan(search: SelfPaced) -> str:
         + (
             ':'
             if settings.order
-            else ' (by the mean number of words; --order says otherwise):'
+            else f' (by the mean number of {search.counted}; --order says otherwise):'
         ),
     ]
     lines += [
-        f'  {name}: {search.files[name].count:,} labels, {search.words[name]:.1f} words'
+        f'  {name}: {search.files[name].count:,} labels, '
+        f'{search.complexity[name]:.2f} {search.counted}'
         for name in search.sources
     ]
     fewest = most = 1

@@ -46,7 +46,7 @@ def write_record(search: 'SelfPaced', found: MultiSourceResult) -> Path:
             dict(
                 name=source,
                 labels=search.files[source].count,
-                mean_words=round(search.words[source], 3),
+                **{f'mean_{search.counted}': round(search.complexity[source], 3)},
             )
             for source in search.sources
         ],

@@ -24,7 +24,7 @@ class Settings:
         step (float): Between thresholds. Defaults to 0.1.
         valley (str): 'otsu' or 'mixture'. Defaults to 'otsu'.
         order (tuple[str, ...], optional): Sources from simple to complex. Defaults to
-            None: by the mean number of words.
+            None: by the mean number of entities, or words.
         folds (int): Measurers that score images they have not seen: 2 and more
             trainings each. Defaults to 1: one measurer scores what it was trained
             on, as the paper.

@@ -1,15 +1,11 @@
 """One page that shows which labels are trusted, and why."""
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
-from jinja2 import Environment
-from matplotlib.figure import Figure
 from mmengine.dataset import BaseDataset
 
 from ..curriculum.reliability_file import read_reliability, reliability_path
@@ -20,35 +16,18 @@ from .curriculum_figures import (
     draw_kept,
     draw_walks,
 )
+from .page import Picture, png, write_page
 
 __all__ = ['write_report', 'write_scoring_report']
 
 _EXAMPLES = 8  # of the kept and of the dropped labels of a source
-# Name, caption, and the PNG in base64.
-Picture = tuple[str, str, str]
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title>
-<meta name="viewport" content="width=device-width">
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto;
-       padding: 0 1rem; color: #1a1a1a }
-table { border-collapse: collapse; margin: 1rem 0 }
-th, td { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: left }
-td.n { text-align: right; font-variant-numeric: tabular-nums }
-tr.best { background: #e8f5e9 } img { max-width: 100% } figure { margin: 1rem 0 }
-figcaption { color: #555 }
-</style></head><body>
-<h1>{{ title }}</h1>
+_PAGE = """{% extends 'page' %}{% block body %}
 {% if record %}
 <p>Strategy {{ record.settings.strategy }}, criterion {{ record.settings.criterion }}
 ({{ record.metric }}). Final model: <b>{{ record.final.trial }}</b>,
 {{ number(record.final.score) }}.</p>
 {% endif %}
-{% for name, caption, image in figures %}
-<h2>{{ name }}</h2>
-<figure><img alt="{{ name }}" src="data:image/png;base64,{{ image }}">
-<figcaption>{{ caption }}</figcaption></figure>
-{% endfor %}
+{{ pictures(figures) }}
 {% if record %}
 <h2>Measurers</h2><table>
 <tr><th>model</th><th>labels</th><th>score</th><th>seconds</th></tr>
@@ -65,19 +44,11 @@ figcaption { color: #555 }
 <td class="n">{{ t.seconds }}</td></tr>{% endfor %}
 </table>
 {% endif %}
-</body></html>
-"""
+{% endblock %}"""
 
 
 def _number(value: float | None) -> str:
     return 'too few labels' if value is None else f'{value:.4f}'
-
-
-def _png(figure: Figure, path: Path) -> str:
-    """Save a figure; its bytes for the page."""
-    figure.savefig(path, dpi=90)
-    plt.close(figure)
-    return base64.b64encode(path.read_bytes()).decode()
 
 
 def _spread(labels: np.ndarray, count: int) -> np.ndarray:
@@ -107,7 +78,7 @@ def _example_figures(
             dataset, indices[some], values[some], boxes[some], f'{name}, by chance'
         )
         path = out / f'examples_{pick["source"]}_{what}.png'
-        made.append((name, 'Dashed: the label. Solid: the answer.', _png(figure, path)))
+        made.append((name, 'Dashed: the label. Solid: the answer.', png(figure, path)))
     return made
 
 
@@ -151,7 +122,7 @@ def write_report(record_path: str | Path, dataset: BaseDataset) -> Path:
             'Reliability',
             'Rows: sources. Columns: measurers. On the diagonal each model scores what '
             'it was trained on (SR), elsewhere what another source says (CR).',
-            _png(draw_histograms(reliability, chosen), out / 'histograms.png'),
+            png(draw_histograms(reliability, chosen), out / 'histograms.png'),
         )
     ]
     if record['decisions'] and record['settings']['strategy'] != 'valley':
@@ -160,7 +131,7 @@ def write_report(record_path: str | Path, dataset: BaseDataset) -> Path:
                 'Search',
                 'Every point is a training on the labels above the threshold. Arrows: '
                 'the walk, in order. Star: the threshold that was taken.',
-                _png(
+                png(
                     draw_walks(record['decisions'], record['trials']),
                     out / 'search.png',
                 ),
@@ -170,7 +141,7 @@ def write_report(record_path: str | Path, dataset: BaseDataset) -> Path:
     if picks:
         kept = {p['source']: (p['labels'], totals[p['source']]) for p in picks}
         kept.update({n: (0, totals[n]) for n in names if n not in kept})
-        figures.append(('Kept labels', '', _png(draw_kept(kept), out / 'kept.png')))
+        figures.append(('Kept labels', '', png(draw_kept(kept), out / 'kept.png')))
     for pick in picks:
         figures += _example_figures(dataset, folder, pick, out)
     title = f'Self-paced adapting: {", ".join(names)}'
@@ -183,10 +154,9 @@ def _write_page(
     figures: Sequence[Picture],
     record: Mapping[str, Any] | None = None,
 ) -> Path:
-    page = Environment(autoescape=True).from_string(_PAGE)
-    text = page.render(title=title, record=record, figures=figures, number=_number)
-    path.write_text(text, encoding='utf-8')
-    return path
+    return write_page(
+        path, _PAGE, title=title, record=record, figures=figures, number=_number
+    )
 
 
 def write_scoring_report(
@@ -233,9 +203,9 @@ def write_scoring_report(
         (
             'Reliability',
             'The line is the threshold.',
-            _png(draw_histograms(values, chosen), out / 'histograms.png'),
+            png(draw_histograms(values, chosen), out / 'histograms.png'),
         ),
-        ('Kept labels', '', _png(draw_kept(kept), out / 'kept.png')),
+        ('Kept labels', '', png(draw_kept(kept), out / 'kept.png')),
     ]
     for (source, name), cut in chosen.items():
         pick = dict(source=source, measurer=name, threshold=cut)

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import matplotlib
 
@@ -14,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-__all__ = ['draw_grid', 'draw_sample']
+__all__ = ['draw_grid', 'draw_labels', 'draw_sample']
 
 _TRUE, _HIT, _MISS = '#1a1a1a', '#00c853', '#ff1744'
 
@@ -31,24 +32,54 @@ def draw_sample(axes: Axes, image: np.ndarray, result: Mapping) -> None:
     axes.imshow(image)
     axes.set_axis_off()
     hit = result['iou'] >= 0.5
-    for box, color, style, width in (
-        (result['gt_bbox'], _TRUE, '--', 1.6),
-        (result['bbox'], _HIT if hit else _MISS, '-', 2.4),
-    ):
-        left, top, right, bottom = box
-        axes.add_patch(
-            Rectangle(
-                (left - 0.5, top - 0.5),
-                right - left,
-                bottom - top,
-                fill=False,
-                edgecolor=color,
-                linestyle=style,
-                linewidth=width,
-            )
-        )
+    _draw_box(axes, result['gt_bbox'], _TRUE, '--', 1.6)
+    _draw_box(axes, result['bbox'], _HIT if hit else _MISS, '-', 2.4)
     text = textwrap.fill(f'"{result["text"]}"', 30)
     axes.set_title(f'{text}\nIoU {result["iou"]:.2f}', fontsize=9)
+
+
+def _draw_box(
+    axes: Axes, box: Sequence[float], color: str, style: str, width: float
+) -> None:
+    left, top, right, bottom = box
+    axes.add_patch(
+        Rectangle(
+            (left - 0.5, top - 0.5),
+            right - left,
+            bottom - top,
+            fill=False,
+            edgecolor=color,
+            linestyle=style,
+            linewidth=width,
+        )
+    )
+
+
+def draw_labels(lines: Sequence[Mapping], images: Path, columns: int = 4) -> Figure:
+    """Draw labels side by side, each on its image.
+
+    Args:
+        lines (Sequence[Mapping]): Of ODVG, one expression each, with ``rule``.
+        images (Path): Folder of the pictures.
+        columns (int): Defaults to 4.
+
+    Returns:
+        Figure: To be saved by the caller.
+    """
+    rows = -(-len(lines) // columns)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(3.1 * columns, 2.9 * rows), squeeze=False
+    )
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for axes, line in zip(grid.flat, lines, strict=False):
+        with Image.open(images / line['filename']) as picture:
+            axes.imshow(np.asarray(picture.convert('RGB')))
+        _draw_box(axes, line['grounding']['regions'][0]['bbox'], _HIT, '-', 2.4)
+        text = textwrap.fill(f'"{line["grounding"]["caption"]}"', 32)
+        axes.set_title(f'{text}\n[{line["rule"]}]', fontsize=9)
+    figure.tight_layout()
+    return figure
 
 
 def draw_grid(

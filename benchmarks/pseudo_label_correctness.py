@@ -1,0 +1,150 @@
+"""How many pseudo-labels are right, by source and template, and what each rule loses.
+
+    python benchmarks/pseudo_label_correctness.py
+
+Synthetic pictures; a detector, a scene-graph model and a captioner are played with
+known errors; every label is compared with the truth. Prints tables in Markdown.
+"""
+
+import argparse
+import json
+import logging
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from projects.clip_vg.datasets.synthetic import make_synthetic
+from projects.clip_vg.datasets.synthetic_detections import (
+    ErrorRates,
+    play_models,
+    read_shapes,
+)
+from projects.clip_vg.datasets.synthetic_truth import VERDICTS, judge
+from projects.clip_vg.engine.labelling.inputs import InputFiles
+from projects.clip_vg.engine.labelling.maker import KINDS, MakerSettings
+from projects.clip_vg.engine.labelling.pipeline import Generation, generate
+from projects.clip_vg.pseudo_labels.detection import iou
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--pictures', type=int, default=2000)
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--parser', default='en_core_web_sm', help='spaCy model')
+    return parser.parse_args()
+
+
+@dataclass
+class Run:
+    """A source with some of its constants changed."""
+
+    name: str
+    kind: str
+    options: Mapping[str, Any]
+    use_attributes: bool = True
+
+
+# What a label is made without: the rule's number in docs/pseudo_labels.md.
+RUNS = (
+    Run('template', 'template', {}),
+    Run('template, small objects kept (2)', 'template', dict(min_area=0.0)),
+    Run('template, doubles kept (3)', 'template', dict(max_iou=1.0)),
+    Run('template, no attributes (4)', 'template', {}, use_attributes=False),
+    Run('template, no places (6)', 'template', dict(use_location=False)),
+    Run('template, clear texts only', 'template', dict(unique=True)),
+    Run('relation', 'relation', {}),
+    Run('relation, all scores', 'relation', dict(min_score=0.0)),
+    Run('relation, clear texts only', 'relation', dict(unique=True)),
+    Run('caption', 'caption', {}),
+    Run('caption, clear captions only', 'caption', dict(keep_ambiguous=False)),
+    Run('geometry', 'geometry', {}),
+    Run('geometry, unclear texts kept', 'geometry', dict(unique=False)),
+)
+
+
+def read_labels(path: Path) -> Iterator[tuple[str, str, str, Any]]:
+    """Picture, rule, expression and box of each label."""
+    with path.open(encoding='utf-8') as file:
+        for line in map(json.loads, file):
+            region = line['grounding']['regions'][0]
+            yield line['filename'], line['rule'], region['phrase'], region['bbox']
+
+
+def table(title: str, rows: Mapping[str, Counter]) -> str:
+    """Shares of the verdicts, in Markdown."""
+    lines = [
+        f'\n| {title} | labels | {" | ".join(VERDICTS)} |',
+        '|---' * (2 + len(VERDICTS)) + '|',
+    ]
+    for name, counted in rows.items():
+        total = sum(counted.values())
+        cells = [f'{counted[verdict] / max(1, total):.3f}' for verdict in VERDICTS]
+        lines.append(f'| {name} | {total:,} | {" | ".join(cells)} |')
+    return '\n'.join(lines)
+
+
+def main() -> None:
+    """Make, judge, print."""
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    args = parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        root = make_synthetic(
+            Path(folder, 'data'), dict(train=args.pictures), args.seed
+        )
+        instances = root / 'shapes' / 'instances.json'
+        models = play_models(instances, Path(folder, 'models'), seed=args.seed)
+        truth = {
+            image['file_name']: ((image['width'], image['height']), objects)
+            for image, objects in read_shapes(instances)
+        }
+        by_run: dict[str, Counter] = {}
+        by_rule: dict[str, dict[str, Counter]] = {}
+        reached: dict[str, float] = {}
+        for run in RUNS:
+            inputs = InputFiles(instances=instances)
+            if run.kind == 'relation':
+                inputs.triplets = models / 'triplets.json'
+            else:
+                inputs.detections = models / 'detections.json'
+            if run.kind == 'caption':
+                inputs.captions = models / 'captions.json'
+            out = Path(folder, f'{len(by_run)}.jsonl')
+            settings = MakerSettings(
+                run.kind,
+                KINDS[run.kind](**run.options),
+                run.kind,
+                parser=args.parser,
+                use_attributes=run.use_attributes,
+            )
+            generate(Generation(out, inputs, settings))
+            by_run[run.name] = Counter()
+            found: set[tuple[str, int]] = set()
+            for picture, rule, text, box in read_labels(out):
+                size, objects = truth[picture]
+                verdict = judge(text, box, size, objects)
+                by_run[run.name][verdict] += 1
+                if run.name == run.kind:
+                    rules = by_rule.setdefault(run.kind, {})
+                    rules.setdefault(rule, Counter())[verdict] += 1
+                if verdict == 'right':
+                    ious = [iou(tuple(box), item.box) for item in objects]
+                    found.add((picture, ious.index(max(ious))))
+            everything = sum(len(objects) for _, objects in truth.values())
+            reached[run.name] = len(found) / everything
+        logging.info('Errors of the models: %s', ErrorRates())
+        logging.info('%s', table('source', by_run))
+        logging.info('\n| source | objects with a right label |\n|---|---|')
+        for name, share in reached.items():
+            logging.info('| %s | %.3f |', name, share)
+        for kind, rules in by_rule.items():
+            logging.info('%s', table(f'{kind}: rule', dict(sorted(rules.items()))))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,19 @@
+"""The embedded default on pseudo-labels of pictures that nobody has labelled.
+
+docs/tutorial_without_labels.md makes them; val and test are labelled pictures.
+"""
+
+_base_ = './clip_vg_synthetic.py'
+
+sources = ['template', 'relation', 'caption']
+train_dataloader = dict(
+    dataset=dict(
+        data_root='data/photographs/',
+        ann_file=[f'pseudo/{source}.jsonl' for source in sources],
+        split_file=None,
+        split=None,
+        source=sources,
+    )
+)
+val_dataloader = dict(dataset=dict(data_root='data/labelled/'))
+test_dataloader = dict(dataset=dict(data_root='data/labelled/'))

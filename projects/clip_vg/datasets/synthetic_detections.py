@@ -1,0 +1,193 @@
+"""What a detector, a scene-graph model and a captioner would say of synthetic pictures.
+
+The true objects, with errors at given rates: so the labels that generators make of them
+can be compared with the truth (:mod:`.synthetic_truth`).
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..atomic import replacing
+from .synthetic import COLORS, SHAPES
+from .synthetic_expressions import Shape
+
+__all__ = ['ErrorRates', 'play_models', 'read_shapes']
+
+_RELATIONS = {'left of': (0, -1), 'right of': (0, 1), 'above': (1, -1), 'below': (1, 1)}
+_MARGIN = 0.08  # of the long side, as in synthetic_expressions
+
+
+@dataclass(frozen=True)
+class ErrorRates:
+    """How often the models that are played are wrong.
+
+    Args:
+        missed (float): Objects without a detection. Defaults to 0.1.
+        doubled (float): Objects with a second, similar box. Defaults to 0.1.
+        misclassed (float): Objects of another class. Defaults to 0.08.
+        shifted (float): Boxes that overlap their object by less than half. Defaults
+            to 0.08.
+        recolored (float): Objects with a wrong colour. Defaults to 0.08.
+        relation (float): Wrong predicates. Defaults to 0.2.
+        caption (float): Captions with a wrong colour or side. Defaults to 0.2.
+    """
+
+    missed: float = 0.1
+    doubled: float = 0.1
+    misclassed: float = 0.08
+    shifted: float = 0.08
+    recolored: float = 0.08
+    relation: float = 0.2
+    caption: float = 0.2
+
+
+def read_shapes(instances: str | Path) -> Iterator[tuple[dict, list[Shape]]]:
+    """The pictures of a synthetic data set and the true objects of each.
+
+    Args:
+        instances (str or Path): ``shapes/instances.json`` of ``make_synthetic``.
+
+    Yields:
+        tuple[dict, list[Shape]]: COCO's entry of the image, and its objects.
+    """
+    data = json.loads(Path(instances).read_text())
+    objects: dict[int, list[Shape]] = {}
+    for entry in data['annotations']:
+        left, top, width, height = entry['bbox']
+        box = (left, top, left + width, top + height)
+        shape = SHAPES[entry['category_id'] - 1]
+        item = Shape(shape, entry['color'], entry['size'], box)
+        objects.setdefault(entry['image_id'], []).append(item)
+    for image in data['images']:
+        yield image, objects.get(image['id'], [])
+
+
+def _other(
+    names: tuple[str, ...] | list[str], name: str, rng: np.random.Generator
+) -> str:
+    return str(rng.choice([other for other in names if other != name]))
+
+
+def _jitter(box: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    size = np.tile(box[2:] - box[:2], 2)
+    return box + rng.uniform(-share, share, 4) * size
+
+
+def _detect(item: Shape, rates: ErrorRates, rng: np.random.Generator) -> list[dict]:
+    """The detections of one object."""
+    if rng.random() < rates.missed:
+        return []
+    shape, color, box = item.shape, item.color, np.array(item.box)
+    if rng.random() < rates.misclassed:
+        shape = _other(SHAPES, shape, rng)
+    if rng.random() < rates.recolored:
+        color = _other(list(COLORS), color, rng)
+    if rng.random() < rates.shifted:
+        # Half a side in one axis leaves an IoU of a third.
+        shift = np.zeros(2)
+        shift[rng.integers(2)] = rng.choice((-0.5, 0.5))
+        box = box + np.tile(shift * (box[2:] - box[:2]), 2)
+    made = [(shape, _jitter(box, 0.03, rng), rng.uniform(0.6, 1.0))]
+    if rng.random() < rates.doubled:
+        made.append((shape, _jitter(box, 0.08, rng), rng.uniform(0.3, 0.6)))
+    return [
+        dict(
+            category_id=SHAPES.index(name) + 1,
+            bbox=[round(float(v), 2) for v in (*where[:2], *(where[2:] - where[:2]))],
+            score=round(float(score), 4),
+            attributes={color: round(float(rng.uniform(0.5, 1.0)), 4)},
+        )
+        for name, where, score in made
+    ]
+
+
+def _relate(
+    long_side: int, objects: list[Shape], rates: ErrorRates, rng: np.random.Generator
+) -> Iterator[dict]:
+    """The edges of a scene graph."""
+
+    def end(item: Shape) -> dict:
+        left, top, right, bottom = item.box
+        named = f'{item.color} {item.shape}' if rng.random() < 0.5 else item.shape
+        box = [round(v, 2) for v in (left, top, right - left, bottom - top)]
+        return dict(name=named, bbox=box, score=round(float(rng.uniform(0.4, 1)), 4))
+
+    for subject in objects:
+        for other in objects:
+            for predicate, (axis, sign) in _RELATIONS.items():
+                ahead = sign * (subject.center[axis] - other.center[axis])
+                if subject is other or ahead <= _MARGIN * long_side:
+                    continue
+                if rng.random() < rates.relation:
+                    predicate = _other(list(_RELATIONS), predicate, rng)
+                yield dict(
+                    subject=end(subject),
+                    predicate=predicate,
+                    object=end(other),
+                    score=round(float(rng.uniform(0.1, 1)), 4),
+                )
+
+
+def _caption(
+    size: tuple[int, int],
+    objects: list[Shape],
+    rates: ErrorRates,
+    rng: np.random.Generator,
+) -> str:
+    """One sentence about one object."""
+    item = objects[rng.integers(len(objects))]
+    color, across = item.color, item.center[0] / size[0] - 0.5
+    side = 'right' if across > 0 else 'left'
+    if rng.random() < rates.caption:
+        if rng.random() < 0.5:
+            color = _other(list(COLORS), color, rng)
+        else:
+            side = 'left' if side == 'right' else 'right'
+    text = str(rng.choice(('a {} {} {}', 'there is a {} {} {}')))
+    place = f' on the {side}' if abs(across) > _MARGIN else ''
+    return text.format(item.size, color, item.shape) + place
+
+
+def play_models(
+    instances: str | Path,
+    out: str | Path,
+    rates: ErrorRates | None = None,
+    seed: int = 0,
+) -> Path:
+    """Write what models with known errors say of a synthetic data set.
+
+    Args:
+        instances (str or Path): ``shapes/instances.json`` of ``make_synthetic``.
+        out (str or Path): Folder; gets ``detections.json`` (COCO results with
+            colours), ``captions.json`` and ``triplets.json``.
+        rates (ErrorRates, optional): Defaults to None: all defaults.
+        seed (int): Defaults to 0.
+
+    Returns:
+        Path: ``out``.
+    """
+    rates, out = rates or ErrorRates(), Path(out)
+    detections: list[dict] = []
+    triplets: list[dict] = []
+    captions: list[dict] = []
+    for image, objects in read_shapes(instances):
+        rng = np.random.default_rng([seed, image['id']])
+        name = dict(image_id=image['id'])
+        size = (image['width'], image['height'])
+        detections += [name | e for o in objects for e in _detect(o, rates, rng)]
+        triplets += [name | e for e in _relate(max(size), objects, rates, rng)]
+        if objects:
+            captions.append(name | dict(caption=_caption(size, objects, rates, rng)))
+    out.mkdir(parents=True, exist_ok=True)
+    for file, entries in (
+        ('detections.json', detections),
+        ('triplets.json', triplets),
+        ('captions.json', captions),
+    ):
+        with replacing(out / file) as partial:
+            partial.write_text(json.dumps(entries))
+    return out

@@ -1,0 +1,1 @@
+"""Making pseudo-labels of many images: reading, distributing, writing, continuing."""

@@ -1,0 +1,141 @@
+"""Running any detector of MMDetection on a folder of pictures."""
+
+import json
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ...atomic import replacing
+from .predictions import picture_size
+from .resumable import each_once
+
+__all__ = ['detect']
+
+
+def _inferencer(
+    batch_size: int,
+    config: str,
+    checkpoint: str | None,
+    device: str | None,
+    folder: Path,
+) -> tuple[Callable[[Sequence[str]], list[Any]], list[str]]:
+    """A detector as a function of file names, and the names of its classes."""
+    from mmdet.apis import DetInferencer
+
+    import projects.clip_vg  # noqa: F401  # checkpoints are read by its allow-list
+
+    model = DetInferencer(config, checkpoint, device=device, show_progress=False)
+
+    def answer(names: Sequence[str]) -> list[Any]:
+        # Not `out_dir`: two pictures of one name would share a file there.
+        found = model([str(folder / name) for name in names], batch_size=batch_size)
+        return [
+            {key: one[key] for key in ('labels', 'scores', 'bboxes')}
+            for one in found['predictions']
+        ]
+
+    return answer, list(model.model.dataset_meta['classes'])
+
+
+def _part(
+    number: int, part: Path, names: Sequence[str], batch_size: int, *model: Any
+) -> tuple[list[str], int]:
+    """Detect on a part of the pictures, in a process of its own."""
+    answer, classes = _inferencer(batch_size, *model)
+    lines = each_once(part, names, answer, batch_size, 'detecting', hidden=number > 0)
+    return classes, sum(1 for _ in lines)
+
+
+def detect(
+    config: str,
+    checkpoint: str | None,
+    folder: Path,
+    names: Sequence[str],
+    out: Path,
+    work_dir: Path,
+    *,
+    batch_size: int = 8,
+    processes: int = 1,
+    device: str | None = None,
+    min_score: float = 0.3,
+) -> Path:
+    """Write the detections of a model as one COCO file.
+
+    Args:
+        config (str): Config of any MMDetection detector, or a name of its model zoo.
+        checkpoint (str, optional): Its weights; None for those of the model zoo.
+        folder (Path): Of the pictures.
+        names (Sequence[str]): Of the pictures, in a fixed order.
+        out (Path): The file: ``images``, ``categories``, and ``annotations`` with
+            ``score``; what is there already is taken as it is.
+        work_dir (Path): For what is not finished.
+        batch_size (int): Pictures at once. Defaults to 8.
+        processes (int): Each with a model of its own. Defaults to 1.
+        device (str, optional): Defaults to None: a GPU where there is one.
+        min_score (float): Less sure detections are not written. Defaults to 0.3, as in
+            MMDetection's inferencer.
+
+    Returns:
+        Path: ``out``.
+    """
+    if out.exists():
+        return out
+    size = -(-len(names) // processes)
+    jobs = [
+        (i, work_dir / f'detected_{i}_of_{processes}.jsonl', names[i * size :][:size])
+        for i in range(processes)
+    ]
+    jobs = [job for job in jobs if job[2]]
+    model = (config, checkpoint, device, folder)
+    if len(jobs) == 1:
+        classes, _ = _part(*jobs[0], batch_size, *model)
+    else:
+        context = multiprocessing.get_context('spawn')
+        with ProcessPoolExecutor(len(jobs), context) as pool:
+            futures = [pool.submit(_part, *job, batch_size, *model) for job in jobs]
+            classes = [future.result()[0] for future in futures][0]
+    with replacing(out) as partial, partial.open('w', encoding='utf-8') as file:
+        _write_coco(file, folder, jobs, classes, min_score)
+    return out
+
+
+def _write_coco(
+    file: Any,
+    folder: Path,
+    jobs: Sequence[tuple[int, Path, Sequence[str]]],
+    classes: Sequence[str],
+    min_score: float,
+) -> None:
+    """Put the parts together, picture by picture."""
+    categories = [dict(id=i, name=name) for i, name in enumerate(classes)]
+    file.write('{"categories": ' + json.dumps(categories) + ',\n"images": [')
+    comma = '\n'
+    for _, _, names in jobs:
+        for name in names:
+            width, height = picture_size(folder / name)
+            image = dict(id=name, file_name=name, width=width, height=height)
+            file.write(comma + json.dumps(image))
+            comma = ',\n'
+    file.write('],\n"annotations": [')
+    comma = '\n'
+    for _, part, names in jobs:
+        with part.open(encoding='utf-8') as lines:
+            for name, line in zip(names, lines, strict=True):
+                found = json.loads(line)
+                for label, score, box in zip(
+                    found['labels'], found['scores'], found['bboxes'], strict=True
+                ):
+                    if score < min_score:
+                        continue
+                    left, top, right, bottom = box
+                    entry = dict(
+                        image_id=name,
+                        category_id=label,
+                        bbox=[left, top, right - left, bottom - top],
+                        score=min(score, 1.0),
+                    )
+                    file.write(comma + json.dumps(entry))
+                    comma = ',\n'
+    file.write(']}\n')

@@ -1,0 +1,156 @@
+"""Reading what MMDetection predicted, and lists of pictures."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ...datasets.readers.common import entry_of, read_json, required
+from ...pseudo_labels.detection import Detection
+from ...safe_pickle import load_pickle
+from .entries import make_detection
+
+__all__ = [
+    'list_pictures',
+    'picture_size',
+    'read_dumped_predictions',
+    'read_inferencer_predictions',
+]
+
+PICTURES = {'.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'}
+
+
+def list_pictures(folder: Path) -> list[str]:
+    """The pictures in a folder and those below it, as sorted relative names.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f'{folder}: no such folder of pictures.')
+    found = sorted(
+        os.path.relpath(Path(root, name), folder)
+        for root, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if Path(name).suffix.lower() in PICTURES and not name.startswith('.')
+    )
+    if not found:
+        raise ValueError(f'{folder} has no pictures ({", ".join(sorted(PICTURES))}).')
+    return found
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """(width, height) from the head of a picture, EXIF rotation ignored.
+
+    Raises:
+        ValueError: It is no picture.
+    """
+    try:
+        with Image.open(path) as picture:
+            return picture.size
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f'{path}: no such picture; is --images the folder that the file names '
+            'start from?'
+        ) from error
+    except OSError as error:
+        raise ValueError(f'{path} is no picture that can be read: {error}.') from error
+
+
+def _detections(found: dict, classes: Sequence[str], where: str) -> Iterator[Detection]:
+    """The detections of one image, from its labels, scores and bboxes."""
+    labels, scores, boxes = (
+        np.asarray(required(found, key, where))
+        for key in ('labels', 'scores', 'bboxes')
+    )
+    if not len(labels) == len(scores) == len(boxes):
+        raise ValueError(
+            f'{where}: {len(labels)} labels, {len(scores)} scores and {len(boxes)} '
+            'boxes; expected as many of each.'
+        )
+    for number, (label, score, box) in enumerate(
+        zip(labels.tolist(), scores.tolist(), boxes.tolist(), strict=True), 1
+    ):
+        at = f'{where}, detection {number}'
+        if not 0 <= label < len(classes):
+            raise ValueError(
+                f'{at}: label {label}, but there are {len(classes)} classes: give the '
+                "detector's own list (--classes)."
+            )
+        yield make_detection(classes[label], box, score, {}, at)
+
+
+def read_dumped_predictions(
+    path: Path, classes: Sequence[str]
+) -> Iterator[tuple[dict, list[Detection]]]:
+    """What ``DumpDetResults`` wrote.
+
+    Args:
+        path (Path): A pickle; read by an allow-list, nothing in it is run.
+        classes (Sequence[str]): Names of the labels.
+
+    Yields:
+        tuple[dict, list[Detection]]: ``id``, ``file_name`` (the path that the detector
+        read), ``width``, ``height``; and the detections.
+
+    Raises:
+        UnsafePickleError: The file asks for anything but arrays and tensors.
+        ValueError: An entry is damaged; it says which.
+    """
+    samples = entry_of(
+        load_pickle(path, allow_torch=True), (list, tuple), str(path), 'a list'
+    )
+    for number, sample in enumerate(samples, 1):
+        where = f'{path}, image {number}'
+        entry_of(sample, dict, where, 'a dict of an image')
+        found = required(sample, 'pred_instances', where)
+        height, width = required(sample, 'ori_shape', where)[:2]
+        name = str(required(sample, 'img_path', where))
+        image = dict(
+            id=sample.get('img_id', name),
+            file_name=name,
+            width=int(width),
+            height=int(height),
+        )
+        yield image, list(_detections(found, classes, where))
+
+
+def read_inferencer_predictions(
+    folder: Path, classes: Sequence[str], pictures: Sequence[str]
+) -> Iterator[tuple[str, list[Detection]]]:
+    """What ``DetInferencer(out_dir=...)`` wrote: a JSON for each picture.
+
+    Args:
+        folder (Path): With the JSON files, or their ``out_dir``.
+        classes (Sequence[str]): Names of the labels.
+        pictures (Sequence[str]): File names of the pictures.
+
+    Yields:
+        tuple[str, list[Detection]]: File name of the picture, and its detections.
+
+    Raises:
+        ValueError: A file fits no picture or several, or is damaged.
+    """
+    folder = folder / 'preds' if (folder / 'preds').is_dir() else folder
+    by_stem: dict[str, list[str]] = {}
+    for name in pictures:
+        by_stem.setdefault(Path(name).stem, []).append(name)
+    files = sorted(folder.glob('*.json'))
+    if not files:
+        raise ValueError(
+            f'{folder} has no JSON files: expected what '
+            'DetInferencer(out_dir=..., no_save_pred=False) writes.'
+        )
+    for path in files:
+        fitting = by_stem.get(path.stem, [])
+        if len(fitting) != 1:
+            raise ValueError(
+                f'{path}: {len(fitting)} pictures are called {path.stem!r} {fitting}; '
+                "expected one. DetInferencer's files do not say which picture they "
+                'belong to: give the folder of the pictures (--images), or use a COCO '
+                'result file.'
+            )
+        entry = entry_of(read_json(path), dict, str(path), 'a JSON object')
+        yield fitting[0], list(_detections(entry, classes, str(path)))

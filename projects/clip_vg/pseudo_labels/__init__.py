@@ -1,0 +1,1 @@
+"""From detections, captions and relations to labels: pure functions."""

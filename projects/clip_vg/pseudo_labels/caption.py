@@ -1,0 +1,172 @@
+"""Caption labels: a whole caption, with the box of what it is about."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from .cleaning import clean_detections
+from .detection import Detection, PseudoLabel, Scene
+from .vocabulary import Vocabulary, is_english
+
+__all__ = ['CaptionOptions', 'ParsedCaption', 'caption_labels', 'named_by']
+
+_LONGEST = 3  # words of a class name
+
+
+@dataclass(frozen=True)
+class ParsedCaption:
+    """A caption as a parser sees it.
+
+    Args:
+        words (tuple[str, ...]): Its tokens, lower case.
+        lemmas (tuple[str, ...]): Their base forms, lower case.
+        subject (int): Which token is the head noun of what the caption is about.
+        entities (int): How many things it names.
+    """
+
+    words: tuple[str, ...]
+    lemmas: tuple[str, ...]
+    subject: int
+    entities: int
+
+
+@dataclass(frozen=True)
+class CaptionOptions:
+    """The constants of the caption source.
+
+    Args:
+        captions_per_image (int): Captions of an image that are used, 0 for all.
+            Defaults to 1 (as released).
+        expressions (int): Most labels of an image. Defaults to 6 (as released).
+        keep_ambiguous (bool): Whether a caption whose subject may be several boxes
+            gives a label for each (as released), or none. Defaults to True.
+        min_area (float): Least share of the image. Defaults to 1 / 64, as for
+            templates.
+        max_iou (float): Above which two boxes are one object. Defaults to 0.4, as for
+            templates.
+    """
+
+    captions_per_image: int = 1
+    expressions: int = 6
+    keep_ambiguous: bool = True
+    min_area: float = 1 / 64
+    max_iou: float = 0.4
+
+
+def _spans(parsed: ParsedCaption) -> Iterator[tuple[int, set[str]]]:
+    """The runs of words around the subject's head, longest first, and their forms."""
+    for length in range(_LONGEST, 0, -1):
+        for start in range(parsed.subject - length + 1, parsed.subject + 1):
+            part = slice(start, start + length)
+            if start < 0 or len(parsed.words[part]) < length:
+                continue
+            yield (
+                length,
+                {
+                    ' '.join(parsed.words[part]),
+                    ' '.join(parsed.lemmas[part]),
+                    ' '.join((*parsed.words[part][:-1], parsed.lemmas[part][-1])),
+                },
+            )
+
+
+def named_by(
+    parsed: ParsedCaption, names: Sequence[str], vocabulary: Vocabulary
+) -> set[str]:
+    """The classes that a caption's subject can mean.
+
+    Args:
+        parsed (ParsedCaption): The caption.
+        names (Sequence[str]): Class names, of one or several words.
+        vocabulary (Vocabulary): Synonyms.
+
+    Returns:
+        set[str]: The longest name wins ("traffic light" before "light"), and the
+        very name before a synonym.
+    """
+    for length in range(_LONGEST, 0, -1):
+        forms = {
+            form for size, part in _spans(parsed) if size == length for form in part
+        }
+        exact = forms.intersection(names)
+        if exact:
+            return exact
+        similar = {
+            name for name in names for form in forms if vocabulary.same(name, form)
+        }
+        if similar:
+            return similar
+    return set()
+
+
+def caption_labels(
+    scene: Scene,
+    vocabulary: Vocabulary,
+    parse: Callable[[str], ParsedCaption | None],
+    options: CaptionOptions | None = None,
+    dropped: Counter | None = None,
+) -> list[PseudoLabel]:
+    """Make the caption labels of an image.
+
+    Args:
+        scene (Scene): The image, its detections and captions.
+        vocabulary (Vocabulary): Groups of classes and synonyms.
+        parse (Callable): Finds the subject of a caption; None where there is none.
+        options (CaptionOptions, optional): Defaults to None: all defaults.
+        dropped (Counter, optional): Gets the number that each rule left out.
+
+    Returns:
+        list[PseudoLabel]: At most ``options.expressions``.
+    """
+    options = options or CaptionOptions()
+    dropped = Counter() if dropped is None else dropped
+    kept = clean_detections(
+        scene, vocabulary, options.min_area, options.max_iou, dropped
+    )
+    detections = [item for group in kept.values() for item in group]
+    captions = [' '.join(text.split()) for text in scene.captions]
+    if most := options.captions_per_image:
+        dropped['further captions'] += max(0, len(captions) - most)
+        captions = captions[:most]
+    labels: list[PseudoLabel] = []
+    for text in captions:
+        labels += _of_caption(text, detections, vocabulary, parse, options, dropped)
+    dropped['beyond the first labels'] += max(0, len(labels) - options.expressions)
+    return labels[: options.expressions]
+
+
+def _of_caption(
+    text: str,
+    detections: Sequence[Detection],
+    vocabulary: Vocabulary,
+    parse: Callable[[str], ParsedCaption | None],
+    options: CaptionOptions,
+    dropped: Counter,
+) -> list[PseudoLabel]:
+    if not is_english(text):
+        dropped['caption not English'] += 1
+        return []
+    parsed = parse(text)
+    if parsed is None:
+        dropped['caption without a subject'] += 1
+        return []
+    names = named_by(parsed, [item.name for item in detections], vocabulary)
+    meant = [item for item in detections if item.name in names]
+    if not meant:
+        dropped['subject not detected'] += 1
+        return []
+    if len(meant) > 1 and not options.keep_ambiguous:
+        dropped['ambiguous caption'] += 1
+        return []
+    rule = 'one box' if len(meant) == 1 else 'several boxes'
+    return [
+        PseudoLabel(
+            text,
+            item.box,
+            rule,
+            entities=parsed.entities,
+            score=item.score,
+            words=frozenset({'caption'}),
+        )
+        for item in sorted(meant, key=lambda item: -item.score)
+    ]

@@ -1,0 +1,129 @@
+"""Which detections are worth a label: valid, large enough, each object once."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torchvision.ops import nms
+
+from .detection import Detection, Scene
+from .vocabulary import CLOTHES, Vocabulary
+
+__all__ = ['clean_detections', 'drop_small', 'drop_overlapping', 'inside_image']
+
+
+def inside_image(
+    detections: Sequence[Detection], width: int, height: int
+) -> list[Detection]:
+    """Detections cut at the border of the image; those below a pixel are left out.
+
+    Args:
+        detections (Sequence[Detection]): Boxes that may pass the border.
+        width (int): Of the image.
+        height (int): Of the image.
+
+    Returns:
+        list[Detection]: With xyxy boxes at least a pixel wide and high.
+    """
+    found = []
+    for item in detections:
+        left, top, right, bottom = item.box
+        box = max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height)
+        if box[2] - box[0] >= 1 and box[3] - box[1] >= 1:
+            found.append(item if box == item.box else replace(item, box=box))
+    return found
+
+
+def drop_small(
+    detections: Sequence[Detection],
+    groups: Sequence[str],
+    image_area: float,
+    min_area: float,
+) -> list[Detection]:
+    """Leave out people and things below a share of the image; clothes may be small.
+
+    Args:
+        detections (Sequence[Detection]): N detections.
+        groups (Sequence[str]): Their N groups.
+        image_area (float): In square pixels.
+        min_area (float): Share of the image, as 1 / 64.
+
+    Returns:
+        list[Detection]: Those of at least that size, and all clothes.
+    """
+    return [
+        item
+        for item, group in zip(detections, groups, strict=True)
+        if group in CLOTHES or item.area >= min_area * image_area
+    ]
+
+
+def drop_overlapping(
+    detections: Sequence[Detection], threshold: float
+) -> list[Detection]:
+    """Of boxes that overlap, keep the most confident; classes do not matter.
+
+    Plain non-maximum suppression: a box that was dropped drops no other.
+
+    Args:
+        detections (Sequence[Detection]): Of one group.
+        threshold (float): IoU above which two boxes show the same object.
+
+    Returns:
+        list[Detection]: In the order given; of equally confident ones the earlier.
+    """
+    if len(detections) < 2:
+        return list(detections)
+    boxes = torch.tensor([item.box for item in detections], dtype=torch.float64)
+    scores = torch.tensor([item.score for item in detections], dtype=torch.float64)
+    # Sorted here, as the order among equals is no part of what nms promises.
+    order = torch.argsort(scores, descending=True, stable=True)
+    ranks = torch.arange(len(order), 0, -1, dtype=torch.float64)
+    kept = order[nms(boxes[order], ranks, threshold)].sort().values
+    return [detections[index] for index in kept.tolist()]
+
+
+def clean_detections(
+    scene: Scene,
+    vocabulary: Vocabulary,
+    min_area: float = 1 / 64,
+    max_iou: float = 0.4,
+    dropped: Counter | None = None,
+) -> dict[str, list[Detection]]:
+    """Group the detections of an image and drop what no label should be made of.
+
+    Args:
+        scene (Scene): Image and detections.
+        vocabulary (Vocabulary): Which class is in which group.
+        min_area (float): Least share of the image for people and things. Defaults to
+            1 / 64 (Pseudo-Q, as released).
+        max_iou (float): Above which two boxes of a group are one object. Defaults to
+            0.4 (as released).
+        dropped (Counter, optional): Gets the number dropped by each rule.
+
+    Returns:
+        dict[str, list[Detection]]: 'people', 'things', 'hat', 'shirt', 'pants',
+        'shoes', as far as there are any, in the order of the file.
+    """
+    dropped = Counter() if dropped is None else dropped
+    named = [d for d in scene.detections if d.name not in vocabulary.background]
+    valid = inside_image(named, scene.width, scene.height)
+    groups = [vocabulary.group_of(item.name) for item in valid]
+    large = drop_small(valid, groups, scene.width * scene.height, min_area)
+    found: dict[str, list[Detection]] = {}
+    for item in large:
+        found.setdefault(vocabulary.group_of(item.name), []).append(item)
+    # Clothes are one group here: a hat on a shirt's box is a double as well.
+    clothes = [item for item in large if vocabulary.group_of(item.name) in CLOTHES]
+    kept: dict[str, list[Detection]] = {}
+    for group in ('people', 'things'):
+        if group in found:
+            kept[group] = drop_overlapping(found[group], max_iou)
+    for item in drop_overlapping(clothes, max_iou):
+        kept.setdefault(vocabulary.group_of(item.name), []).append(item)
+    dropped['background'] += len(scene.detections) - len(named)
+    dropped['box below a pixel'] += len(named) - len(valid)
+    dropped['too small'] += len(valid) - len(large)
+    dropped['overlapping'] += len(large) - sum(map(len, kept.values()))
+    return kept

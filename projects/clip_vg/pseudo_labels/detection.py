@@ -1,0 +1,137 @@
+"""What a generator is given and what it makes."""
+
+import hashlib
+from dataclasses import dataclass, field
+
+import numpy as np
+
+__all__ = ['Box', 'Detection', 'PseudoLabel', 'Scene', 'Triplet', 'image_rng', 'iou']
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One object that a detector found.
+
+    Args:
+        name (str): Class name, lower case.
+        box (tuple[float, float, float, float]): xyxy in pixels of the original image.
+        score (float): Confidence in [0, 1]. Defaults to 1.
+        attribute (str, optional): Its most likely attribute, such as a colour.
+            Defaults to None.
+        attribute_score (float): Confidence of that in [0, 1]. Defaults to 0.
+    """
+
+    name: str
+    box: Box
+    score: float = 1.0
+    attribute: str | None = None
+    attribute_score: float = 0.0
+
+    @property
+    def area(self) -> float:
+        """Of the box, in square pixels."""
+        return (self.box[2] - self.box[0]) * (self.box[3] - self.box[1])
+
+    @property
+    def center(self) -> tuple[float, float]:
+        """Of the box, (x, y) in pixels."""
+        return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
+
+    @property
+    def phrase(self) -> str:
+        """'[attribute ]class'."""
+        return f'{self.attribute} {self.name}' if self.attribute else self.name
+
+
+@dataclass(frozen=True)
+class Triplet:
+    """One edge of a scene graph.
+
+    Args:
+        subject (Detection): Whose box a label gets.
+        predicate (str): Such as 'holding'.
+        object (Detection): What it is related to.
+        score (float): Confidence of the predicate in [0, 1]. Defaults to 1.
+    """
+
+    subject: Detection
+    predicate: str
+    object: Detection
+    score: float = 1.0
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is known of one image.
+
+    Args:
+        image_id (int or str): Names it in ``sample_id`` and seeds what is random.
+        file_name (str): Of the picture, relative to the folder of the pictures.
+        width (int): In pixels.
+        height (int): In pixels.
+        detections (tuple[Detection, ...]): In the order of their file.
+        captions (tuple[str, ...]): In the order of their file.
+        triplets (tuple[Triplet, ...]): In the order of their file.
+    """
+
+    image_id: int | str
+    file_name: str
+    width: int
+    height: int
+    detections: tuple[Detection, ...] = ()
+    captions: tuple[str, ...] = ()
+    triplets: tuple[Triplet, ...] = ()
+
+
+@dataclass(frozen=True)
+class PseudoLabel:
+    """One expression and the box that it is taken to mean.
+
+    Args:
+        text (str): The expression.
+        box (tuple[float, float, float, float]): xyxy in pixels of the original image.
+        rule (str): Which rule made it.
+        entities (int): How many things the expression names.
+        score (float): Confidence of what it was made from.
+        words (frozenset[str]): Which kinds of words it has: 'attribute', 'where',
+            'cloth', 'relation'.
+    """
+
+    text: str
+    box: Box
+    rule: str
+    entities: int = 1
+    score: float = 1.0
+    words: frozenset[str] = field(default_factory=frozenset)
+
+
+def iou(one: Box, other: Box) -> float:
+    """Intersection over union of two xyxy boxes."""
+    shared = intersection(one, other)
+    if not shared:
+        return 0.0
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+    return shared / (sum(areas) - shared)
+
+
+def intersection(one: Box, other: Box) -> float:
+    """Area that two xyxy boxes share."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    return width * height if width > 0 and height > 0 else 0.0
+
+
+def image_rng(seed: int, image_id: int | str) -> np.random.Generator:
+    """A generator that depends on nothing but the seed and the image.
+
+    Args:
+        seed (int): Of the whole run.
+        image_id (int or str): Of the image.
+
+    Returns:
+        np.random.Generator: The same in any order, shard or process.
+    """
+    digest = hashlib.blake2b(str(image_id).encode(), digest_size=8).digest()
+    return np.random.default_rng([seed, int.from_bytes(digest, 'little')])

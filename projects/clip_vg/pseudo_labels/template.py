@@ -1,0 +1,230 @@
+"""Template labels: "[attribute] class [cloth] [where]" (Pseudo-Q's first source)."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from .attributes import use_attribute
+from .cleaning import clean_detections
+from .clothes import dress
+from .detection import Detection, PseudoLabel, Scene, image_rng
+from .location import locations
+from .vocabulary import CLOTHES, PEOPLE, THINGS, Vocabulary
+
+__all__ = ['PRESETS', 'Describe', 'TemplateOptions', 'phrases', 'template_labels']
+
+Describe = Callable[[Scene, list[Detection]], list[Detection]]
+
+# Objects and expressions an image: Pseudo-Q's, as released; RefCOCO+'s expressions
+# may not say where.
+PRESETS: Mapping[str, Mapping[str, int | bool]] = {
+    'refcoco': dict(objects=3, expressions=6),
+    'refcoco+': dict(objects=3, expressions=12, use_location=False),
+    'refcocog': dict(objects=2, expressions=4),
+    'referit': dict(objects=6, expressions=15),
+    'flickr30k': dict(objects=7, expressions=28),
+}
+_PREPOSITIONS = {
+    'left': 'on the left',
+    'right': 'on the right',
+    **{word: f'in the {word}' for word in ('front', 'behind', 'middle', 'center')},
+}
+
+
+@dataclass(frozen=True)
+class TemplateOptions:
+    """The constants of the template source.
+
+    Args:
+        objects (int): Objects of an image that get labels. Defaults to 3 (RefCOCO, as
+            released).
+        expressions (int): Most labels of an image. Defaults to 6 (RefCOCO, as
+            released).
+        use_location (bool): Whether to say where. Defaults to True.
+        min_area (float): Least share of the image. Defaults to 1 / 64 (as released).
+        max_iou (float): Above which two boxes are one object. Defaults to 0.4 (as
+            released).
+        min_attribute_score (float): Defaults to 0.3 (as released).
+        min_inside (float): For clothes. Defaults to 0.75 (as released).
+        min_spread (float): For left and right, as a share of the image's long side.
+            Defaults to 50 / 640 (as released, relative to its images).
+        min_spread_pixels (float, optional): The same in pixels, instead. Defaults to
+            None.
+        behind (float): Share of the largest area. Defaults to 0.4 (as released).
+        front (float): Share of the largest area. Defaults to 0.8 (as released).
+        unique (bool): Whether to leave out a text that fits several detections of the
+            image ("person" where there are two). Defaults to False (as released).
+        seed (int): Of the choice among expressions. Defaults to 0.
+    """
+
+    objects: int = 3
+    expressions: int = 6
+    use_location: bool = True
+    min_area: float = 1 / 64
+    max_iou: float = 0.4
+    min_attribute_score: float = 0.3
+    min_inside: float = 0.75
+    min_spread: float = 50 / 640
+    min_spread_pixels: float | None = None
+    behind: float = 0.4
+    front: float = 0.8
+    unique: bool = False
+    seed: int = 0
+
+
+def phrases(
+    noun: str, where: Sequence[str], clothes: Sequence[str]
+) -> Iterator[tuple[str, str]]:
+    """All ways to say it.
+
+    Args:
+        noun (str): n, "[attribute ]class".
+        where (Sequence[str]): Each s, a word of place.
+        clothes (Sequence[str]): Each c, "[attribute ]cloth".
+
+    Yields:
+        tuple[str, str]: The template, such as 'n on the s', and the text.
+    """
+    yield 'n', noun
+    for place in where:
+        yield 'n s', f'{noun} {place}'
+        yield 's n', f'{place} {noun}'
+        if place in _PREPOSITIONS:
+            said = _PREPOSITIONS[place]
+            yield _rule('n {}', said), f'{noun} {said}'
+    for cloth in clothes:
+        yield 'n c', f'{noun} {cloth}'
+        yield 'c n', f'{cloth} {noun}'
+        for place in where:
+            yield from (
+                ('n c s', f'{noun} {cloth} {place}'),
+                ('n s c', f'{noun} {place} {cloth}'),
+                ('c n s', f'{cloth} {noun} {place}'),
+                ('c s n', f'{cloth} {place} {noun}'),
+                ('s n c', f'{place} {noun} {cloth}'),
+                ('s c n', f'{place} {cloth} {noun}'),
+            )
+            if place in _PREPOSITIONS:
+                said = _PREPOSITIONS[place]
+                # The three orders in which the place comes after the noun.
+                yield _rule('n c {}', said), f'{noun} {cloth} {said}'
+                yield _rule('c n {}', said), f'{cloth} {noun} {said}'
+                yield _rule('n {} c', said), f'{noun} {said} {cloth}'
+
+
+def _rule(pattern: str, said: str) -> str:
+    return pattern.format(f'{said.split()[0]} the s')
+
+
+def template_labels(
+    scene: Scene,
+    vocabulary: Vocabulary,
+    options: TemplateOptions | None = None,
+    describe: Describe | None = None,
+    dropped: Counter | None = None,
+) -> list[PseudoLabel]:
+    """Make the template labels of an image.
+
+    Args:
+        scene (Scene): The image and its detections.
+        vocabulary (Vocabulary): Groups of classes.
+        options (TemplateOptions, optional): Defaults to None: all defaults.
+        describe (Callable, optional): Gives the detections that are left after
+            cleaning their attributes. Defaults to None: those of their file.
+        dropped (Counter, optional): Gets the number that each rule left out.
+
+    Returns:
+        list[PseudoLabel]: At most ``options.expressions``.
+    """
+    options = options or TemplateOptions()
+    dropped = Counter() if dropped is None else dropped
+    kept = clean_detections(
+        scene, vocabulary, options.min_area, options.max_iou, dropped
+    )
+    kept = _named(scene, kept, options, describe)
+    found = _candidates(scene, kept, options)
+    if options.unique:
+        fits = Counter(label.text for labels in found for label in labels)
+        for labels in found:
+            clear = [label for label in labels if fits[label.text] == 1]
+            dropped['text of several objects'] += len(labels) - len(clear)
+            labels[:] = clear
+    dropped['beyond the first objects'] += max(0, len(found) - options.objects)
+    pool = [label for labels in found[: options.objects] for label in labels]
+    if len(pool) <= options.expressions:
+        return pool
+    dropped['text not drawn'] += len(pool) - options.expressions
+    rng = image_rng(options.seed, scene.image_id)
+    chosen = rng.choice(len(pool), options.expressions, replace=False)
+    return [pool[index] for index in sorted(chosen.tolist())]
+
+
+def _named(
+    scene: Scene,
+    kept: Mapping[str, Sequence[Detection]],
+    options: TemplateOptions,
+    describe: Describe | None,
+) -> dict[str, list[Detection]]:
+    """The groups with every object called as it shall be said."""
+    everything = [item for group in kept.values() for item in group]
+    if describe is not None and everything:
+        everything = describe(scene, everything)
+    said = iter([use_attribute(d, options.min_attribute_score) for d in everything])
+    return {group: [next(said) for _ in items] for group, items in kept.items()}
+
+
+def _candidates(
+    scene: Scene, kept: Mapping[str, Sequence[Detection]], options: TemplateOptions
+) -> list[list[PseudoLabel]]:
+    """All labels of each object: people first, each group by confidence."""
+    people, things = (list(kept.get(group, ())) for group in (PEOPLE, THINGS))
+    worn = dress(people, {s: kept.get(s, ()) for s in CLOTHES}, options.min_inside)
+    targets = [*people, *things]
+    clothes = [*worn, *([] for _ in things)]
+    where: list[list[str]] = [[] for _ in targets]
+    if options.use_location:
+        by_class: dict[str, list[int]] = {}
+        for index, item in enumerate(targets):
+            by_class.setdefault(item.name, []).append(index)
+        for indices in by_class.values():
+            found = locations(
+                [targets[index] for index in indices],
+                scene.width,
+                scene.height,
+                options.min_spread,
+                options.min_spread_pixels,
+                options.behind,
+                options.front,
+            )
+            for index, words in zip(indices, found, strict=True):
+                where[index] = words
+    order = sorted(
+        range(len(targets)), key=lambda i: (i >= len(people), -targets[i].score)
+    )
+    return [_labels(targets[i], where[i], clothes[i]) for i in order]
+
+
+def _labels(
+    target: Detection, where: Sequence[str], clothes: Sequence[Detection]
+) -> list[PseudoLabel]:
+    """The labels of one object, each text once."""
+    labels: dict[str, PseudoLabel] = {}
+    described = any(cloth.attribute for cloth in clothes)
+    for rule, text in phrases(target.phrase, where, [c.phrase for c in clothes]):
+        words = {
+            'attribute': bool(target.attribute) or (described and 'c' in rule.split()),
+            'where': 's' in rule.split(),
+            'cloth': 'c' in rule.split(),
+        }
+        labels.setdefault(
+            text,
+            PseudoLabel(
+                text,
+                target.box,
+                rule,
+                entities=1 + words['cloth'],
+                score=target.score,
+                words=frozenset(word for word, said in words.items() if said),
+            ),
+        )
+    return list(labels.values())

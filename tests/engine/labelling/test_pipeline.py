@@ -1,0 +1,323 @@
+"""Runs of the generators: the same bytes however they are made; nothing is lost."""
+
+import json
+import multiprocessing
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from mmdet.datasets import ODVGDataset
+from PIL import Image
+
+from projects.clip_vg.datasets.readers import read_annotations
+from projects.clip_vg.engine.labelling import run as run_module
+from projects.clip_vg.engine.labelling.inputs import InputFiles, shard_range
+from projects.clip_vg.engine.labelling.maker import MakerSettings
+from projects.clip_vg.engine.labelling.pipeline import (
+    Generation,
+    generate,
+    merge_shards,
+)
+from projects.clip_vg.engine.labelling.statistics import manifest_path
+from projects.clip_vg.pseudo_labels.geometry import GeometryOptions
+from projects.clip_vg.pseudo_labels.template import TemplateOptions
+
+from .helpers import detection, instances, spread, write
+
+IMAGES = list(range(1, 41))
+TEMPLATE = MakerSettings('template', TemplateOptions(), 'template')
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch):
+    monkeypatch.setattr(run_module, 'CHUNK', 7)
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    return InputFiles(
+        detections=write(tmp_path / 'detections.json', spread(IMAGES)),
+        instances=write(tmp_path / 'instances.json', instances(IMAGES)),
+    )
+
+
+def job(tmp_path, inputs, name='out.jsonl', **more):
+    return Generation(tmp_path / name, inputs, more.pop('maker', TEMPLATE), **more)
+
+
+def made(generation):
+    manifest = generate(generation)
+    return generation.out.read_bytes(), manifest
+
+
+def test_lines_are_this_projects_own_format(tmp_path, inputs):
+    data, manifest = made(job(tmp_path, inputs))
+    table = read_annotations(tmp_path / 'out.jsonl')
+    assert len(table) == manifest['statistics']['labels'] == data.count(b'\n') > 40
+    assert set(table.source_names) == {'template'}
+    first = json.loads(data.splitlines()[0])
+    assert (first['split'], first['width'], first['height']) == ('train', 640, 480)
+
+
+def test_mmdetections_own_dataset_reads_the_result(tmp_path, inputs):
+    data, _ = made(job(tmp_path, inputs))
+    dataset = ODVGDataset(
+        ann_file=str(tmp_path / 'out.jsonl'),
+        data_prefix=dict(img='images/'),
+        filter_cfg=dict(filter_empty_gt=False),
+        pipeline=[],
+        return_classes=True,
+    )
+    assert len(dataset) == data.count(b'\n')
+    line, info = json.loads(data.splitlines()[0]), dataset.get_data_info(0)
+    assert info['text'] == line['grounding']['caption']
+    assert info['instances'][0]['bbox'] == line['grounding']['regions'][0]['bbox']
+
+
+def test_shards_put_together_are_one_run(tmp_path, inputs):
+    whole, manifest = made(job(tmp_path, inputs))
+    parts = [
+        made(job(tmp_path, inputs, f'{i}.jsonl', shard=(i, 3)))[0] for i in (1, 2, 3)
+    ]
+    assert b''.join(parts) == whole
+    assert all(parts)
+    shards = [tmp_path / f'{i}.jsonl' for i in (2, 3, 1)]
+    joined = merge_shards(shards, tmp_path / 'joined.jsonl', None)
+    assert (tmp_path / 'joined.jsonl').read_bytes() == whole
+    assert joined == manifest
+    one, other = (manifest_path(tmp_path / n) for n in ('joined.jsonl', 'out.jsonl'))
+    assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ('names', 'message'),
+    [
+        (['1', '2'], 'Expected the shards 1 to 3 of 3, found 1/3'),
+        (['1', '2', '2'], 'Expected the shards'),
+        (['whole'], 'is no shard'),
+        (['1', '2', 'other'], 'other settings'),
+    ],
+)
+def test_shards_that_do_not_fit(tmp_path, inputs, names, message):
+    for i in (1, 2):
+        generate(job(tmp_path, inputs, f'{i}.jsonl', shard=(i, 3)))
+    generate(job(tmp_path, inputs, 'whole.jsonl'))
+    other = replace(TEMPLATE, options=TemplateOptions(seed=1))
+    generate(job(tmp_path, inputs, 'other.jsonl', shard=(3, 3), maker=other))
+    shards = [tmp_path / f'{name}.jsonl' for name in names]
+    with pytest.raises(ValueError, match=message):
+        merge_shards(shards, tmp_path / 'joined.jsonl', None)
+    assert not (tmp_path / 'joined.jsonl').exists()
+
+
+@pytest.mark.parametrize('count', [0, 1, 5, 16])
+@pytest.mark.parametrize('total', [1, 3, 7])
+def test_shards_cover_all_images_once(count, total):
+    ranges = [shard_range(count, (i, total)) for i in range(1, total + 1)]
+    assert [i for part in ranges for i in part] == list(range(count))
+
+
+def test_processes_and_the_order_of_the_files_change_nothing(tmp_path, inputs):
+    whole, manifest = made(job(tmp_path, inputs))
+    assert made(job(tmp_path, inputs, 'two.jsonl', workers=2)) == (whole, manifest)
+    data = json.loads(inputs.detections.read_text())
+    # Of one image they keep their order, which breaks ties.
+    turned = [entry for i in IMAGES[::-1] for entry in data if entry['image_id'] == i]
+    images = instances(IMAGES[::-1])
+    other = InputFiles(
+        detections=write(tmp_path / 'turned.json', turned),
+        instances=write(tmp_path / 'turned_images.json', images),
+    )
+    assert made(job(tmp_path, other, 'turned.jsonl'))[0] == whole
+
+
+@pytest.mark.parametrize('after', [0, 1, 3, 5])
+def test_a_run_that_is_killed_goes_on_to_the_same_bytes(tmp_path, inputs, after):
+    whole, manifest = made(job(tmp_path, inputs))
+    again = job(tmp_path, inputs, 'again.jsonl')
+    context = multiprocessing.get_context('fork')
+    process = context.Process(target=_die_after, args=(again, after))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert not again.out.exists()
+    assert made(again) == (whole, manifest)
+    rest = {path.name for path in tmp_path.iterdir() if 'again' in path.name}
+    assert {name for name in rest if 'unfinished' in name} == set()
+
+
+def _die_after(generation, chunks):
+    """Kill this process when it has written some chunks, within the next."""
+    original, seen = run_module.os.fsync, []
+
+    def fsync(file):
+        seen.append(file)
+        if len(seen) > chunks:
+            os.write(file, b'{"half a line')
+            os.kill(os.getpid(), signal.SIGKILL)
+        original(file)
+
+    run_module.os.fsync = fsync
+    generate(generation)
+
+
+def test_an_unfinished_run_with_other_settings_is_not_continued(tmp_path, inputs):
+    generation = job(tmp_path, inputs)
+    process = multiprocessing.get_context('fork').Process(
+        target=_die_after, args=(generation, 2)
+    )
+    process.start()
+    process.join(60)
+    other = replace(
+        generation, maker=replace(TEMPLATE, options=TemplateOptions(objects=1))
+    )
+    with pytest.raises(ValueError, match="had other settings: options was .*'objects'"):
+        generate(other)
+    fresh = made(replace(other, out=tmp_path / 'fresh.jsonl'))
+    assert made(replace(other, overwrite=True)) == fresh
+
+
+def test_nothing_is_overwritten_unless_asked(tmp_path, inputs):
+    (tmp_path / 'out.jsonl').write_text('mine')
+    with pytest.raises(FileExistsError, match='--overwrite'):
+        generate(job(tmp_path, inputs))
+    assert (tmp_path / 'out.jsonl').read_text() == 'mine'
+    data, _ = made(job(tmp_path, inputs, overwrite=True))
+    assert data.startswith(b'{"filename"')
+
+
+def test_a_failed_run_leaves_what_was_there(tmp_path, inputs):
+    before, _ = made(job(tmp_path, inputs))
+    write(inputs.detections, [*spread(IMAGES), detection(1, score=7)])
+    with pytest.raises(ValueError, match='score is 7'):
+        generate(job(tmp_path, inputs, overwrite=True))
+    assert (tmp_path / 'out.jsonl').read_bytes() == before
+
+
+@pytest.mark.parametrize('ignored', [False, True])
+def test_detections_of_images_that_are_not_listed(tmp_path, inputs, ignored):
+    write(inputs.detections, [detection(99), detection(1)])
+    inputs.ignore_unknown_images = ignored
+    generation = job(tmp_path, inputs)
+    if ignored:
+        assert generate(generation)['counts']['detections'] == 1
+        return
+    with pytest.raises(
+        ValueError, match='entry 1: image 99 is not among the 40'
+    ) as got:
+        generate(generation)
+    assert '--ignore-unknown-images' in str(got.value)
+
+
+def test_images_without_detections_are_counted(tmp_path, inputs):
+    write(inputs.detections, [detection(1)])
+    counts = generate(job(tmp_path, inputs))['counts']
+    assert counts['images without detections'] == 39
+    assert counts['images with labels'] == 1
+
+
+def test_no_label_at_all_is_an_empty_file_with_a_manifest(tmp_path, inputs):
+    write(inputs.detections, [])
+    data, manifest = made(job(tmp_path, inputs))
+    assert data == b''
+    assert manifest['statistics']['labels'] == 0
+
+
+def test_the_manifest_says_what_made_the_labels(tmp_path, inputs):
+    _, manifest = made(job(tmp_path, inputs))
+    on_disk = json.loads(manifest_path(tmp_path / 'out.jsonl').read_text())
+    assert on_disk == json.loads(json.dumps(manifest))
+    assert on_disk['settings']['options']['max_iou'] == 0.4  # the specification's
+    assert on_disk['settings']['inputs']['detections']['name'] == 'detections.json'
+    assert str(tmp_path) not in json.dumps(on_disk)
+    lines = [json.loads(x) for x in (tmp_path / 'out.jsonl').read_text().splitlines()]
+    words = [len(line['grounding']['caption'].split()) for line in lines]
+    made_of = on_disk['statistics']
+    assert made_of['mean_words'] == pytest.approx(sum(words) / len(words), abs=1e-4)
+    assert sum(made_of['rules'].values()) == len(lines)
+    assert sum(made_of['labels_per_image'].values()) == 40
+    assert made_of['mean_entities'] == 1.0
+
+
+def test_sizes_are_read_from_the_pictures_where_no_file_tells_them(tmp_path):
+    for i in (1, 2):
+        Image.new('RGB', (320, 200)).save(tmp_path / f'{i}.jpg')
+    listed = instances([1, 2])
+    for image in listed['images']:
+        del image['width'], image['height']
+    inputs = InputFiles(
+        detections=write(tmp_path / 'd.json', [detection(1), detection(2)]),
+        instances=write(tmp_path / 'i.json', listed),
+    )
+    with pytest.raises(ValueError, match="'1.jpg' and 1 more have no width"):
+        generate(job(tmp_path, inputs))
+    inputs.images = tmp_path
+    data, _ = made(job(tmp_path, inputs))
+    line = json.loads(data.splitlines()[0])
+    assert (line['width'], line['height']) == (320, 200)
+    # The box of the file passes the border of this small picture.
+    assert line['grounding']['regions'][0]['bbox'] == [10, 20, 210, 200]
+
+
+def test_an_instances_file_is_images_and_detections_in_one(tmp_path):
+    annotation = detection(1, score=0.5)
+    path = write(tmp_path / 'i.json', instances([1], annotations=[annotation]))
+    _, manifest = made(job(tmp_path, InputFiles(detections=path)))
+    assert manifest['statistics']['labels'] == 1
+    assert manifest['statistics']['mean_score'] == 0.5
+
+
+def test_a_list_of_detections_does_not_say_what_its_images_are(tmp_path):
+    inputs = InputFiles(detections=write(tmp_path / 'd.json', [detection(1)]))
+    with pytest.raises(ValueError, match='--instances'):
+        generate(job(tmp_path, inputs))
+
+
+def test_less_sure_detections_are_left_out(tmp_path, inputs):
+    inputs.min_score = 0.5
+    _, manifest = made(job(tmp_path, inputs))
+    sure = [entry for entry in spread(IMAGES) if entry['score'] >= 0.5]
+    assert 0 < manifest['counts']['detections'] == len(sure) < len(spread(IMAGES))
+
+
+def test_attributes_of_another_detector_are_copied(tmp_path):
+    listed = write(tmp_path / 'i.json', instances([1]))
+    named = detection(1, attributes=dict(red=0.9), bbox=[12, 22, 200, 300])
+    inputs = InputFiles(
+        detections=write(tmp_path / 'd.json', [detection(1)]),
+        instances=listed,
+        attributes=write(tmp_path / 'a.json', [named]),
+    )
+    data, _ = made(job(tmp_path, inputs))
+    assert json.loads(data)['grounding']['caption'] == 'red person'
+    plain = replace(TEMPLATE, use_attributes=False)
+    data, _ = made(job(tmp_path, inputs, 'plain.jsonl', maker=plain))
+    assert json.loads(data)['grounding']['caption'] == 'person'
+
+
+def test_two_processes_do_not_make_the_same_file(tmp_path, inputs):
+    generation = job(tmp_path, inputs)
+    run = run_module.LabelRun(generation.out, generation.settings())
+    with (
+        run.begun(),
+        pytest.raises(RuntimeError, match='being made by another process'),
+    ):
+        generate(generation)
+
+
+def test_the_report_needs_no_other_file(tmp_path, inputs):
+    generate(job(tmp_path, inputs))
+    page = Path(f'{tmp_path / "out.jsonl"}.html').read_text()
+    assert 'data:image/png;base64,' in page
+    assert 'src="/' not in page
+    assert 'http' not in page.replace('http-equiv', '')
+    assert 'overlapping' in page
+
+
+def test_geometry_runs_on_the_same_inputs(tmp_path, inputs):
+    maker = MakerSettings('geometry', GeometryOptions(), 'geometry')
+    data, manifest = made(job(tmp_path, inputs, maker=maker))
+    assert manifest['statistics']['mean_entities'] == 2.0
+    assert data.count(b'\n') > 40

