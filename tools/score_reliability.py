@@ -68,7 +68,7 @@ def main() -> None:
     if args.launcher != 'none' and not is_distributed():
         init_dist(args.launcher)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
-    without_downloads(cfg)
+    without_downloads(cfg, args.checkpoint)
     loader = cfg.test_dataloader
     pipeline = loader.dataset.pipeline
     dataset = evaluation_view(DATASETS.build(cfg.train_dataloader.dataset), pipeline)

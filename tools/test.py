@@ -53,7 +53,7 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args)
     cfg.load_from = find_checkpoint(args.checkpoint)
-    without_downloads(cfg)
+    without_downloads(cfg, cfg.load_from)
     if args.show or args.show_dir:
         cfg = trigger_visualization_hook(cfg, args)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

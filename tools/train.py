@@ -5,11 +5,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from projects.clip_vg.compat import setup_cpu_distributed
+from projects.clip_vg.models.frozen_weights import is_slim
 
 
 def add_common_options(
@@ -67,8 +69,10 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def without_downloads(cfg: Config) -> None:
-    """Build the towers without weights, as a checkpoint has them."""
+def without_downloads(cfg: Config, checkpoint: str) -> None:
+    """Build the towers without weights, if a checkpoint has them."""
+    if is_slim(checkpoint):
+        return
     for part in ('visual_encoder', 'text_encoder'):
         if part in cfg.model:
             cfg.model[part].pretrained = None
@@ -79,8 +83,11 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args)
     if args.amp:
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.loss_scale = 'dynamic'
+        if torch.cuda.is_available():
+            cfg.optim_wrapper.type = 'AmpOptimWrapper'
+            cfg.optim_wrapper.loss_scale = 'dynamic'
+        else:
+            cfg.optim_wrapper.type = 'BFloat16OptimWrapper'
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise ValueError(

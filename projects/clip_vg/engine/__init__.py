@@ -1,6 +1,13 @@
 """Thin shells over the curriculum: scoring, hooks, the self-paced search."""
 
+from .bfloat16_optim_wrapper import BFloat16OptimWrapper
 from .exact_resume_hook import ExactResumeHook
 from .pseudo_label_reliability_hook import PseudoLabelReliabilityHook
+from .slim_checkpoint_hook import SlimCheckpointHook
 
-__all__ = ['ExactResumeHook', 'PseudoLabelReliabilityHook']
+__all__ = [
+    'BFloat16OptimWrapper',
+    'ExactResumeHook',
+    'PseudoLabelReliabilityHook',
+    'SlimCheckpointHook',
+]

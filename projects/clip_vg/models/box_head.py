@@ -40,7 +40,8 @@ class GroundingBoxHead(BaseModule):
 
     def forward(self, reg_token: Tensor) -> Tensor:
         """Map tokens of shape (E, D) to normalised cxcywh boxes of shape (E, 4)."""
-        return self.mlp(reg_token).sigmoid()
+        # In float32, whatever the tokens come in: bfloat16 would round boxes.
+        return self.mlp(reg_token).float().sigmoid()
 
     def loss(self, reg_token: Tensor, data_samples: SampleList) -> dict[str, Tensor]:
         """Compare the predicted boxes with the referred ones.
@@ -53,8 +54,7 @@ class GroundingBoxHead(BaseModule):
         Returns:
             dict[str, Tensor]: The scalars ``loss_bbox`` and ``loss_iou``.
         """
-        # Sigmoid and losses in float32, whatever the tokens come in.
-        pred = self(reg_token).float()
+        pred = self(reg_token)
         target = torch.cat(
             [
                 sample.gt_instances.bboxes / input_whwh(sample.batch_input_shape, pred)

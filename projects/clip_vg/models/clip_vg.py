@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from .box_head import input_whwh
 from .data_preprocessor import pixel_padding
+from .frozen_weights import fill_frozen
 
 __all__ = ['CLIPVG']
 
@@ -65,6 +66,7 @@ class CLIPVG(BaseDetector):
         self, state_dict: dict[str, Tensor], prefix: str, *args: Any
     ) -> None:
         """Refuse weights of another model; MMEngine's loader would only warn."""
+        fill_frozen(state_dict, prefix, self)
         given = {
             name.removeprefix(prefix): tuple(value.shape)
             for name, value in state_dict.items()
@@ -117,7 +119,7 @@ class CLIPVG(BaseDetector):
             ...; ``label_names``, the expressions.
         """
         tokens = self._forward(batch_inputs, batch_data_samples)
-        boxes = bbox_cxcywh_to_xyxy(self.bbox_head(tokens).float()).clamp(0, 1)
+        boxes = bbox_cxcywh_to_xyxy(self.bbox_head(tokens)).clamp(0, 1)
         counts = [len(_expressions(sample)) for sample in batch_data_samples]
         for sample, own in zip(batch_data_samples, boxes.split(counts), strict=True):
             own = own * input_whwh(sample.batch_input_shape, own)

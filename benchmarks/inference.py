@@ -1,0 +1,186 @@
+"""Answers a second: the published way against ours, in one run.
+
+    python benchmarks/inference.py --expressions 7
+
+ViT-B/16 at 224 with random weights, pictures of 4:3. The published way encodes the
+picture again for each expression, pads it to 77 tokens and sends all tokens through
+every layer. Prints the ratio as `4.2 x`, the largest difference of the boxes, and a
+roofline.
+"""
+
+import argparse
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from machine import alternate, describe, matmul_gflops, peak_mib
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from published_path import PublishedPath
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+import projects.clip_vg  # noqa: F401
+from projects.clip_vg.models import CLIPVG
+from projects.clip_vg.models.clip_vg import patch_padding
+from projects.clip_vg.models.data_preprocessor import pixel_padding
+
+MODEL = Path(__file__).parents[1] / 'configs/_base_/models/clip_vg_vit-b16.py'
+WORDS = ('left', 'man', 'in', 'a', 'dark', 'red', 'shirt', 'with', 'white', 'cups')
+SIZE, LONG, SHORT = 224, 224, 168
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--expressions', type=int, nargs='+', default=[1, 4, 7, 16], help='of a picture'
+    )
+    parser.add_argument('--batch-size', type=int, default=8, help='as of both ways')
+    parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--bf16', action='store_true', help='ours in bfloat16 as well')
+    parser.add_argument('--memory', choices=['published', 'ours'], help='only this way')
+    return parser.parse_args()
+
+
+def build_model() -> CLIPVG:
+    """ViT-B/16 with random weights of one seed, in eval mode."""
+    init_default_scope('mmdet')
+    cfg = Config.fromfile(MODEL).model
+    cfg.visual_encoder.pretrained = cfg.text_encoder.pretrained = None
+    torch.manual_seed(0)
+    model = MODELS.build(cfg)
+    model.init_weights()
+    return model.eval()
+
+
+def make_batch(pictures: int, expressions: int) -> tuple[Tensor, list[DetDataSample]]:
+    """Normalised pictures with a letterbox, and 1 to 8 words an expression."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.zeros(pictures, 3, SIZE, SIZE)
+    top = (SIZE - SHORT) // 2
+    inputs[:, :, top : top + SHORT] = torch.randn(
+        pictures, 3, SHORT, LONG, generator=generator
+    )
+    samples = []
+    for _ in range(pictures):
+        texts = []
+        for _ in range(expressions):
+            length = int(torch.randint(1, 9, (), generator=generator))
+            order = torch.randperm(len(WORDS), generator=generator)[:length]
+            texts.append(' '.join(WORDS[i] for i in order.tolist()))
+        meta = dict(
+            text=texts,
+            letterbox=(0, top, LONG, SHORT),
+            batch_input_shape=(SIZE, SIZE),
+            img_shape=(SIZE, SIZE),
+            ori_shape=(480, 640),
+            scale_factor=(0.35, 0.35),
+        )
+        samples.append(DetDataSample(metainfo=meta))
+    return inputs, samples
+
+
+def published_way(
+    slow: PublishedPath, inputs: Tensor, samples: list[DetDataSample], batch_size: int
+) -> Callable[[], Tensor]:
+    """Boxes cxcywh of all pairs, a batch of pairs at a time."""
+    pairs = [(i, text) for i, sample in enumerate(samples) for text in sample.text]
+    padding = patch_padding(pixel_padding(samples, inputs), slow.fusion.grid_size)
+
+    @torch.inference_mode()
+    def answer() -> Tensor:
+        boxes = []
+        for start in range(0, len(pairs), batch_size):
+            indices, texts = zip(*pairs[start : start + batch_size], strict=True)
+            rows = list(indices)
+            boxes.append(slow(inputs[rows], padding[rows], texts))
+        return torch.cat(boxes)
+
+    return answer
+
+
+def our_way(
+    model: CLIPVG, inputs: Tensor, samples: list[DetDataSample]
+) -> Callable[[], Tensor]:
+    """The same boxes, all expressions of a picture at once."""
+
+    @torch.inference_mode()
+    def answer() -> Tensor:
+        return model.bbox_head(model._forward(inputs, samples))
+
+    return answer
+
+
+def flops(path: Callable[[], object]) -> float:
+    """Floating point operations of a run."""
+    with FlopCounterMode(display=False) as counter:
+        path()
+    return counter.get_total_flops()
+
+
+def memory_of(way: str, expressions: int, batch_size: int) -> float:
+    """Peak memory of one way, in a process of its own."""
+    command = [sys.executable, __file__, '--memory', way]
+    command += ['--expressions', str(expressions), '--batch-size', str(batch_size)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stderr.strip().splitlines()[-1])
+
+
+def main() -> None:
+    """Measure, print."""
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    args = parse_args()
+    model = build_model()
+    if args.memory:
+        inputs, samples = make_batch(args.batch_size, args.expressions[0])
+        if args.memory == 'ours':
+            our_way(model, inputs, samples)()
+        else:
+            slow = PublishedPath(model).eval()
+            published_way(slow, inputs, samples, args.batch_size)()
+        logging.info('%f', peak_mib())
+        return
+    peak = matmul_gflops()
+    logging.info('%s; matrix product: %.0f GFLOP/s', describe(), peak)
+    slow = PublishedPath(model).eval()
+    half = build_model().bfloat16() if args.bf16 else None
+    for expressions in args.expressions:
+        # As many pictures as make whole batches of the published way, and no more.
+        inputs, samples = make_batch(args.batch_size, expressions)
+        paths = {
+            'published': published_way(slow, inputs, samples, args.batch_size),
+            'ours': our_way(model, inputs, samples),
+        }
+        if half is not None:
+            paths['bf16'] = our_way(half, inputs.bfloat16(), samples)
+        answers = {name: path().float() for name, path in paths.items()}
+        seconds = alternate(paths, args.rounds, warmup=0)
+        pairs = args.batch_size * expressions
+        for name in paths:
+            work = flops(paths[name]) / 1e9
+            logging.info(
+                '%2d expressions, %-9s: %6.1f a second, %4.1f x, largest difference '
+                '%.1e, %.0f GFLOP/s (%.0f GFLOP each)',
+                *(expressions, name, pairs / seconds[name]),
+                *(seconds['published'] / seconds[name],),
+                (answers[name] - answers['published']).abs().max(),
+                *(work / seconds[name], work / pairs),
+            )
+    most = args.expressions[-1]
+    used = {w: memory_of(w, most, args.batch_size) for w in ('published', 'ours')}
+    logging.info(
+        'peak memory at %d expressions: %.0f and %.0f MiB, %.2f x',
+        *(most, used['published'], used['ours'], used['ours'] / used['published']),
+    )
+
+
+if __name__ == '__main__':
+    main()

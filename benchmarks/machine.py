@@ -1,0 +1,63 @@
+"""What all benchmarks say and measure: machine, medians, floating point speed."""
+
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import open_clip
+import torch
+
+__all__ = ['alternate', 'describe', 'matmul_gflops', 'peak_mib']
+
+
+def describe() -> str:
+    """Processor, threads and versions, in a line."""
+    names = []
+    try:
+        with open('/proc/cpuinfo', encoding='utf-8') as file:
+            names = [
+                line.split(':')[1].strip() for line in file if 'model name' in line
+            ]
+    except OSError:  # not Linux
+        names = [platform.processor()]
+    return (
+        f'{names[0] if names else platform.machine()}, {torch.get_num_threads()} '
+        f'threads, torch {torch.__version__}, open_clip {open_clip.__version__}'
+    )
+
+
+def alternate(
+    paths: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1
+) -> dict[str, float]:
+    """Median seconds of several ways, run in turn, so that all meet the same weather.
+
+    Args:
+        paths (Mapping[str, Callable]): What to run, by name.
+        rounds (int): Timed runs of each.
+        warmup (int): Runs of each before. Defaults to 1.
+
+    Returns:
+        dict[str, float]: Median seconds, by name.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in paths}
+    for number in range(warmup + rounds):
+        for name, path in paths.items():
+            started = time.perf_counter()
+            path()
+            if number >= warmup:
+                taken[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def matmul_gflops(dtype: torch.dtype = torch.float32, size: int = 2048) -> float:
+    """Speed of a square matrix product, in 10^9 floating point operations a second."""
+    one, other = (torch.randn(size, size).to(dtype) for _ in range(2))
+    seconds = alternate({'product': lambda: one @ other}, rounds=5, warmup=2)
+    return 2 * size**3 / seconds['product'] / 1e9
+
+
+def peak_mib() -> float:
+    """Most memory this process has had so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

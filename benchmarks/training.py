@@ -1,0 +1,122 @@
+"""Training steps: the published way against ours, in one run.
+
+    python benchmarks/training.py
+
+ViT-B/16 at 224 with random weights. `faithful`: one expression a picture, and CLIP's
+visual positions trained, as released. `grouped`: positions frozen, seven expressions
+share a picture and its encoding. A step is forward, backward and AdamW.
+"""
+
+import argparse
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+
+import torch
+from inference import build_model, make_batch
+from machine import alternate, describe, peak_mib
+from mmengine.structures import InstanceData
+from published_path import PublishedPath
+from torch import Tensor, nn
+
+from projects.clip_vg.models.clip_vg import patch_padding
+from projects.clip_vg.models.data_preprocessor import pixel_padding
+
+PER_PICTURE = 7  # RefCOCO's mean
+WAYS = ('published', 'faithful', 'grouped')
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--expressions', type=int, default=14, help='of a step')
+    parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--bf16', action='store_true', help='ours under autocast too')
+    parser.add_argument('--memory', choices=WAYS, help='only this way')
+    return parser.parse_args()
+
+
+def with_boxes(samples: list) -> list:
+    """The samples with a box for each expression."""
+    for sample in samples:
+        count = len(sample.text)
+        low = torch.rand(count, 2) * 100 + 20
+        boxes = torch.cat([low, low + 20 + torch.rand(count, 2) * 60], 1)
+        sample.gt_instances = InstanceData(bboxes=boxes)
+    return samples
+
+
+def make_step(way: str, expressions: int, bf16: bool = False) -> Callable[[], Tensor]:
+    """A training step that answers so many expressions."""
+    model = build_model()
+    model.visual_encoder.vit.positional_embedding.requires_grad_(way != 'grouped')
+    each = PER_PICTURE if way == 'grouped' else 1
+    inputs, samples = make_batch(expressions // each, each)
+    samples = with_boxes(samples)
+    padding = patch_padding(
+        pixel_padding(samples, inputs), model.visual_encoder.grid_size
+    )
+    texts = [sample.text[0] for sample in samples]
+    slow = PublishedPath(model)
+    model.train()
+    slow.train()
+    trained: nn.Module = slow if way == 'published' else model
+    parameters = [p for p in trained.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-6)
+
+    def step() -> Tensor:
+        with torch.autocast('cpu', torch.bfloat16, enabled=bf16):
+            if way == 'published':
+                tokens = slow.reg_token(inputs, padding, texts)
+            else:
+                tokens = model._forward(inputs, samples)
+            losses = model.bbox_head.loss(tokens, samples)
+        loss = sum(losses.values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return step
+
+
+def memory_of(way: str, expressions: int) -> float:
+    """Peak memory of a way, in a process of its own."""
+    command = [sys.executable, __file__, '--memory', way]
+    command += ['--expressions', str(expressions)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stderr.strip().splitlines()[-1])
+
+
+def main() -> None:
+    """Measure, print."""
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    args = parse_args()
+    if args.memory:
+        make_step(args.memory, args.expressions)()
+        logging.info('%f', peak_mib())
+        return
+    logging.info('%s', describe())
+    steps = {way: make_step(way, args.expressions) for way in WAYS}
+    if args.bf16:
+        steps['faithful, bf16'] = make_step('faithful', args.expressions, bf16=True)
+        steps['grouped, bf16'] = make_step('grouped', args.expressions, bf16=True)
+    seconds = alternate(steps, args.rounds)
+    for way, taken in seconds.items():
+        logging.info(
+            '%-15s: %5.1f expressions a second, %4.2f x',
+            *(way, args.expressions / taken, seconds['published'] / taken),
+        )
+    used = {way: memory_of(way, args.expressions) for way in WAYS}
+    for way, mib in used.items():
+        logging.info(
+            'peak memory, %-10s: %5.0f MiB, %.2f x',
+            *(way, mib, mib / used['published']),
+        )
+
+
+if __name__ == '__main__':
+    main()
