@@ -21,7 +21,8 @@ def use_attribute(detection: Detection, min_score: float = 0.3) -> Detection:
     """Settle how an object is called: its attribute, if sure, and its class.
 
     An attribute that the class name has already is taken out of the class: 'wooden'
-    and 'wooden table' make "wooden table", with the class 'table'.
+    and 'wooden table' make "wooden table", with the class 'table'. One that is the
+    noun itself ('glass' and 'wine glass') is not said.
 
     Args:
         detection (Detection): One object.
@@ -34,10 +35,14 @@ def use_attribute(detection: Detection, min_score: float = 0.3) -> Detection:
     attribute = detection.attribute
     if attribute is None or detection.attribute_score <= min_score:
         return replace(detection, attribute=None) if attribute else detection
-    words = [word for word in detection.name.split() if word != attribute]
-    if not words:  # a class such as 'orange' is not emptied
+    name, said = detection.name.split(), attribute.split()
+    if name[-len(said) :] == said:  # 'glass' of a wine glass: the name says it
         return replace(detection, attribute=None)
-    return replace(detection, name=' '.join(words))
+    for start in range(len(name) - len(said)):
+        if name[start : start + len(said)] == said:
+            del name[start : start + len(said)]
+            break
+    return replace(detection, name=' '.join(name))
 
 
 def copy_attributes(
@@ -45,6 +50,7 @@ def copy_attributes(
     described: Sequence[Detection],
     vocabulary: Vocabulary,
     min_iou: float = 0.5,
+    min_score: float = 0.3,
 ) -> list[Detection]:
     """Give detections the attributes that another detector found on the same object.
 
@@ -53,6 +59,7 @@ def copy_attributes(
         described (Sequence[Detection]): Of the attribute detector.
         vocabulary (Vocabulary): Which class is in which group.
         min_iou (float): The boxes must overlap more. Defaults to 0.5 (as released).
+        min_score (float): The attribute must be surer. Defaults to 0.3 (as released).
 
     Returns:
         list[Detection]: Each with the attribute of the detection of the same group
@@ -64,6 +71,7 @@ def copy_attributes(
             (iou(item.box, other.box), other.attribute_score, other)
             for other in described
             if other.attribute is not None
+            and other.attribute_score > min_score
             and other.name == item.name
             and vocabulary.group_of(other.name) == vocabulary.group_of(item.name)
         ]

@@ -1,7 +1,7 @@
 """Caption labels: a whole caption, with the box of what it is about."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .cleaning import clean_detections
@@ -10,7 +10,7 @@ from .vocabulary import Vocabulary, is_english
 
 __all__ = ['CaptionOptions', 'ParsedCaption', 'caption_labels', 'named_by']
 
-_LONGEST = 3  # words of a class name
+_LONGEST = 3  # words of a synonym
 
 
 @dataclass(frozen=True)
@@ -53,21 +53,20 @@ class CaptionOptions:
     max_iou: float = 0.4
 
 
-def _spans(parsed: ParsedCaption) -> Iterator[tuple[int, set[str]]]:
-    """The runs of words around the subject's head, longest first, and their forms."""
-    for length in range(_LONGEST, 0, -1):
-        for start in range(parsed.subject - length + 1, parsed.subject + 1):
-            part = slice(start, start + length)
-            if start < 0 or len(parsed.words[part]) < length:
-                continue
-            yield (
-                length,
-                {
-                    ' '.join(parsed.words[part]),
-                    ' '.join(parsed.lemmas[part]),
-                    ' '.join((*parsed.words[part][:-1], parsed.lemmas[part][-1])),
-                },
-            )
+def _forms(parsed: ParsedCaption, length: int) -> set[str]:
+    """The runs of so many words around the subject's head, in all their forms."""
+    found = set()
+    for start in range(parsed.subject - length + 1, parsed.subject + 1):
+        part = slice(start, start + length)
+        if start < 0 or len(parsed.words[part]) < length:
+            continue
+        words, lemmas = parsed.words[part], parsed.lemmas[part]
+        found |= {
+            ' '.join(words),
+            ' '.join(lemmas),
+            ' '.join((*words[:-1], lemmas[-1])),
+        }
+    return found
 
 
 def named_by(
@@ -81,21 +80,20 @@ def named_by(
         vocabulary (Vocabulary): Synonyms.
 
     Returns:
-        set[str]: The longest name wins ("traffic light" before "light"), and the
-        very name before a synonym.
+        set[str]: The names, or synonyms of the names, of most words: "traffic light"
+        before "light".
     """
-    for length in range(_LONGEST, 0, -1):
-        forms = {
-            form for size, part in _spans(parsed) if size == length for form in part
+    spoken = {name: name.replace('-', ' ') for name in names}
+    longest = max([_LONGEST, *(len(name.split()) for name in spoken.values())])
+    for length in range(longest, 0, -1):
+        forms = _forms(parsed, length)
+        found = {
+            name
+            for name, said in spoken.items()
+            if any(vocabulary.same(said, form) for form in forms)
         }
-        exact = forms.intersection(names)
-        if exact:
-            return exact
-        similar = {
-            name for name in names for form in forms if vocabulary.same(name, form)
-        }
-        if similar:
-            return similar
+        if found:
+            return found
     return set()
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torchvision.ops import nms
+from torchvision.ops import box_iou
 
 from .detection import Detection, Scene
 from .vocabulary import CLOTHES, Vocabulary
@@ -62,9 +62,9 @@ def drop_small(
 def drop_overlapping(
     detections: Sequence[Detection], threshold: float
 ) -> list[Detection]:
-    """Of boxes that overlap, keep the most confident; classes do not matter.
+    """Of two boxes that overlap, drop the less confident; classes do not matter.
 
-    Plain non-maximum suppression: a box that was dropped drops no other.
+    Pair by pair, as released: a box that is dropped drops others too.
 
     Args:
         detections (Sequence[Detection]): Of one group.
@@ -77,10 +77,9 @@ def drop_overlapping(
         return list(detections)
     boxes = torch.tensor([item.box for item in detections], dtype=torch.float64)
     scores = torch.tensor([item.score for item in detections], dtype=torch.float64)
-    # Sorted here, as the order among equals is no part of what nms promises.
     order = torch.argsort(scores, descending=True, stable=True)
-    ranks = torch.arange(len(order), 0, -1, dtype=torch.float64)
-    kept = order[nms(boxes[order], ranks, threshold)].sort().values
+    overlaps = box_iou(boxes[order], boxes[order]) > threshold
+    kept = order[~overlaps.triu(1).any(0)].sort().values
     return [detections[index] for index in kept.tolist()]
 
 

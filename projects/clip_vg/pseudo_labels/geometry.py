@@ -27,6 +27,7 @@ class GeometryOptions:
         max_iou (float): Above which two boxes are one object. Defaults to 0.4, as for
             templates.
         min_attribute_score (float): Defaults to 0.3, as for templates.
+        attribute_iou (float): Defaults to 0.5, as for templates.
         unique (bool): Whether to leave out a text that several subjects of the image
             have, "cup left of plate" for two cups. Defaults to True.
     """
@@ -36,6 +37,7 @@ class GeometryOptions:
     min_area: float = 1 / 64
     max_iou: float = 0.4
     min_attribute_score: float = 0.3
+    attribute_iou: float = 0.5
     unique: bool = True
 
 
@@ -55,8 +57,8 @@ def predicates(subject: Box, other: Box) -> Iterator[str]:
     """How one box lies to another.
 
     - 'inside': 90 % of the subject is in the object, which is twice as large;
-    - 'on': not inside; the boxes touch, half of the subject's width is above the
-      object, its bottom in the object's upper half, its top above the object's;
+    - 'on': not inside; the boxes touch; half of the subject's width is above the
+      object, its bottom in the object's upper half, its top above the object's top;
     - 'left of', 'right of': no overlap in x, and half of the lower one's height is
       beside the other;
     - 'above', 'below': the same in y;
@@ -76,8 +78,7 @@ def predicates(subject: Box, other: Box) -> Iterator[str]:
     if within >= 0.9 and 2 * area <= widths[1] * heights[1]:
         yield 'inside'
     elif (
-        within > 0
-        and _shared(subject, other, 0) * min(widths) >= widths[0] / 2
+        _shared(subject, other, 0) * min(widths) >= widths[0] / 2
         and other[1] <= subject[3] <= other[1] + heights[1] / 2
         and subject[1] < other[1]
     ):
@@ -134,6 +135,10 @@ def geometry_labels(
         if subject is not other
         for predicate in predicates(subject.box, other.box)
     ]
+    # Many products are equal: which of them are kept shall not depend on the file.
+    triplets.sort(
+        key=lambda t: (t.subject.name, t.predicate, t.object.name, t.subject.box)
+    )
     limits = RelationOptions(
         min_score=options.min_object_score,
         expressions=options.expressions,

@@ -77,6 +77,8 @@ def _along(
             words[index][names[0]] = None
         elif centers[index] > 3 * side / 4:
             words[index][names[1]] = None
+        else:
+            words[index].update(middle=None, center=None)
 
 
 def _depth(

@@ -52,23 +52,23 @@ def parse_with(pipeline: Any, text: str) -> ParsedCaption | None:
         text (str): One caption.
 
     Returns:
-        ParsedCaption: Or None where there is no noun.
+        ParsedCaption: Or None where there is no noun, or the subject is a pronoun.
     """
     # Capitals make names of nouns ("A Large Dog"), which have no plural to take off.
     parsed = pipeline(text.lower())
-    chunks = {
-        chunk.root.i: chunk
-        for chunk in parsed.noun_chunks
-        if chunk.root.pos_ in ('NOUN', 'PROPN')
-    }
+    chunks = {chunk.root.i for chunk in parsed.noun_chunks}
     if not chunks:
         return None
     root = next(parsed.sents).root
     heads = [root.i, *(child.i for child in root.children), min(chunks)]
     subject = next(head for head in heads if head in chunks)
+    if parsed[subject].pos_ not in ('NOUN', 'PROPN'):
+        return None  # "he is riding a horse": not the horse
+    # Hyphens are tokens of their own to spaCy ("t-shirt"), but no words.
+    words = [token for token in parsed if token.text != '-']
     return ParsedCaption(
-        tuple(token.text for token in parsed),
-        tuple(token.lemma_.lower() for token in parsed),
-        subject,
-        len(chunks),
+        tuple(token.text for token in words),
+        tuple(token.lemma_.lower() for token in words),
+        next(i for i, token in enumerate(words) if token.i == subject),
+        sum(parsed[head].pos_ in ('NOUN', 'PROPN') for head in chunks),
     )

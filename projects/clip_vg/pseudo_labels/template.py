@@ -45,7 +45,14 @@ class TemplateOptions:
         max_iou (float): Above which two boxes are one object. Defaults to 0.4 (as
             released).
         min_attribute_score (float): Defaults to 0.3 (as released).
-        min_inside (float): For clothes. Defaults to 0.75 (as released).
+        attribute_iou (float): Above which another detector's attribute is copied.
+            Defaults to 0.5 (as released).
+        min_inside (float): Share of a cloth that must be inside its wearer. Defaults
+            to 0.75 (as released).
+        hat_above (float): A hat's centre must be higher than this share of its
+            wearer's height. Defaults to 0.75 (as released).
+        pants_below (float): The centre of pants must be lower than this. Defaults to
+            0.5 (as released).
         min_spread (float): For left and right, as a share of the image's long side.
             Defaults to 50 / 640 (as released, relative to its images).
         min_spread_pixels (float, optional): The same in pixels, instead. Defaults to
@@ -63,7 +70,10 @@ class TemplateOptions:
     min_area: float = 1 / 64
     max_iou: float = 0.4
     min_attribute_score: float = 0.3
+    attribute_iou: float = 0.5
     min_inside: float = 0.75
+    hat_above: float = 0.75
+    pants_below: float = 0.5
     min_spread: float = 50 / 640
     min_spread_pixels: float | None = None
     behind: float = 0.4
@@ -178,7 +188,13 @@ def _candidates(
 ) -> list[list[PseudoLabel]]:
     """All labels of each object: people first, each group by confidence."""
     people, things = (list(kept.get(group, ())) for group in (PEOPLE, THINGS))
-    worn = dress(people, {s: kept.get(s, ()) for s in CLOTHES}, options.min_inside)
+    worn = dress(
+        people,
+        {s: kept.get(s, ()) for s in CLOTHES},
+        options.min_inside,
+        options.hat_above,
+        options.pants_below,
+    )
     targets = [*people, *things]
     clothes = [*worn, *([] for _ in things)]
     where: list[list[str]] = [[] for _ in targets]
@@ -209,10 +225,11 @@ def _labels(
 ) -> list[PseudoLabel]:
     """The labels of one object, each text once."""
     labels: dict[str, PseudoLabel] = {}
-    described = any(cloth.attribute for cloth in clothes)
     for rule, text in phrases(target.phrase, where, [c.phrase for c in clothes]):
+        worn = clothes if 'c' in rule.split() else ()
         words = {
-            'attribute': bool(target.attribute) or (described and 'c' in rule.split()),
+            'attribute': bool(target.attribute)
+            or any(c.attribute and c.phrase in text for c in worn),
             'where': 's' in rule.split(),
             'cloth': 'c' in rule.split(),
         }

@@ -75,6 +75,9 @@ class Vocabulary:
             ValueError: A file is no JSON object of lists of words.
         """
         more = _lists(Path(words))
+        for key in ('background', 'attributes'):
+            if key not in more:
+                raise ValueError(f'{words} has no list {key!r}; it has {sorted(more)}.')
         return cls(
             _lists(Path(groups)),
             _lists(Path(synonyms)),
@@ -106,4 +109,6 @@ def _lists(path: Path) -> dict[str, list[str]]:
         for words in found.values()
     ):
         raise ValueError(f'{path}: expected a JSON object whose values list words.')
-    return {key: [word.lower() for word in words] for key, words in found.items()}
+    return {
+        key.lower(): [word.lower() for word in words] for key, words in found.items()
+    }

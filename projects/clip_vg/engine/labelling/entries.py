@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -57,12 +58,14 @@ def _items(path: Path, key: str | None) -> Iterator[tuple[str, Any]]:
 
 
 def class_name(name: Any, where: str) -> str:
-    """A class's name as it is said: lower case, no underscores.
+    """A class's name as it is said: lower case, no underscores, no explanations.
 
     Raises:
         ValueError: It is no English text.
     """
-    said = ' '.join(entry_of(name, str, where, 'a name').replace('_', ' ').split())
+    said = entry_of(name, str, where, 'a name').replace('_', ' ')
+    # LVIS explains some of its names: "sandal (type of shoe)".
+    said = ' '.join(re.sub(r'\([^)]*\)', ' ', said).split())
     if not is_english(said):
         raise ValueError(
             f'{where}: the name {name!r} is not English, and the labels would not be: '

@@ -80,7 +80,8 @@ class LabelMaker:
         if not self.settings.use_attributes:
             detections = tuple(replace(d, attribute=None) for d in detections)
         elif described:
-            found = copy_attributes(detections, described, self.vocabulary)
+            limits = options.attribute_iou, options.min_attribute_score
+            found = copy_attributes(detections, described, self.vocabulary, *limits)
             detections = tuple(found)
         if detections is not scene.detections:
             scene = replace(scene, detections=detections)
