@@ -16,7 +16,7 @@ from mmengine.dist import init_dist, is_distributed, is_main_process
 from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
-from train import add_common_options, load_config, without_downloads
+from train import add_common_options, load_config
 
 # isort: split
 from mmdet.registry import DATASETS, MODELS
@@ -25,6 +25,7 @@ import projects.clip_vg  # noqa: F401
 from projects.clip_vg.curriculum.reliability_file import file_sha256
 from projects.clip_vg.engine.reliability_scoring import choose_sources, score_sources
 from projects.clip_vg.engine.scoring import evaluation_view, uses_groups
+from projects.clip_vg.models.frozen_weights import without_downloads
 from projects.clip_vg.visualization.curriculum_report import write_scoring_report
 
 

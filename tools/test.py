@@ -6,15 +6,13 @@ from pathlib import Path
 
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
-from train import (  # imports compat: before mmdet
-    add_common_options,
-    load_config,
-    without_downloads,
-)
+from train import add_common_options, load_config  # imports compat: before mmdet
 
 # isort: split
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
+
+from projects.clip_vg.models.frozen_weights import without_downloads
 
 
 def parse_args() -> argparse.Namespace:

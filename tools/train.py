@@ -11,7 +11,6 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from projects.clip_vg.compat import setup_cpu_distributed
-from projects.clip_vg.models.frozen_weights import is_slim
 
 
 def add_common_options(
@@ -67,15 +66,6 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = str(Path('work_dirs') / Path(args.config).stem)
     setup_cpu_distributed(cfg)
     return cfg
-
-
-def without_downloads(cfg: Config, checkpoint: str) -> None:
-    """Build the towers without weights, if a checkpoint has them."""
-    if is_slim(checkpoint):
-        return
-    for part in ('visual_encoder', 'text_encoder'):
-        if part in cfg.model:
-            cfg.model[part].pretrained = None
 
 
 def main() -> None:

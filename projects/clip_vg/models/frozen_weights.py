@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from mmengine.config import Config
 from torch import Tensor, nn
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     'fingerprint',
     'frozen_names',
     'is_slim',
+    'without_downloads',
     'without_frozen',
 ]
 
@@ -87,6 +89,20 @@ def is_slim(checkpoint: str | Path) -> bool:
     with zipfile.ZipFile(path) as archive:
         indices = [name for name in archive.namelist() if name.endswith('/data.pkl')]
         return any(FINGERPRINT.encode() in archive.read(name) for name in indices)
+
+
+def without_downloads(cfg: Config, checkpoint: str | Path) -> None:
+    """Build CLIP's towers without weights, if a checkpoint has them.
+
+    Args:
+        cfg (Config): Of a whole run, with ``model``; changed in place.
+        checkpoint (str or Path): What will be loaded into the model.
+    """
+    if is_slim(checkpoint):
+        return
+    for part in ('visual_encoder', 'text_encoder'):
+        if part in cfg.model:
+            cfg.model[part].pretrained = None
 
 
 def _hex(sha256: Tensor) -> str:

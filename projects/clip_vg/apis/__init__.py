@@ -1,0 +1,5 @@
+"""Asking pictures."""
+
+from .grounding_inferencer import GroundingInferencer
+
+__all__ = ['GroundingInferencer']
