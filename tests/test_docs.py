@@ -12,7 +12,7 @@ PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
 def test_files_that_are_named_exist(page):
     text = page.read_text()
-    named = set(re.findall(r'\b((?:configs|tools|projects|docs)/[\w./+-]+\.\w+)', text))
+    named = set(re.findall(r'\b((?:configs|tools|projects|docs|demo|benchmarks)/[\w./+-]+\.\w+)', text))
     named |= {f'configs/{name}' for name in re.findall(r'`(clip_vg_[\w-]+\.py)`', text)}
     linked = re.findall(r'\]\((?!http)([\w./-]+)\)', text)
     missing = {name for name in named if not (ROOT / name).exists()}
@@ -28,7 +28,7 @@ def test_every_config_is_documented():
 
 def test_no_path_of_a_machine_is_in_the_repository():
     suspicious = re.compile(r'/(?:home|root|work|Users)/\w')
-    folders = ('projects', 'configs', 'tools', 'docs', 'tests')
+    folders = ('projects', 'configs', 'tools', 'docs', 'tests', 'demo', 'benchmarks')
     files = [path for path in ROOT.iterdir() if path.is_file()]
     files += [path for folder in folders for path in (ROOT / folder).rglob('*')]
     texts = {'.py', '.md', '.yml', '.toml', '.sh', '.txt', ''}

@@ -1,0 +1,208 @@
+"""Asking pictures: as the test loop answers, whatever the pictures come as."""
+
+import json
+import runpy
+
+import numpy as np
+import pytest
+import torch
+from mmengine.runner import Runner
+from PIL import Image
+
+from projects.clip_vg.apis import GroundingInferencer
+from projects.clip_vg.visualization.answers import color_of, draw_answers
+
+from ..conftest import ROOT, runner_config
+
+ASKED = ['red circle', 'the star on the left', 'left']
+
+
+@pytest.fixture(scope='module')
+def checkpoint(shapes, sources, tmp_path_factory):
+    """Of a config whose test loader has a pipeline."""
+    work_dir = tmp_path_factory.mktemp('asked')
+    torch.manual_seed(0)
+    cfg = runner_config(shapes, sources, work_dir)
+    cfg.test_dataloader = cfg.val_dataloader
+    cfg.test_evaluator, cfg.test_cfg = cfg.val_evaluator, dict(type='TestLoop')
+    Runner.from_cfg(cfg).train()
+    return work_dir / 'epoch_2.pth'
+
+
+@pytest.fixture(scope='module')
+def ask(checkpoint):
+    return GroundingInferencer(checkpoint, device='cpu', batch_size=2)
+
+
+@pytest.fixture
+def picture(shapes):
+    return sorted((shapes / 'images').glob('*.jpg'))[0]
+
+
+def boxes(answers):
+    return np.array([p['bboxes'] for p in answers['predictions']])
+
+
+@torch.no_grad()
+def test_answers_are_those_of_the_test_loop(ask, checkpoint, shapes, sources):
+    cfg = ask.cfg.copy()
+    cfg.load_from, cfg.work_dir = str(checkpoint), str(checkpoint.parent / 'test')
+    runner = Runner.from_cfg(cfg)
+    runner.load_or_resume()
+    for batch in runner.test_dataloader:
+        for sample in runner.model.eval().test_step(batch):
+            found = ask(sample.img_path, sample.text)['predictions'][0]
+            assert found['texts'] == list(sample.text)
+            np.testing.assert_allclose(
+                found['bboxes'], sample.pred_instances.bboxes, atol=1e-3
+            )
+
+
+def test_a_picture_may_come_as_file_array_or_pil(ask, picture):
+    with Image.open(picture) as file:
+        pil = file.convert('RGB')
+    array = np.asarray(pil)[..., ::-1]
+    one = boxes(ask(picture, ASKED))
+    assert one.shape == (1, 3, 4)
+    for other in (str(picture), array, pil):
+        np.testing.assert_array_equal(boxes(ask(other, ASKED)), one)
+
+
+def test_several_pictures_are_answered_in_order_as_one_by_one(ask, shapes):
+    files = sorted((shapes / 'images').glob('*.jpg'))[:5]
+    asked = [ASKED[: 1 + i % 3] for i in range(5)]
+    together = ask(files, asked)['predictions']
+    assert [p['image'] for p in together] == [str(f) for f in files]
+    for file, texts, answer in zip(files, asked, together, strict=True):
+        alone = ask(file, texts)['predictions'][0]
+        np.testing.assert_allclose(answer['bboxes'], alone['bboxes'], atol=1e-3)
+        assert answer['texts'] == texts
+
+
+def test_a_folder_is_its_pictures(ask, shapes):
+    found = ask(shapes / 'images', 'star')['predictions']
+    assert len(found) == len(list((shapes / 'images').glob('*.jpg')))
+    assert all(answer['texts'] == ['star'] for answer in found)
+
+
+def test_a_picture_is_turned_upright(ask, picture, tmp_path):
+    with Image.open(picture) as file:
+        upright = file.convert('RGB')
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown after a quarter turn clockwise
+    upright.rotate(90, expand=True).save(tmp_path / 'a.png', exif=exif)
+    np.testing.assert_allclose(
+        boxes(ask(tmp_path / 'a.png', ASKED)), boxes(ask(upright, ASKED)), atol=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ('images', 'asked', 'message'),
+    [
+        ('one', [], 'picture 1: the expressions are'),
+        ('one', ['a', ' '], 'none of them empty'),
+        ('one', [3], 'none of them empty'),
+        ('two', ['a', 'b', 'c'], '2 pictures and 3 lists'),
+        ('two', ['a', []], 'picture 2'),
+    ],
+)
+def test_expressions_that_do_not_fit(ask, picture, images, asked, message):
+    given = picture if images == 'one' else [picture, picture]
+    with pytest.raises(ValueError, match=message):
+        ask(given, asked)
+
+
+def test_pictures_that_cannot_be_read(ask, tmp_path):
+    (tmp_path / 'a.jpg').write_text('no picture')
+    with pytest.raises(ValueError, match='a.jpg is no picture'):
+        ask(tmp_path / 'a.jpg', 'star')
+    with pytest.raises(FileNotFoundError, match='no such picture'):
+        ask(tmp_path / 'b.jpg', 'star')
+    with pytest.raises(ValueError, match='expected .*BGR, uint8'):
+        ask(np.zeros((4, 4), np.uint8), 'star')
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(ValueError, match='has no pictures'):
+        ask(tmp_path / 'empty', 'star')
+
+
+def test_config_and_checkpoint_in_either_place(ask, checkpoint, picture, tmp_path):
+    config = tmp_path / 'config.py'
+    ask.cfg.dump(config)
+    expected = boxes(ask(picture, ASKED))
+    for other in (
+        GroundingInferencer(checkpoint, config=config, device='cpu'),
+        GroundingInferencer(config, checkpoint=checkpoint, device='cpu'),
+    ):
+        np.testing.assert_array_equal(boxes(other(picture, ASKED)), expected)
+    with pytest.raises(FileNotFoundError, match='none.pth'):
+        GroundingInferencer(tmp_path / 'none.pth')
+
+
+def test_bfloat16_answers_almost_the_same(ask, checkpoint, picture):
+    half = GroundingInferencer(checkpoint, device='cpu', dtype=torch.bfloat16)
+    width = Image.open(picture).width
+    np.testing.assert_allclose(
+        boxes(half(picture, ASKED)), boxes(ask(picture, ASKED)), atol=0.03 * width
+    )
+
+
+def test_pictures_with_answers(ask, picture, tmp_path):
+    found = ask(picture, ASKED, out_dir=tmp_path)
+    (drawn,) = found['visualization']
+    with Image.open(picture) as file:
+        assert drawn.shape[0] > file.height and drawn.shape[1] == file.width
+    with Image.open(tmp_path / 'vis' / picture.name) as file:
+        assert file.size == drawn.shape[1::-1]
+
+
+def test_boxes_and_legend_are_drawn_in_their_colours():
+    image = np.full((60, 80, 3), 128, np.uint8)
+    drawn = draw_answers(image, [[10, 30, 50, 55], [-5, -5, 200, 20]], ['a', 'b'])
+    assert tuple(drawn[54, 30]) == color_of(0)
+    assert (drawn[:60] == color_of(1)).all(-1).any()
+    assert (drawn[60:] == color_of(0)).all(-1).any()
+    assert (image == 128).all()
+    assert draw_answers(image, [], []).shape[1] == 80
+
+
+def demo(*args):
+    module = runpy.run_path(str(ROOT / 'demo' / 'ground.py'))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('sys.argv', ['ground.py', *map(str, args)])
+        module['main']()
+
+
+def test_the_command_prints_draws_and_writes(checkpoint, picture, tmp_path, caplog):
+    caplog.set_level('INFO')
+    demo(picture, *ASKED, '--checkpoint', checkpoint, '--out-dir', tmp_path)
+    (answer,) = json.loads((tmp_path / 'answers.json').read_text())
+    assert answer['texts'] == ASKED
+    assert 'the star on the left' in caplog.text
+    assert (tmp_path / f'{picture.stem}.png').is_file()
+
+
+@pytest.mark.parametrize('kind', ['csv', 'jsonl'])
+def test_a_file_of_questions_goes_on_where_it_was(checkpoint, shapes, tmp_path, kind):
+    names = [path.name for path in sorted((shapes / 'images').glob('*.jpg'))[:3]]
+    rows = [(names[0], 'star'), (names[1], 'a, b'), (names[0], 'circle')]
+    path = tmp_path / f'asked.{kind}'
+    if kind == 'csv':
+        text = 'image,expression\n' + ''.join(f'{i},"{e}"\n' for i, e in rows)
+    else:
+        text = ''.join(json.dumps(dict(image=i, expression=e)) + '\n' for i, e in rows)
+    path.write_text(text)
+    out = tmp_path / 'out'
+    command = [
+        *(shapes / 'images', '--questions', path, '--checkpoint', checkpoint),
+        *('--out-dir', out, '--batch-size', 1),
+    ]
+    demo(*command)
+    whole = (out / 'asked.jsonl').read_text()
+    answers = [json.loads(line) for line in whole.splitlines()]
+    assert [a['texts'] for a in answers] == [['star', 'circle'], ['a, b']]
+    (out / 'asked.jsonl').write_text(whole.splitlines()[0] + '\n{"half')
+    demo(*command)
+    assert (out / 'asked.jsonl').read_text() == whole
+    path.write_text(text + (f'{names[0]},\n' if kind == 'csv' else '{"image": "x"}\n'))
+    with pytest.raises(ValueError, match='entry 4'):
+        demo(*command)
