@@ -12,7 +12,11 @@ PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
 def test_files_that_are_named_exist(page):
     text = page.read_text()
-    named = set(re.findall(r'\b((?:configs|tools|projects|docs|demo|benchmarks)/[\w./+-]+\.\w+)', text))
+    named = set(
+        re.findall(
+            r'\b((?:configs|tools|projects|docs|demo|benchmarks)/[\w./+-]+\.\w+)', text
+        )
+    )
     named |= {f'configs/{name}' for name in re.findall(r'`(clip_vg_[\w-]+\.py)`', text)}
     linked = re.findall(r'\]\((?!http)([\w./-]+)\)', text)
     missing = {name for name in named if not (ROOT / name).exists()}

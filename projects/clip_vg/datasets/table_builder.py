@@ -1,5 +1,6 @@
 """From labels one by one, as readers meet them, to columns."""
 
+from array import array
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -21,12 +22,11 @@ class TableBuilder:
         self._describe = describe
         self._images: dict[str, int] = {}
         self._sizes: list[tuple[int, int]] = []
-        self._image_index: list[int] = []
-        self._boxes: list[Sequence[float]] = []
-        self._texts: list[str] = []
-        self._ids: list[str] = []
-        self._splits: list[str] = []
-        self._sources: list[str] = []
+        # Numbers and bytes, not an object for each label: there may be millions.
+        self._image_index = array('i')
+        self._boxes = array('d')
+        self._texts, self._ids = _Strings(), _Strings()
+        self._splits, self._sources = _Codes(), _Codes()
 
     def add(
         self,
@@ -41,9 +41,10 @@ class TableBuilder:
         """Add a label; ``box`` has 4 numbers, ``size`` is (height, width).
 
         Raises:
-            ValueError: The expression is no string or the image has no name.
+            ValueError: The expression is no string, the image has no name, or the box
+                is not four numbers.
         """
-        where = len(self._texts)
+        where = len(self._image_index)
         if not isinstance(text, str):
             raise ValueError(
                 f'{self._describe(where)}: the expression must be a string, found '
@@ -58,8 +59,14 @@ class TableBuilder:
         if index is None:
             index = self._images[image] = len(self._sizes)
             self._sizes.append(size or (-1, -1))
+        try:
+            left, top, third, fourth = box
+            self._boxes.extend((left, top, third, fourth))
+        except (TypeError, ValueError):
+            raise ValueError(
+                f'{self._describe(where)}: a box must be 4 numbers, found {box!r}.'
+            ) from None
         self._image_index.append(index)
-        self._boxes.append(box)
         self._texts.append(text)
         self._ids.append(sample_id)
         self._splits.append(split)
@@ -72,48 +79,53 @@ class TableBuilder:
             box_format (str): 'xywh' or 'xyxy', as the boxes were added.
             int_boxes (bool): Whether to drop the fraction of the numbers *in
                 that format*, as the release does. Defaults to False.
-
-        Raises:
-            ValueError: A box is not four numbers.
         """
-        boxes = self._box_array()
+        boxes = np.frombuffer(self._boxes, np.float64).reshape(-1, 4)
         if int_boxes:
             boxes = np.trunc(boxes)
         if box_format == 'xywh':
             boxes = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
-        split_names, splits = _codes(self._splits)
-        source_names, sources = _codes(self._sources)
         return LabelTable(
             PackedStrings.pack(self._images),
             np.array(self._sizes, np.int32).reshape(-1, 2),
-            np.array(self._image_index, np.int32),
+            np.frombuffer(self._image_index, np.int32).copy(),
             boxes.astype(np.float32),
-            PackedStrings.pack(self._texts),
-            PackedStrings.pack(self._ids),
-            splits,
-            sources,
-            split_names,
-            source_names,
+            self._texts.packed(),
+            self._ids.packed(),
+            self._splits.codes(),
+            self._sources.codes(),
+            tuple(self._splits.names),
+            tuple(self._sources.names),
         )
 
-    def _box_array(self) -> np.ndarray:
-        try:
-            return np.array(self._boxes, np.float64).reshape(-1, 4)
-        except (TypeError, ValueError):
-            for where, box in enumerate(self._boxes):
-                try:
-                    if np.array(box, np.float64).shape == (4,):
-                        continue
-                except (TypeError, ValueError):
-                    pass
-                raise ValueError(
-                    f'{self._describe(where)}: a box must be 4 numbers, found {box!r}.'
-                ) from None
-            raise
+
+class _Strings:
+    """Strings in one growing buffer."""
+
+    def __init__(self) -> None:
+        self._data, self._ends = bytearray(), array('q')
+
+    def append(self, text: str) -> None:
+        self._data += text.encode('utf-8', 'surrogatepass')
+        self._ends.append(len(self._data))
+
+    def packed(self) -> PackedStrings:
+        """Of the same memory: nothing may be appended after."""
+        return PackedStrings(
+            np.frombuffer(self._data, np.uint8), np.frombuffer(self._ends, np.int64)
+        )
 
 
-def _codes(names: list[str]) -> tuple[tuple[str, ...], np.ndarray]:
-    """Distinct names in order of appearance, and each entry's index into them."""
-    distinct = {name: code for code, name in enumerate(dict.fromkeys(names))}
-    codes = np.fromiter((distinct[name] for name in names), np.int16, len(names))
-    return tuple(distinct), codes
+class _Codes:
+    """A few names, many times: a small number for each."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, int] = {}
+        self._codes = array('h')
+
+    def append(self, name: str) -> None:
+        self._codes.append(self.names.setdefault(name, len(self.names)))
+
+    def codes(self) -> np.ndarray:
+        """Of shape (N, ), int16."""
+        return np.frombuffer(self._codes, np.int16).copy()

@@ -3,8 +3,11 @@
 import json
 import os
 import tempfile
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from ..label_table import LabelTable
 from ..table_builder import TableBuilder
@@ -40,7 +43,8 @@ def read_odvg(
         ValueError: A line is not as described, or a ``sample_id`` comes twice.
     """
     builder = TableBuilder(lambda where: f'{ann_file}, label {where}')
-    seen: dict[str, int] = {}
+    # Of each label: a hash of its name, and its line.
+    names, lines = array('q'), array('q')
     with ann_file.open(encoding='utf-8') as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
@@ -59,12 +63,8 @@ def read_odvg(
                     text = required(region, 'phrase', where)
                     base = entry.get('sample_id', f'{ann_file.stem}_{number}')
                     sample_id = f'{base}_{index}'
-                if sample_id in seen:
-                    raise ValueError(
-                        f'{where}: the sample_id {sample_id!r} was used in line '
-                        f'{seen[sample_id]} already; it must be unique.'
-                    )
-                seen[sample_id] = number
+                names.append(hash(sample_id))
+                lines.append(number)
                 builder.add(
                     required(entry, 'filename', where),
                     required(region, 'bbox', where),
@@ -75,7 +75,23 @@ def read_odvg(
                     image_size(entry),
                 )
     table = builder.build('xyxy', int_boxes)
+    _check_unique(ann_file, table, np.frombuffer(names, np.int64), lines)
     return keep_splits(table, splits, ann_file)
+
+
+def _check_unique(
+    path: Path, table: LabelTable, hashes: np.ndarray, lines: Sequence[int]
+) -> None:
+    """Raise if two labels have the same name."""
+    order = np.argsort(hashes, kind='stable')
+    same = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
+    for first, second in zip(order[same], order[same + 1], strict=True):
+        name = table.sample_ids[second]
+        if table.sample_ids[first] == name:
+            raise ValueError(
+                f'{path}, line {lines[second]}: the sample_id {name!r} was used in '
+                f'line {lines[first]} already; it must be unique.'
+            )
 
 
 def _parse(line: str, where: str) -> dict:

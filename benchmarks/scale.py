@@ -1,0 +1,118 @@
+"""Ten million labels: memory, seconds, and that both grow in proportion.
+
+    python benchmarks/scale.py
+
+Writes ODVG files of so many made-up labels, reads each in a process of its own, plans
+an epoch, and reads labels in random order.
+"""
+
+import argparse
+import json
+import logging
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from machine import describe, peak_mib
+
+from projects.clip_vg.datasets.readers import read_annotations
+from projects.clip_vg.datasets.samplers.grouping import ImageGroups
+
+PER_IMAGE = 7
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--labels', type=int, nargs='+', default=[100_000, 1_000_000, 10_000_000]
+    )
+    parser.add_argument('--read', type=Path, help='only measure this file')
+    return parser.parse_args()
+
+
+def write_labels(path: Path, count: int) -> None:
+    """A file of made-up labels, seven an image."""
+    with path.open('w', encoding='utf-8') as file:
+        for number in range(count):
+            text = f'the {number % 97} man on the left'
+            region = dict(
+                bbox=[1.5, 2.0, 100.0 + number % 50, 90.0],
+                phrase=text,
+                tokens_positive=[[0, len(text)]],
+            )
+            line = dict(
+                filename=f'train2014/{number // PER_IMAGE:09d}.jpg',
+                height=480,
+                width=640,
+                grounding=dict(caption=text, regions=[region]),
+                sample_id=f'template_{number // PER_IMAGE}_{number % PER_IMAGE}',
+                split='train',
+                source='template',
+            )
+            file.write(json.dumps(line) + '\n')
+
+
+def measure(path: Path) -> dict[str, float]:
+    """Memory and seconds of one file; memory is what this process grew by."""
+    before = peak_mib()
+    started = time.perf_counter()
+    table = read_annotations(path)
+    read = time.perf_counter() - started
+    after = peak_mib()
+    started = time.perf_counter()
+    groups = ImageGroups(table.image_index, max_size=4)
+    built = time.perf_counter() - started
+    started = time.perf_counter()
+    groups.plan(len(groups), np.random.default_rng(0))
+    plan = time.perf_counter() - started
+    order = np.random.default_rng(0).integers(len(table), size=20_000).tolist()
+    started = time.perf_counter()
+    for index in order:
+        table[index]
+    access = (time.perf_counter() - started) / len(order)
+    return dict(
+        labels=len(table),
+        bytes=(after - before) * 2**20 / len(table),
+        read=read,
+        groups=built,
+        plan=plan,
+        access=access * 1e6,
+    )
+
+
+def main() -> None:
+    """Measure, print."""
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    args = parse_args()
+    if args.read:
+        logging.info('%s', json.dumps(measure(args.read)))
+        return
+    logging.info('%s\n', describe())
+    logging.info(
+        '| labels | bytes a label, reading included | read (s) | a million (s) | '
+        'grouping, once (s) | plan of an epoch (s) | random access (us) |\n'
+        '|---|---|---|---|---|---|---|'
+    )
+    for count in args.labels:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / 'labels.jsonl'
+            write_labels(path, count)
+            command = [sys.executable, __file__, '--read', str(path)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found = json.loads(done.stderr.strip().splitlines()[-1])
+        logging.info(
+            '| %s | %.0f | %.1f | %.1f | %.2f | %.2f | %.0f |',
+            *(f'{count:,}', found['bytes'], found['read']),
+            found['read'] / count * 1e6,
+            *(found['groups'], found['plan'], found['access']),
+        )
+
+
+if __name__ == '__main__':
+    main()

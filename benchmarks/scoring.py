@@ -1,0 +1,127 @@
+"""Reliability of all labels, pictures decoded included: the published way against ours.
+
+    python benchmarks/scoring.py --ann-file FILE --split-file FILE --images FOLDER
+
+ViT-B/16 at 224 with random weights. The published way loads, resizes and encodes the
+picture of every label anew; ours does so once for all labels of a picture.
+"""
+
+import argparse
+import logging
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from inference import build_model
+from machine import alternate, describe
+from mmdet.registry import DATASETS
+from mmengine.dataset import pseudo_collate
+from published_path import PublishedPath
+
+from projects.clip_vg.datasets import RefExpDataset
+from projects.clip_vg.datasets.synthetic import make_synthetic
+from projects.clip_vg.engine.scoring import score_all
+from projects.clip_vg.models import CLIPVG
+from projects.clip_vg.models.clip_vg import _to_original, patch_padding
+from projects.clip_vg.models.data_preprocessor import pixel_padding
+
+PIPELINE = [
+    dict(type='LoadGroundingImage'),
+    dict(type='PILResize', size=224),
+    dict(type='Letterbox', size=224),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='PackGroundingInputs'),
+]
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--ann-file', type=Path, help='default: synthetic pictures')
+    parser.add_argument('--split-file', type=Path)
+    parser.add_argument('--images', type=Path)
+    parser.add_argument('--batch-size', type=int, default=8)
+    parser.add_argument('--rounds', type=int, default=1)
+    return parser.parse_args()
+
+
+def published_way(
+    model: CLIPVG, dataset: RefExpDataset, batch_size: int
+) -> Callable[[], np.ndarray]:
+    """Boxes of all labels, xyxy in pixels, one picture for each."""
+    slow = PublishedPath(model).eval()
+
+    @torch.inference_mode()
+    def score() -> np.ndarray:
+        found = []
+        for start in range(0, len(dataset), batch_size):
+            rows = range(start, min(start + batch_size, len(dataset)))
+            batch = pseudo_collate([dataset[row] for row in rows])
+            data = model.data_preprocessor(batch, False)
+            inputs, samples = data['inputs'], data['data_samples']
+            padding = patch_padding(
+                pixel_padding(samples, inputs), model.visual_encoder.grid_size
+            )
+            center = slow(inputs, padding, [sample.text for sample in samples])
+            corners = torch.cat(
+                [center[:, :2] - center[:, 2:] / 2, center[:, :2] + center[:, 2:] / 2],
+                1,
+            )
+            for box, sample in zip(corners.clamp(0, 1) * 224, samples, strict=True):
+                found.append(_to_original(box[None], sample)[0])
+        return torch.stack(found).numpy()
+
+    return score
+
+
+def main() -> None:
+    """Measure, print."""
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    args = parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if args.ann_file is None:
+            root = make_synthetic(Path(folder, 'data'), dict(train=32), 0)
+            args.ann_file = root / 'shapes' / 'instances.json'
+            args.split_file = root / 'shapes' / 'refs(synthetic).p'
+            args.images = root / 'images'
+        model = build_model()
+        dataset = DATASETS.build(
+            dict(
+                type='RefExpDataset',
+                ann_file=str(args.ann_file),
+                split_file=str(args.split_file) if args.split_file else None,
+                data_prefix=dict(img=str(args.images)),
+                test_mode=True,
+                pipeline=PIPELINE,
+            )
+        )
+        answers: dict[str, np.ndarray] = {}
+        slow = published_way(model, dataset, args.batch_size)
+
+        def published() -> None:
+            answers['published'] = slow()
+
+        def ours() -> None:
+            answers['ours'] = score_all(
+                model, dataset, batch_size=args.batch_size, grouped=True
+            )[1]
+
+        seconds = alternate(dict(published=published, ours=ours), args.rounds, 0)
+    pictures = len(np.unique(dataset.table.image_index))
+    logging.info('%s', describe())
+    logging.info('%d labels of %d pictures', len(dataset), pictures)
+    for name, taken in seconds.items():
+        logging.info(
+            '%-9s: %6.1f labels a second, %.1f x',
+            *(name, len(dataset) / taken, seconds['published'] / taken),
+        )
+    apart = np.abs(answers['ours'] - answers['published']).max()
+    logging.info('largest difference of boxes: %.4f pixels', apart)
+
+
+if __name__ == '__main__':
+    main()
