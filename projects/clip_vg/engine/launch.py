@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ['LAUNCHERS', 'Job', 'launch_command', 'run_jobs']
+__all__ = ['LAUNCHERS', 'Job', 'end_with_parent', 'launch_command', 'run_jobs']
 
 LAUNCHERS = ('none', 'pytorch', 'slurm')
 _TAIL = 15  # lines of a failed job's log that an error shows
@@ -51,7 +51,7 @@ def launch_command(
     return (*start, sys.executable, '-u', *own)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Let a started command end when this process is killed (Linux).
 
     Else it would go on, and the search, started again, would train beside it.
@@ -72,7 +72,7 @@ def _run(job: Job) -> int:
             stdout=file,
             stderr=subprocess.STDOUT,
             check=False,
-            preexec_fn=_end_with_parent,
+            preexec_fn=end_with_parent,
         ).returncode
 
 

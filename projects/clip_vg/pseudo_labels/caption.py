@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 from .cleaning import clean_detections
 from .detection import Detection, PseudoLabel, Scene
+from .options import CheckedOptions
 from .vocabulary import Vocabulary, is_english
 
 __all__ = ['CaptionOptions', 'ParsedCaption', 'caption_labels', 'named_by']
 
 _LONGEST = 3  # words of a synonym
+_LONGEST_CAPTION = 10_000  # letters; a parser's memory grows with them
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class ParsedCaption:
 
 
 @dataclass(frozen=True)
-class CaptionOptions:
+class CaptionOptions(CheckedOptions):
     """The constants of the caption source.
 
     Args:
@@ -141,6 +143,12 @@ def _of_caption(
     options: CaptionOptions,
     dropped: Counter,
 ) -> list[PseudoLabel]:
+    if not text:
+        dropped['empty caption'] += 1
+        return []
+    if len(text) > _LONGEST_CAPTION:
+        dropped['caption too long'] += 1
+        return []
     if not is_english(text):
         dropped['caption not English'] += 1
         return []

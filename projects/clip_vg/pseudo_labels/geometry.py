@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from .attributes import use_attribute
 from .cleaning import clean_detections
 from .detection import Box, Detection, PseudoLabel, Scene, Triplet, intersection
+from .options import CheckedOptions
 from .relation import RelationOptions, rank_triplets
 from .template import Describe
 from .vocabulary import PEOPLE, THINGS, Vocabulary
@@ -15,7 +16,7 @@ __all__ = ['GeometryOptions', 'geometry_labels', 'predicates']
 
 
 @dataclass(frozen=True)
-class GeometryOptions:
+class GeometryOptions(CheckedOptions):
     """The constants of the geometry source; none is in the release.
 
     Args:

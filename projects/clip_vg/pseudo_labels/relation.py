@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 from .cleaning import inside_image
 from .detection import PseudoLabel, Scene, Triplet, iou
+from .options import CheckedOptions
 from .vocabulary import Vocabulary
 
 __all__ = ['RelationOptions', 'rank_triplets', 'relation_labels']
 
 
 @dataclass(frozen=True)
-class RelationOptions:
+class RelationOptions(CheckedOptions):
     """The constants of the relation source.
 
     Args:

@@ -9,6 +9,7 @@ from .cleaning import clean_detections
 from .clothes import dress
 from .detection import Detection, PseudoLabel, Scene, image_rng
 from .location import locations
+from .options import CheckedOptions
 from .vocabulary import CLOTHES, PEOPLE, THINGS, Vocabulary
 
 __all__ = ['PRESETS', 'Describe', 'TemplateOptions', 'phrases', 'template_labels']
@@ -32,7 +33,7 @@ _PREPOSITIONS = {
 
 
 @dataclass(frozen=True)
-class TemplateOptions:
+class TemplateOptions(CheckedOptions):
     """The constants of the template source.
 
     Args:

@@ -101,9 +101,11 @@ class Vocabulary:
 
 def _lists(path: Path) -> dict[str, list[str]]:
     try:
-        found = json.loads(path.read_text(encoding='utf-8'))
-    except json.JSONDecodeError as error:
-        raise ValueError(f'{path} is not valid JSON: {error}.') from error
+        found = json.loads(path.read_text(encoding='utf-8-sig'))
+    except (ValueError, RecursionError) as error:  # of UTF-8 or JSON
+        raise ValueError(f'{path} is not valid JSON in UTF-8: {error}.') from error
+    except OSError as error:
+        raise FileNotFoundError(f'{path} cannot be read: {error.strerror}.') from error
     if not isinstance(found, dict) or not all(
         isinstance(words, list) and all(isinstance(word, str) for word in words)
         for words in found.values()

@@ -39,7 +39,9 @@ def _bars(parts: Mapping[str, Mapping[str, float]]) -> Figure:
     for axes, (name, counted) in zip(np.atleast_1d(grid), parts.items(), strict=True):
         shown = list(counted.items())[:_BARS][::-1]
         axes.barh(range(len(shown)), [value for _, value in shown])
-        axes.set_yticks(range(len(shown)), [key for key, _ in shown])
+        # A dollar in a word is no mathematics.
+        names = [key for key, _ in shown]
+        axes.set_yticks(range(len(shown)), names, parse_math=False)
         axes.set_title(name, fontsize=11)
         axes.tick_params(labelsize=8)
     figure.tight_layout()
@@ -87,8 +89,10 @@ def write_label_report(
         figures.append(('Labels', '', png(_bars(parts), folder / 'labels.png')))
     if images is not None and made['labels']:
         some = _examples(labels, _EXAMPLES)
-        figure = draw_labels(some, images)
+        figure, missing = draw_labels(some, images)
         caption = 'Drawn by chance. The line: the box of the label.'
+        if missing:  # labels need no picture, and are not lost for want of one
+            caption += f' Not to be read: {", ".join(missing)}.'
         figures.append(('Examples', caption, png(figure, folder / 'examples.png')))
     left_out = [
         (key.removeprefix('left out: '), value)
@@ -97,19 +101,7 @@ def write_label_report(
     ]
     tables = [
         ('Share of labels with', list(made['shares'].items())),
-        (
-            'Read',
-            [
-                (k, counts[k])
-                for k in (
-                    'images',
-                    'images without detections',
-                    'detections',
-                    'captions',
-                    'triplets',
-                )
-            ],
-        ),
+        ('Read', [(k, v) for k, v in counts.items() if ':' not in k]),
         ('Left out', left_out),
         ('Settings', [(k, json.dumps(v)) for k, v in manifest['settings'].items()]),
     ]

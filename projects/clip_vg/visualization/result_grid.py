@@ -35,7 +35,7 @@ def draw_sample(axes: Axes, image: np.ndarray, result: Mapping) -> None:
     _draw_box(axes, result['gt_bbox'], _TRUE, '--', 1.6)
     _draw_box(axes, result['bbox'], _HIT if hit else _MISS, '-', 2.4)
     text = textwrap.fill(f'"{result["text"]}"', 30)
-    axes.set_title(f'{text}\nIoU {result["iou"]:.2f}', fontsize=9)
+    axes.set_title(f'{text}\nIoU {result["iou"]:.2f}', fontsize=9, parse_math=False)
 
 
 def _draw_box(
@@ -55,7 +55,9 @@ def _draw_box(
     )
 
 
-def draw_labels(lines: Sequence[Mapping], images: Path, columns: int = 4) -> Figure:
+def draw_labels(
+    lines: Sequence[Mapping], images: Path, columns: int = 4
+) -> tuple[Figure, list[str]]:
     """Draw labels side by side, each on its image.
 
     Args:
@@ -64,8 +66,10 @@ def draw_labels(lines: Sequence[Mapping], images: Path, columns: int = 4) -> Fig
         columns (int): Defaults to 4.
 
     Returns:
-        Figure: To be saved by the caller.
+        tuple[Figure, list[str]]: To be saved by the caller; and the pictures that
+        could not be read.
     """
+    missing = []
     rows = -(-len(lines) // columns)
     figure, grid = plt.subplots(
         rows, columns, figsize=(3.1 * columns, 2.9 * rows), squeeze=False
@@ -73,13 +77,17 @@ def draw_labels(lines: Sequence[Mapping], images: Path, columns: int = 4) -> Fig
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, line in zip(grid.flat, lines, strict=False):
-        with Image.open(images / line['filename']) as picture:
-            axes.imshow(np.asarray(picture.convert('RGB')))
+        try:
+            with Image.open(images / line['filename']) as picture:
+                axes.imshow(np.asarray(picture.convert('RGB')))
+        except (OSError, ValueError, Image.DecompressionBombError):
+            missing.append(line['filename'])
+            axes.set_aspect('equal')
         _draw_box(axes, line['grounding']['regions'][0]['bbox'], _HIT, '-', 2.4)
         text = textwrap.fill(f'"{line["grounding"]["caption"]}"', 32)
-        axes.set_title(f'{text}\n[{line["rule"]}]', fontsize=9)
+        axes.set_title(f'{text}\n[{line["rule"]}]', fontsize=9, parse_math=False)
     figure.tight_layout()
-    return figure
+    return figure, missing
 
 
 def draw_grid(

@@ -50,15 +50,19 @@ def test_attributes_of_the_entry(tmp_path, more, attribute, score):
     [
         (dict(score=1.5), 'entry 2: score is 1.5; expected a number in'),
         (dict(score=-0.1), 'score is -0.1'),
-        (dict(score=math.nan), 'score is nan|not valid JSON'),
+        (dict(score=math.nan), 'line 1, in .*NaN is no number of JSON'),
         (dict(score='0.9'), "score is '0.9'"),
         (dict(score=True), 'score is True'),
         (dict(bbox=[1, 2, 3]), 'entry 2: bbox is'),
-        (dict(bbox=[1, 2, math.nan, 4]), 'bbox is|not valid JSON'),
-        (dict(bbox=[1, 2, math.inf, 4]), 'bbox is|not valid JSON'),
+        (dict(bbox=[1, 2, math.nan, 4]), 'NaN is no number of JSON'),
+        (dict(bbox=[1, 2, math.inf, 4]), 'Infinity is no number of JSON'),
         (dict(bbox=None), 'bbox is None'),
         (dict(bbox=['1', 2, 3, 4]), 'bbox is'),
         (dict(category_id=9), 'entry 2: category_id 9 is not among the categories'),
+        (dict(category_id=[1]), r'entry 2: category_id is \[1\]; expected a whole'),
+        (dict(category_id=True), 'category_id is True'),
+        (dict(image_id={}), 'entry 2: image_id is'),
+        (dict(image_id=1.0), 'image_id is 1.0'),
         (dict(attributes=dict(red=2)), "attribute 'red' is 2"),
         (dict(attributes=['red']), 'attributes as {name: score}'),
         (dict(attribute='赤'), 'not English'),
@@ -81,7 +85,11 @@ def test_a_missing_key_is_named(tmp_path, key):
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('[{"image_id": 1, ', 'not valid JSON'),
+        ('[{"image_id": 1, ', 'not whole JSON.*truncated'),
+        ('[{"image_id": 1 2}]', 'not valid JSON'),
+        ('{"error": "rate limit"}', "an object without a list 'annotations'"),
+        ('{}', "an object without a list 'annotations'"),
+        ('{"annotations": null}', "an object without a list 'annotations'"),
         ('', 'expected a JSON list'),
         ('"x"', 'expected a JSON list'),
         ('[1, 2]', 'entry 1: expected a JSON object, found int'),
@@ -96,13 +104,52 @@ def test_a_file_that_is_no_list_of_entries(tmp_path, text, message):
     assert 'results.json' in str(caught.value)
 
 
+@pytest.mark.parametrize('start', ['\ufeff', ' ' * 1000, '\ufeff\n\n'])
+def test_what_stands_before_the_list_does_not_matter(tmp_path, start):
+    path = tmp_path / 'r.json'
+    path.write_text(start + json.dumps([detection(1)]), encoding='utf-8')
+    assert len(list(read_coco_detections(path, CATEGORIES))) == 1
+
+
+def test_a_file_in_another_encoding(tmp_path):
+    path = tmp_path / 'r.json'
+    path.write_text(json.dumps([detection(1)]), encoding='utf-16')
+    with pytest.raises(ValueError, match='r.json.*UTF-8'):
+        list(read_coco_detections(path, CATEGORIES))
+
+
+def test_ids_and_names_that_come_twice(tmp_path):
+    path = write(
+        tmp_path / 'i.json',
+        dict(categories=[dict(id=1, name='car'), dict(id=1, name='banana')]),
+    )
+    with pytest.raises(ValueError, match="the id 1 was that of 'car' already"):
+        read_categories(path)
+
+
+@pytest.mark.parametrize('text', ['["person", "", "car"]', 'person\n\ncar', '{"a": 1}'])
+def test_a_list_of_names_with_a_hole(tmp_path, text):
+    path = tmp_path / 'names'
+    path.write_text(text)
+    with pytest.raises(ValueError, match='names'):
+        read_names(path)
+
+
+def test_an_explanation_in_a_name_is_not_said(tmp_path):
+    path = write(
+        tmp_path / 'i.json', dict(categories=[dict(id=1, name='sandal_(type_of_shoe)')])
+    )
+    assert read_categories(path) == {1: 'sandal'}
+
+
 def test_annotations_of_an_instances_file_are_sure_and_crowds_are_left_out(tmp_path):
     annotation = detection(1)
     del annotation['score']
     crowd = dict(annotation, iscrowd=1)
     path = write(tmp_path / 'i.json', instances([1], annotations=[annotation, crowd]))
-    ((_, item),) = read_coco_detections(path, CATEGORIES)
+    (_, item), (_, none) = read_coco_detections(path, CATEGORIES)
     assert item.score == 1.0
+    assert none is None
 
 
 def test_images_and_categories_of_an_instances_file(tmp_path):
@@ -126,9 +173,9 @@ def test_names_of_classes_are_said_in_english_without_underscores(tmp_path):
     )
     assert read_categories(path) == {1: 'traffic light'}
     path = write(tmp_path / 'i.json', dict(categories=[dict(id=1, name='狗')]))
-    with pytest.raises(ValueError, match="'狗' is not English"):
+    with pytest.raises(ValueError, match="'狗' has no letters, or is not English"):
         read_categories(path)
-    with pytest.raises(ValueError, match='has no "categories"'):
+    with pytest.raises(ValueError, match="without a list 'categories'"):
         read_categories(write(path, dict(images=[])))
 
 
@@ -160,7 +207,7 @@ def test_triplets(tmp_path):
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        (dict(subject=dict(bbox=[1, 2, 3, 4])), "subject: no 'category_id'"),
+        (dict(subject=dict(bbox=[1, 2, 3, 4])), 'subject: it has no "name"'),
         (dict(subject=dict(category_id=9, bbox=[1, 2, 3, 4])), 'category_id 9 is unk'),
         (dict(object=None), 'object: expected a JSON object'),
         (dict(object=dict(name='a', bbox=[1])), 'object: bbox'),
@@ -186,5 +233,5 @@ def test_entries_are_read_one_at_a_time(tmp_path):
     path.write_text(json.dumps([detection(1), detection(2)])[:-1] + ', {"broken')
     found = read_coco_detections(path, CATEGORIES)
     assert [next(found)[0], next(found)[0]] == [1, 2]
-    with pytest.raises(ValueError, match='not valid JSON'):
+    with pytest.raises(ValueError, match='not whole JSON'):
         next(found)

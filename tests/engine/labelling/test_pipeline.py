@@ -173,10 +173,126 @@ def test_an_unfinished_run_with_other_settings_is_not_continued(tmp_path, inputs
     other = replace(
         generation, maker=replace(TEMPLATE, options=TemplateOptions(objects=1))
     )
-    with pytest.raises(ValueError, match="had other settings: options was .*'objects'"):
+    with pytest.raises(
+        ValueError, match='had other settings: options objects was 3, is 1. '
+    ):
         generate(other)
     fresh = made(replace(other, out=tmp_path / 'fresh.jsonl'))
     assert made(replace(other, overwrite=True)) == fresh
+
+
+def test_a_failed_run_does_not_block_the_mended_one(tmp_path, inputs):
+    write(inputs.detections, [*spread(IMAGES), detection(1, score=7)])
+    with pytest.raises(ValueError, match='score is 7'):
+        generate(job(tmp_path, inputs))
+    write(inputs.detections, spread(IMAGES))
+    data, _ = made(job(tmp_path, inputs))
+    assert data == made(job(tmp_path, inputs, 'other.jsonl'))[0]
+
+
+@pytest.mark.parametrize('end', ['manifest.json', 'html', 'report', 'detections.json'])
+def test_what_lies_beside_is_not_overwritten_either(tmp_path, inputs, end):
+    mine = tmp_path / f'out.jsonl.{end}'
+    mine.write_text('mine')
+    with pytest.raises(FileExistsError, match=end):
+        generate(job(tmp_path, inputs))
+    assert mine.read_text() == 'mine'
+
+
+def test_a_run_killed_at_its_very_end_can_be_made_again(tmp_path, inputs, monkeypatch):
+    whole, _ = made(job(tmp_path, inputs))
+    monkeypatch.setattr(run_module.shutil, 'rmtree', lambda path: None)
+    again = job(tmp_path, inputs, 'again.jsonl')
+    generate(again)
+    monkeypatch.undo()
+    monkeypatch.setattr(run_module, 'CHUNK', 7)
+    assert made(replace(again, overwrite=True))[0] == whole
+
+
+@pytest.mark.parametrize('spoil', ['cut', 'torn', 'copied'])
+def test_a_damaged_shard_is_not_merged(tmp_path, inputs, spoil):
+    for i in (1, 2):
+        generate(job(tmp_path, inputs, f'{i}.jsonl', shard=(i, 2)))
+    one, two = tmp_path / '1.jsonl', tmp_path / '2.jsonl'
+    data = two.read_bytes()
+    spoilt = dict(
+        cut=b''.join(data.splitlines(True)[:-1]),
+        torn=data[:-9],
+        copied=one.read_bytes(),
+    )
+    two.write_bytes(spoilt[spoil])
+    with pytest.raises(ValueError, match='2.jsonl .*make the shard again'):
+        merge_shards([one, two], tmp_path / 'joined.jsonl', None)
+    assert not list(tmp_path.glob('*joined*'))
+
+
+def test_more_shards_than_images(tmp_path):
+    inputs = InputFiles(
+        detections=write(tmp_path / 'd.json', [detection(1)]),
+        instances=write(tmp_path / 'i.json', instances([1])),
+    )
+    for i in (1, 2):
+        generate(job(tmp_path, inputs, f'{i}.jsonl', shard=(i, 2)))
+    shards = [tmp_path / '1.jsonl', tmp_path / '2.jsonl']
+    merged = merge_shards(shards, tmp_path / 'joined.jsonl', None)
+    assert merged['statistics']['labels'] == 1
+
+
+def test_what_is_left_out_while_reading_is_counted(tmp_path, inputs):
+    crowd = dict(detection(2), iscrowd=1)
+    write(
+        inputs.detections, [detection(1), detection(1, score=0.1), crowd, detection(99)]
+    )
+    inputs.min_score, inputs.ignore_unknown_images = 0.5, True
+    counts = generate(job(tmp_path, inputs))['counts']
+    for reason in ('below --min-score', 'crowd', 'unknown image'):
+        assert counts[f'left out: {reason}'] == 1
+
+
+def test_a_dollar_and_a_missing_picture_do_not_cost_the_labels(tmp_path, inputs):
+    listed = instances([1, 2])
+    listed['categories'][0]['name'] = 'us$ sign$'
+    write(inputs.instances, listed)
+    write(inputs.detections, [detection(1), detection(2)])
+    Image.new('RGB', (640, 480)).save(tmp_path / '1.jpg')
+    inputs.images = tmp_path
+    generate(job(tmp_path, inputs))
+    page = Path(f'{tmp_path / "out.jsonl"}.html').read_text()
+    assert 'Not to be read: 2.jpg' in page
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (dict(workers=0), '--workers 0'),
+        (dict(batch_size=0), '--batch-size 0'),
+        (dict(min_score=2.0), '--min-score 2.0'),
+        (dict(maker=replace(TEMPLATE, source=' ')), '--source'),
+        (dict(detector=['a', 'b']), 'not both'),
+        (dict(out=Path('')), '--out'),
+    ],
+)
+def test_arguments_that_make_no_sense(tmp_path, inputs, changes, message):
+    with pytest.raises(ValueError, match=message):
+        generate(replace(job(tmp_path, inputs), **changes))
+
+
+def test_a_picture_that_detectors_turn_is_refused(tmp_path, inputs):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new('RGB', (64, 48)).save(tmp_path / '1.jpg', exif=exif)
+    (tmp_path / 'preds').mkdir()
+    write(
+        tmp_path / 'preds' / '1.json',
+        dict(labels=[0], scores=[0.5], bboxes=[[1, 2, 30, 40]]),
+    )
+    folder = InputFiles(
+        detections=tmp_path / 'preds',
+        instances=write(tmp_path / 'i.json', instances([1])),
+        images=tmp_path,
+    )
+    with pytest.raises(ValueError, match='1.jpg is turned by its EXIF entry'):
+        generate(job(tmp_path, folder))
 
 
 def test_nothing_is_overwritten_unless_asked(tmp_path, inputs):

@@ -91,5 +91,9 @@ def test_an_image_that_is_not_listed_is_an_error(tmp_path):
 
 
 def test_an_id_that_comes_twice_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match='10 is listed twice'):
+    with pytest.raises(ValueError, match="id '10' is listed twice"):
         filled(tmp_path / 's', [*IMAGES, IMAGES[0]])
+    with pytest.raises(ValueError, match="id '9' is listed twice"):
+        filled(tmp_path / 's', [*IMAGES, ('9', 'nine.jpg', 1, 1)])
+    with pytest.raises(ValueError, match="file name '9.jpg' is listed twice"):
+        filled(tmp_path / 's', [*IMAGES, (11, '9.jpg', 1, 1)])

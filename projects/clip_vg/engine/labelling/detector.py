@@ -7,6 +7,9 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from ...atomic import replacing
 from .predictions import picture_size
 from .resumable import each_once
@@ -29,14 +32,25 @@ def _inferencer(
     model = DetInferencer(config, checkpoint, device=device, show_progress=False)
 
     def answer(names: Sequence[str]) -> list[Any]:
-        # Not `out_dir`: two pictures of one name would share a file there.
-        found = model([str(folder / name) for name in names], batch_size=batch_size)
+        # Arrays, not files, which MMDetection would turn by their EXIF entry; and not
+        # `out_dir`, where two pictures of one name would share a file.
+        pictures = [_as_stored(folder / name) for name in names]
+        found = model(pictures, batch_size=batch_size)
         return [
             {key: one[key] for key in ('labels', 'scores', 'bboxes')}
             for one in found['predictions']
         ]
 
     return answer, list(model.model.dataset_meta['classes'])
+
+
+def _as_stored(path: Path) -> np.ndarray:
+    """A picture in BGR, of shape (H, W, 3), as labels see it."""
+    try:
+        with Image.open(path) as picture:
+            return np.ascontiguousarray(np.asarray(picture.convert('RGB'))[..., ::-1])
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f'{path} is no picture that can be read: {error}.') from error
 
 
 def _part(

@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import ijson
-
 from ...datasets.readers.common import entry_of, required
 from ...pseudo_labels.attributes import best_attribute
 from ...pseudo_labels.detection import Box, Detection, Triplet
 from ...pseudo_labels.vocabulary import is_english
+from .json_stream import is_object, read_entries
 
 __all__ = [
     'class_name',
@@ -27,34 +26,21 @@ __all__ = [
 ]
 
 
-def _items(path: Path, key: str | None) -> Iterator[tuple[str, Any]]:
-    """The entries of a list in a JSON file, one at a time, and where each is.
+def _number(value: Any, where: str, what: str) -> int:
+    """A whole number, as ids of categories are."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise ValueError(f'{where}: {what} is {value!r}; expected a whole number.')
 
-    Args:
-        path (Path): The file.
-        key (str, optional): Of the list in the file's object; where the file is a list
-            itself, that one is read. None: the file must be a list.
-    """
-    with path.open('rb') as file:
-        first = file.read(64).lstrip(b'\xef\xbb\xbf \t\r\n')[:1]
-        file.seek(0)
-        if first == b'[':
-            prefix, what = 'item', 'entry'
-        elif first == b'{' and key is not None:
-            prefix, what = f'{key}.item', key
-        else:
-            raise ValueError(f'{path}: expected a JSON list, found {first.decode()!r}.')
-        try:
-            for number, item in enumerate(ijson.items(file, prefix, use_float=True), 1):
-                yield (
-                    f'{path}, {what} {number}',
-                    entry_of(item, dict, f'{path}, {what} {number}', 'a JSON object'),
-                )
-        except ijson.JSONError as error:
-            raise ValueError(
-                f'{path} ({path.stat().st_size:,} bytes) is not valid JSON: {error}. '
-                'It may be truncated: fetch or write it again.'
-            ) from error
+
+def _image_id(entry: dict, where: str) -> int | str:
+    value = required(entry, 'image_id', where)
+    if isinstance(value, (int, str)) and not isinstance(value, bool):
+        return value
+    raise ValueError(
+        f'{where}: image_id is {value!r}; expected a whole number or a string, as the '
+        'ids of the images are.'
+    )
 
 
 def class_name(name: Any, where: str) -> str:
@@ -68,8 +54,8 @@ def class_name(name: Any, where: str) -> str:
     said = ' '.join(re.sub(r'\([^)]*\)', ' ', said).split())
     if not is_english(said):
         raise ValueError(
-            f'{where}: the name {name!r} is not English, and the labels would not be: '
-            'translate it in the file.'
+            f'{where}: the name {name!r} has no letters, or is not English, and the '
+            'labels would not be: give it an English name in the file.'
         )
     return said.lower()
 
@@ -144,10 +130,10 @@ def make_detection(
 
 def read_images(path: Path) -> Iterator[tuple[Any, str, int | None, int | None]]:
     """The images of a COCO file: id, file name, width and height, if it says."""
-    for where, entry in _items(path, 'images'):
+    for where, entry in read_entries(path, 'images'):
         sizes = [entry.get(side) for side in ('width', 'height')]
         for size in sizes:
-            if size is not None and (not isinstance(size, int) or size < 1):
+            if size is not None and (type(size) is not int or size < 1):
                 raise ValueError(f'{where}: the size {sizes} is not in whole pixels.')
         yield (
             entry_of(required(entry, 'id', where), (int, str), where, 'an id'),
@@ -163,10 +149,15 @@ def read_categories(path: Path) -> dict[int, str]:
     Raises:
         ValueError: There is none, or a name is not English.
     """
-    found = {
-        required(entry, 'id', where): class_name(required(entry, 'name', where), where)
-        for where, entry in _items(path, 'categories')
-    }
+    found: dict[int, str] = {}
+    for where, entry in read_entries(path, 'categories'):
+        number = _number(required(entry, 'id', where), where, 'the id')
+        if number in found:
+            raise ValueError(
+                f'{where}: the id {number} was that of {found[number]!r} already; it '
+                'must be unique.'
+            )
+        found[number] = class_name(required(entry, 'name', where), where)
     if not found:
         raise ValueError(
             f'{path} has no "categories": the numbers of the classes mean nothing '
@@ -177,7 +168,7 @@ def read_categories(path: Path) -> dict[int, str]:
 
 def read_coco_detections(
     path: Path, categories: Mapping[int, str]
-) -> Iterator[tuple[Any, Detection]]:
+) -> Iterator[tuple[Any, Detection | None]]:
     """Detections of a COCO result file, or the annotations of an instances file.
 
     Args:
@@ -187,15 +178,17 @@ def read_coco_detections(
         categories (Mapping[int, str]): id -> name.
 
     Yields:
-        tuple: Image id and detection.
+        tuple: Image id and detection; None in the place of a crowd.
 
     Raises:
         ValueError: An entry is damaged or of an unknown category; it says which.
     """
-    for where, entry in _items(path, 'annotations'):
+    scored = not is_object(path)
+    for where, entry in read_entries(path, 'annotations'):
         if entry.get('iscrowd'):
+            yield _image_id(entry, where), None
             continue
-        category = required(entry, 'category_id', where)
+        category = _number(required(entry, 'category_id', where), where, 'category_id')
         if category not in categories:
             raise ValueError(
                 f'{where}: category_id {category!r} is not among the categories '
@@ -203,20 +196,20 @@ def read_coco_detections(
                 'detector that made the detections.'
             )
         score = entry.get('score', 1.0)
-        if ', entry ' in where:
+        if scored:
             score = required(entry, 'score', where)
         box = _xywh(required(entry, 'bbox', where), where)
         yield (
-            required(entry, 'image_id', where),
+            _image_id(entry, where),
             make_detection(categories[category], box, score, entry, where),
         )
 
 
 def read_captions(path: Path) -> Iterator[tuple[Any, str]]:
     """Captions of a COCO caption-result file: image id and text."""
-    for where, entry in _items(path, 'annotations'):
+    for where, entry in read_entries(path, 'annotations'):
         text = entry_of(required(entry, 'caption', where), str, where, 'a caption')
-        yield required(entry, 'image_id', where), text
+        yield _image_id(entry, where), text
 
 
 def read_triplets(
@@ -238,11 +231,14 @@ def read_triplets(
     """
 
     def end(entry: dict, key: str, where: str) -> Detection:
+        value = required(entry, key, where)
         where = f'{where}, {key}'
-        value = entry_of(required(entry, key, where), dict, where, 'a JSON object')
+        value = entry_of(value, dict, where, 'a JSON object')
         name = value.get('name')
         if name is None:
-            number = required(value, 'category_id', where)
+            if 'category_id' not in value:
+                raise ValueError(f'{where}: it has no "name" and no "category_id".')
+            number = _number(value['category_id'], where, 'category_id')
             if number not in (categories or {}):
                 raise ValueError(
                     f'{where}: category_id {number!r} is unknown; write its "name".'
@@ -252,9 +248,9 @@ def read_triplets(
         score = value.get('score', 1.0)
         return make_detection(class_name(name, where), box, score, {}, where)
 
-    for where, entry in _items(path, 'triplets'):
+    for where, entry in read_entries(path, 'triplets'):
         yield (
-            required(entry, 'image_id', where),
+            _image_id(entry, where),
             Triplet(
                 end(entry, 'subject', where),
                 class_name(required(entry, 'predicate', where), where),
@@ -265,7 +261,17 @@ def read_triplets(
 
 
 def read_names(path: Path) -> list[str]:
-    """Class names: a JSON list, or one a line."""
-    text = path.read_text(encoding='utf-8')
-    names = json.loads(text) if text.lstrip().startswith('[') else text.splitlines()
-    return [class_name(n, f'{path}, name {i}') for i, n in enumerate(names, 1) if n]
+    """Class names: a JSON list, or one a line.
+
+    Raises:
+        ValueError: The file is neither, or a name is empty or not English.
+    """
+    try:
+        text = path.read_text(encoding='utf-8-sig').strip()
+        names = json.loads(text) if text[:1] in ('[', '{') else text.splitlines()
+    except ValueError as error:  # of UTF-8 or JSON
+        raise ValueError(
+            f'{path} is no list of names in UTF-8, one a line or as JSON: {error}.'
+        ) from error
+    entry_of(names, list, str(path), 'a JSON list of names, or one a line')
+    return [class_name(n, f'{path}, name {i}') for i, n in enumerate(names, 1)]

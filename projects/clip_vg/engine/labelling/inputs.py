@@ -1,6 +1,7 @@
 """What a run reads: which files, of which kinds, and how they get into the store."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,9 @@ from .entries import (
     read_names,
     read_triplets,
 )
+from .json_stream import has_list, is_object
 from .predictions import (
+    is_turned,
     list_pictures,
     picture_size,
     read_dumped_predictions,
@@ -103,16 +106,20 @@ class InputFiles:
             ValueError: An entry is damaged, or of an unknown image or category.
         """
         dumped = self._dumped()
+        self._left_out: Counter = Counter()
         try:
             store.add_images(self._list_images(dumped))
         except ValueError as error:
-            raise ValueError(f'{self.instances or self.images}: {error}') from error
+            if str(self._origin()) in str(error):
+                raise
+            raise ValueError(f'{self._origin()}: {error}') from error
         ranks = shard_range(len(store), shard)
         store.keep(ranks)
         self._measure(store, ranks)
         if self.detections is not None:
-            found = self._detections(dumped)
-            self._add(store, self.detections, found, store.add_detections)
+            self._check_turned(store, ranks)
+            found: Iterator = self._detections(dumped)
+            self._add(store, self.detections, found, store.add_detections, shard)
         if self.attributes is not None:
             found = read_coco_detections(
                 self.attributes, self._categories(self.attributes)
@@ -122,6 +129,7 @@ class InputFiles:
                 self.attributes,
                 found,
                 lambda entries: store.add_detections(entries, described=True),
+                shard,
             )
         captions = self.captions
         if write_captions is not None:
@@ -129,42 +137,57 @@ class InputFiles:
             captions = write_captions([i[1] for i in listed], [i[2] for i in listed])
         if captions is not None:
             texts = read_captions(captions)
-            self._add(store, captions, texts, store.add_captions)
+            self._add(store, captions, texts, store.add_captions, shard)
         if self.triplets is not None:
             edges = read_triplets(self.triplets, self._named())
-            self._add(store, self.triplets, edges, store.add_triplets)
+            self._add(store, self.triplets, edges, store.add_triplets, shard)
+        store.count(self._left_out)
 
-    def _add(self, store: SceneStore, path: Path, entries: Iterable, add: Any) -> None:
+    def _add(
+        self,
+        store: SceneStore,
+        path: Path,
+        entries: Iterable,
+        add: Callable[[Iterable], None],
+        shard: tuple[int, int],
+    ) -> None:
+        """Store what belongs to known images; count what is left out."""
+
         def known() -> Iterator[Any]:
-            for number, entry in enumerate(entries, 1):
+            for number, (image_id, item) in enumerate(entries, 1):
                 try:
-                    store.rank_of(entry[0])
+                    mine = store.is_kept(store.rank_of(image_id))
                 except UnknownImageError as error:
                     if not self.ignore_unknown_images:
                         raise ValueError(
-                            f'{path}, entry {number}: {error} of '
-                            f'{self.instances or self.images or self.detections}. Give '
-                            'the instances file of these images, or say '
+                            f'{path}, entry {number}: {error} of {self._origin()}. '
+                            'Give the instances file of these images, or say '
                             '--ignore-unknown-images to leave such entries out.'
                         ) from None
+                    # Every shard meets them; the first counts them.
+                    self._left_out['left out: unknown image'] += shard[0] == 1
                     continue
-                yield entry
+                if item is None:
+                    self._left_out['left out: crowd'] += mine
+                elif isinstance(item, Detection) and item.score < self.min_score:
+                    self._left_out['left out: below --min-score'] += mine
+                else:
+                    yield image_id, item
 
         add(known())
 
-    def _lists_images(self, path: Path | None) -> bool:
-        """Whether a file is a COCO object with images and categories."""
-        if path is None or path.suffix != '.json' or not path.is_file():
-            return False
-        try:
-            return any(True for _ in read_images(path)) and bool(read_categories(path))
-        except ValueError:
-            return False
+    def _origin(self) -> Path | None:
+        """What lists the images."""
+        return self._listing() or self.images or self.detections
 
     def _listing(self) -> Path | None:
+        """The COCO file that has the images."""
         if self.instances is not None:
             return self.instances
-        return self.detections if self._lists_images(self.detections) else None
+        path = self.detections
+        if path is not None and path.is_file() and not self._is_pickle():
+            return path if is_object(path) else None
+        return None
 
     def _named(self) -> dict[int, str] | None:
         listing = self._listing()
@@ -172,7 +195,7 @@ class InputFiles:
 
     def _categories(self, path: Path) -> dict[int, str]:
         """Of a file of detections: its own, else those of the instances."""
-        if self._lists_images(path):
+        if has_list(path, 'categories'):
             return read_categories(path)
         named = self._named()
         if named is None:
@@ -181,6 +204,27 @@ class InputFiles:
                 'and categories are: give the COCO file with them by --instances.'
             )
         return named
+
+    def _is_pickle(self) -> bool:
+        path = self.detections
+        return path is not None and path.suffix.lower() in ('.pkl', '.pickle')
+
+    def _check_turned(self, store: SceneStore, ranks: range) -> None:
+        """MMDetection turns pictures by their EXIF entry, and its boxes with them."""
+        path = self.detections
+        if self.images is None or path is None:
+            return
+        if not path.is_dir() and not self._is_pickle():
+            return
+        for _, _, name, *_ in store.images(ranks):
+            picture = self.images / name
+            if picture.is_file() and is_turned(picture):
+                raise ValueError(
+                    f'{picture} is turned by its EXIF entry: the boxes in {path} are '
+                    'of the turned picture, while labels are of the picture as it is '
+                    'stored. Save such pictures upright and without the entry, and '
+                    'detect again; or use --detector, which reads them as stored.'
+                )
 
     def _class_list(self) -> list[str]:
         if self.classes is not None:
@@ -195,7 +239,7 @@ class InputFiles:
 
     def _dumped(self) -> list[tuple[dict, list[Detection]]] | None:
         """MMDetection's pickle, which can only be read whole."""
-        if self.detections is None or self.detections.suffix not in ('.pkl', '.pickle'):
+        if self.detections is None or not self._is_pickle():
             return None
         return list(read_dumped_predictions(self.detections, self._class_list()))
 
@@ -224,11 +268,13 @@ class InputFiles:
                     return str(path.resolve().relative_to(folder))
         return Path(name).name
 
-    def _detections(self, dumped: list | None) -> Iterator[tuple[Any, Detection]]:
+    def _detections(
+        self, dumped: list | None
+    ) -> Iterator[tuple[Any, Detection | None]]:
         path = self.detections
         assert path is not None
         if dumped is not None:
-            entries: Iterable[tuple[Any, Detection]] = (
+            entries: Iterable[tuple[Any, Detection | None]] = (
                 (image['id'], item) for image, items in dumped for item in items
             )
         elif path.is_dir():
@@ -237,7 +283,7 @@ class InputFiles:
             entries = ((ids[name], item) for name, items in read for item in items)
         else:
             entries = read_coco_detections(path, self._categories(path))
-        return (entry for entry in entries if entry[1].score >= self.min_score)
+        return iter(entries)
 
     def _measure(self, store: SceneStore, ranks: range) -> None:
         """Find out the sizes of images that no file tells."""

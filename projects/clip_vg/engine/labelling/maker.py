@@ -26,6 +26,15 @@ KINDS: Mapping[str, type[Options]] = dict(
 )
 
 
+# What a source is made of.
+_READ = dict(
+    template=('detections',),
+    relation=('triplets',),
+    caption=('detections', 'captions'),
+    geometry=('detections',),
+)
+
+
 @dataclass(frozen=True)
 class MakerSettings:
     """What a process needs to know to make labels.
@@ -117,7 +126,8 @@ class LabelMaker:
             labels = self.labels(scene, described, dropped)
             lines += self._lines(scene, labels)
             counts['images'] += 1
-            counts['images without detections'] += not scene.detections
+            for what in _READ[self.settings.kind]:
+                counts[f'images without {what}'] += not getattr(scene, what)
             counts['images with labels'] += bool(labels)
             counts['detections'] += len(scene.detections)
             counts['captions'] += len(scene.captions)

@@ -98,6 +98,30 @@ def _named(value: str | Path) -> Any:
     return str(value)
 
 
+def _check(job: Generation) -> None:
+    """Raise if an argument makes no sense."""
+    if job.workers < 1 or job.batch_size < 1:
+        raise ValueError(
+            f'--workers {job.workers}, --batch-size {job.batch_size}: expected at '
+            'least 1.'
+        )
+    for score in (job.min_score, job.inputs.min_score):
+        if not 0 <= score <= 1:
+            raise ValueError(f'--min-score {score}: expected a number in [0, 1].')
+    if not job.maker.source.strip() or not job.maker.split.strip():
+        raise ValueError('--source and --split may not be empty.')
+    if job.detector is not None and job.inputs.detections is not None:
+        raise ValueError('Give --detections or --detector, not both.')
+    if job.detector is not None and len(job.detector) > 2:
+        raise ValueError(
+            f'--detector {" ".join(job.detector)}: expected CONFIG CHECKPOINT, or a '
+            'name of the model zoo.'
+        )
+    images = job.inputs.images
+    if images is not None and not images.is_dir():
+        raise ValueError(f'--images {images}: no such folder.')
+
+
 def _pictures(inputs: InputFiles, what: str) -> Path:
     if inputs.images is None:
         raise ValueError(f'{what} looks at pictures: give their folder by --images.')
@@ -117,6 +141,7 @@ def generate(job: Generation) -> dict[str, Any]:
         FileExistsError: The output is there, and may not be replaced.
         ValueError: An input is damaged; it says which entry of which file.
     """
+    _check(job)
     settings = job.settings()
     with LabelRun(job.out, settings, job.overwrite).begun() as run:
         inputs, shard = job.inputs, job.shard
@@ -163,8 +188,9 @@ def generate(job: Generation) -> dict[str, Any]:
         )
         store = SceneStore(store_path)
         ranks = shard_range(len(store), shard)
+        counts = Counter(store.counted())
         store.close()
-        counts = run.make(store_path, ranks, job.maker, job.workers)
+        counts.update(run.make(store_path, ranks, job.maker, job.workers))
         manifest = _describe(run.labels, settings, counts)
         _publish(run.labels, manifest, job.out, inputs.images)
         for path, name in made:
@@ -212,9 +238,11 @@ def merge_shards(
         FileExistsError: The output is there, and may not be replaced.
         ValueError: Shards are missing, doubled or of different runs.
     """
-    if out.exists() and not overwrite:
-        raise FileExistsError(f'{out} exists. Remove it, or say --overwrite.')
+    for path in (out, manifest_path(out), Path(f'{out}.html')):
+        if os.path.lexists(path) and not overwrite:
+            raise FileExistsError(f'{path} exists. Remove it, or say --overwrite.')
     ordered, settings, counts = merge_manifests(shards)
+    out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as partial:
         with partial.open('wb') as file:
             for shard in ordered:

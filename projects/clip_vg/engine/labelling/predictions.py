@@ -13,12 +13,14 @@ from ...safe_pickle import load_pickle
 from .entries import make_detection
 
 __all__ = [
+    'is_turned',
     'list_pictures',
     'picture_size',
     'read_dumped_predictions',
     'read_inferencer_predictions',
 ]
 
+_ORIENTATION = 0x0112
 PICTURES = {'.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'}
 
 
@@ -30,12 +32,19 @@ def list_pictures(folder: Path) -> list[str]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f'{folder}: no such folder of pictures.')
-    found = sorted(
-        os.path.relpath(Path(root, name), folder)
-        for root, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if Path(name).suffix.lower() in PICTURES and not name.startswith('.')
-    )
+    found, seen = [], set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:  # a link to a folder above
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [
+            os.path.relpath(Path(root, name), folder)
+            for name in names
+            if Path(name).suffix.lower() in PICTURES and not name.startswith('.')
+        ]
+    found.sort()
     if not found:
         raise ValueError(f'{folder} has no pictures ({", ".join(sorted(PICTURES))}).')
     return found
@@ -55,16 +64,30 @@ def picture_size(path: Path) -> tuple[int, int]:
             f'{path}: no such picture; is --images the folder that the file names '
             'start from?'
         ) from error
-    except OSError as error:
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f'{path} is no picture that can be read: {error}.') from error
+
+
+def is_turned(path: Path) -> bool:
+    """Whether a picture's EXIF entry has viewers, and MMDetection, turn it."""
+    with Image.open(path) as picture:
+        return picture.getexif().get(_ORIENTATION, 1) != 1
 
 
 def _detections(found: dict, classes: Sequence[str], where: str) -> Iterator[Detection]:
     """The detections of one image, from its labels, scores and bboxes."""
-    labels, scores, boxes = (
-        np.asarray(required(found, key, where))
-        for key in ('labels', 'scores', 'bboxes')
-    )
+    entry_of(found, dict, where, 'labels, scores and bboxes')
+    try:
+        labels, scores, boxes = (
+            np.asarray(required(found, key, where)).reshape(shape)
+            for key, shape in (('labels', -1), ('scores', -1), ('bboxes', (-1, 4)))
+        )
+        labels = labels.astype(np.int64, casting='same_kind')
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f'{where}: labels, scores and bboxes are no arrays of whole numbers, '
+            f'numbers, and boxes: {error}.'
+        ) from error
     if not len(labels) == len(scores) == len(boxes):
         raise ValueError(
             f'{where}: {len(labels)} labels, {len(scores)} scores and {len(boxes)} '
@@ -106,14 +129,22 @@ def read_dumped_predictions(
         where = f'{path}, image {number}'
         entry_of(sample, dict, where, 'a dict of an image')
         found = required(sample, 'pred_instances', where)
-        height, width = required(sample, 'ori_shape', where)[:2]
         name = str(required(sample, 'img_path', where))
-        image = dict(
-            id=sample.get('img_id', name),
-            file_name=name,
-            width=int(width),
-            height=int(height),
-        )
+        try:
+            height, width = map(int, required(sample, 'ori_shape', where)[:2])
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f'{where}: ori_shape is {sample["ori_shape"]!r}; expected (H, W).'
+            ) from error
+        number = sample.get('img_id', name)
+        if isinstance(number, np.integer):
+            number = int(number)
+        if not isinstance(number, (int, str)) or min(width, height) < 1:
+            raise ValueError(
+                f'{where}: img_id {number!r} and ori_shape {(height, width)}; expected '
+                'a whole number or a string, and whole pixels.'
+            )
+        image = dict(id=number, file_name=name, width=width, height=height)
         yield image, list(_detections(found, classes, where))
 
 

@@ -8,6 +8,7 @@ import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ...atomic import replacing
+from ..launch import end_with_parent
 from .maker import LabelMaker, MakerSettings
 from .store import SceneStore
 
@@ -45,13 +47,25 @@ class LabelRun:
         self, out: str | Path, settings: Mapping[str, Any], overwrite: bool = False
     ) -> None:
         self.out = Path(out)
+        if not self.out.name or self.out.is_dir():
+            raise ValueError(f'--out {out}: expected the name of a file to write.')
         self.work_dir = self.out.with_name(f'.{self.out.name}.unfinished')
         self.overwrite = overwrite
         self.settings = json.loads(json.dumps(settings))
-        if self.out.exists() and not overwrite:
+        there = [path for path in self._beside() if os.path.lexists(path)]
+        # An unfinished run may have written them already.
+        if there and not overwrite and (there[0] == self.out or not self._begun()):
             raise FileExistsError(
-                f'{self.out} exists. Remove it, give another --out, or say --overwrite.'
+                f'{there[0]} exists. Remove it, give another --out, or say --overwrite.'
             )
+
+    def _beside(self) -> list[Path]:
+        """What a run writes, the labels first."""
+        others = ('manifest.json', 'html', 'report', 'detections.json', 'captions.json')
+        return [self.out, *(Path(f'{self.out}.{end}') for end in others)]
+
+    def _begun(self) -> bool:
+        return (self.work_dir / 'progress.json').exists()
 
     @contextmanager
     def begun(self) -> Iterator['LabelRun']:
@@ -72,19 +86,13 @@ class LabelRun:
         path = self.work_dir / 'settings.json'
         if path.exists():
             found = json.loads(path.read_text())
-            changed = sorted(
-                key
-                for key in {*found, *self.settings}
-                if found.get(key) != self.settings.get(key)
-            )
-            if changed and not self.overwrite:
+            changed = list(_changes(found, self.settings))
+            # Where no label was made yet, there is nothing to lose.
+            if changed and self._begun() and not self.overwrite:
                 raise ValueError(
                     f'An unfinished run of {self.out} had other settings: '
-                    + '; '.join(
-                        f'{key} was {found.get(key)!r}, is {self.settings.get(key)!r}'
-                        for key in changed
-                    )
-                    + f'. Use those, say --overwrite, or remove {self.work_dir}.'
+                    f'{"; ".join(changed)}. Use those again to go on, or say '
+                    '--overwrite to begin anew.'
                 )
             if not changed:
                 return
@@ -127,11 +135,14 @@ class LabelRun:
             Counter: Counted over all images, those of earlier runs included.
         """
         progress = self.work_dir / 'progress.json'
+        labels = self.labels
         done: dict[str, Any] = dict(rank=ranks.start, bytes=0, counts={})
         if progress.exists():
-            done = json.loads(progress.read_text())
+            found = json.loads(progress.read_text())
+            # Killed after the labels were put in their place, they are not here.
+            if labels.exists() and labels.stat().st_size >= found['bytes']:
+                done = found
         counts = Counter(done['counts'])
-        labels = self.work_dir / 'labels.jsonl'
         with (
             labels.open('r+b' if labels.exists() else 'w+b') as file,
             tqdm(
@@ -166,12 +177,26 @@ class LabelRun:
         shutil.rmtree(self.work_dir)
 
 
+def _changes(old: Any, new: Any, name: str = '') -> Iterator[str]:
+    """What differs between two settings, in words."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        if 'sha256' in old and 'sha256' in new:
+            if old['sha256'] != new['sha256']:
+                yield f'{name} {new["name"]} has changed'
+            return
+        for key in sorted({*old, *new}):
+            yield from _changes(old.get(key), new.get(key), f'{name} {key}'.strip())
+    elif old != new:
+        yield f'{name} was {old!r}, is {new!r}'
+
+
 _MAKER: LabelMaker
 _STORE: SceneStore
 
 
 def _start_worker(store_path: Path, settings: MakerSettings) -> None:
     global _MAKER, _STORE
+    end_with_parent()
     os.environ['OMP_NUM_THREADS'] = '1'
     import torch
 
@@ -193,15 +218,22 @@ def _in_order(
         for chunk in chunks:
             yield chunk, *maker(store, chunk)
         return
+    LabelMaker(settings)  # what is wrong with it is said here, not in a worker
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(
         workers, context, _start_worker, (store_path, settings)
     ) as pool:
         waiting: deque[tuple[range, Future]] = deque()
-        for chunk in chunks:
-            waiting.append((chunk, pool.submit(_work, chunk)))
-            if len(waiting) > 4 * workers:  # finished ones do not pile up
-                first, future = waiting.popleft()
+        try:
+            for chunk in chunks:
+                waiting.append((chunk, pool.submit(_work, chunk)))
+                if len(waiting) > 4 * workers:  # finished ones do not pile up
+                    first, future = waiting.popleft()
+                    yield first, *future.result()
+            for first, future in waiting:
                 yield first, *future.result()
-        for first, future in waiting:
-            yield first, *future.result()
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                'A worker was killed, perhaps for want of memory. The same command '
+                'goes on where it was; fewer --workers need less.'
+            ) from error

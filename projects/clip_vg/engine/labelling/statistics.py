@@ -52,9 +52,10 @@ def describe_labels(path: Path, counts: Mapping[str, int]) -> dict[str, Any]:
     image, in_image = None, 0
     for line in _lines(path):
         digest.update(line['sample_id'].encode() + b'\n')
-        if line['filename'] != image:
+        name = line['sample_id'].rpartition('_')[0]
+        if name != image:
             per_image[in_image] += image is not None
-            image, in_image = line['filename'], 0
+            image, in_image = name, 0
         in_image += 1
         said = line['grounding']['caption'].split()
         words.update(said)
@@ -64,7 +65,7 @@ def describe_labels(path: Path, counts: Mapping[str, int]) -> dict[str, Any]:
         score += line['score']
     per_image[in_image] += image is not None
     total = sum(rules.values())
-    per_image[0] = counts['images'] - sum(n for k, n in per_image.items() if k)
+    per_image[0] = counts.get('images', 0) - sum(n for k, n in per_image.items() if k)
     most = dict(
         sorted(words.items(), key=lambda item: (-item[1], item[0]))[:_COMMONEST]
     )
@@ -75,10 +76,10 @@ def describe_labels(path: Path, counts: Mapping[str, int]) -> dict[str, Any]:
     }
     return dict(
         labels=total,
-        images=counts['images'],
-        images_with_labels=counts['images with labels'],
+        images=counts.get('images', 0),
+        images_with_labels=counts.get('images with labels', 0),
         labels_per_image=_histogram(per_image),
-        mean_labels_per_image=_mean(total, counts['images']),
+        mean_labels_per_image=_mean(total, counts.get('images', 0)),
         mean_words=_mean(sum(k * n for k, n in lengths.items()), total),
         words_per_label=_histogram(lengths),
         mean_entities=_mean(entities, total),
@@ -88,6 +89,7 @@ def describe_labels(path: Path, counts: Mapping[str, int]) -> dict[str, Any]:
         shares=shares,
         rules=dict(sorted(rules.items(), key=lambda item: (-item[1], item[0]))),
         sample_ids_sha256=digest.hexdigest(),
+        bytes=path.stat().st_size,
     )
 
 
@@ -115,7 +117,7 @@ def summary(manifest: Mapping[str, Any]) -> str:
         for key, number in counts.items()
         if key.startswith('left out: ') and number
     }
-    left_out['images without detections'] = counts.get('images without detections', 0)
+    left_out.update({k: n for k, n in counts.items() if k.startswith('images without')})
     lines.append('left out: ' + ', '.join(f'{k} {v:,}' for k, v in left_out.items()))
     return '\n'.join(lines)
 
@@ -136,10 +138,12 @@ def merge_manifests(
     """
     found = []
     for path in paths:
-        manifest = read_json(manifest_path(path))
+        manifest = _whole(path)
         shard = manifest['settings'].pop('shard', None)
         if shard is None:
-            raise ValueError(f'{path} is no shard; it was made whole.')
+            raise ValueError(
+                f'{path} is no shard; it was made whole. Merge what --shard made.'
+            )
         found.append((shard, manifest, path))
     found.sort(key=lambda entry: entry[0])
     total = found[0][0][1]
@@ -147,11 +151,41 @@ def merge_manifests(
         raise ValueError(
             f'Expected the shards 1 to {total} of {total}, found '
             + ', '.join(f'{i}/{n} ({path})' for (i, n), _, path in found)
-            + '.'
+            + '. Make the missing ones by --shard, and name each once.'
         )
     counts: Counter = Counter()
     for _, manifest, path in found:
         if manifest['settings'] != found[0][1]['settings']:
-            raise ValueError(f'{path} was made with other settings than {found[0][2]}.')
+            raise ValueError(
+                f'{path} was made with other settings than {found[0][2]}: compare '
+                'their manifests, and make one of them again.'
+            )
         counts.update(manifest['counts'])
     return [path for _, _, path in found], found[0][1]['settings'], counts
+
+
+def _whole(path: Path) -> dict[str, Any]:
+    """The manifest of a shard, if its labels are those that it speaks of."""
+    for file in (path, manifest_path(path)):
+        if not file.is_file():
+            raise FileNotFoundError(
+                f'{file}: no such file. Merging needs the labels of each shard and the '
+                'manifest beside them.'
+            )
+    manifest = read_json(manifest_path(path))
+    try:
+        told = manifest['statistics']
+        found = describe_labels(path, manifest['counts'])
+        same = all(found[key] == told[key] for key in ('labels', 'sample_ids_sha256'))
+        manifest['settings'].keys()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f'{path} or its manifest is damaged ({type(error).__name__}: {error}): '
+            'copy or make the shard again.'
+        ) from error
+    if not same or path.stat().st_size != told['bytes']:
+        raise ValueError(
+            f'{path} has {found["labels"]} labels, its manifest speaks of other ones '
+            f'({told["labels"]}): copy or make the shard again.'
+        )
+    return manifest

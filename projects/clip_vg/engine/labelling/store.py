@@ -6,7 +6,7 @@ they are sorted by image, by SQLite.
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ _COLUMNS = dict(
     detection='rank, kind, name, x1, y1, x2, y2, score, attribute, attribute_score',
     caption='rank, text',
     triplet='rank, predicate, score, subject, object',
+    counted='what, number',
 )
 DETECTED, DESCRIBED = 0, 1  # kinds: of the detector, of the attribute detector
 
@@ -78,18 +79,25 @@ class SceneStore:
             int: How many there are.
 
         Raises:
-            ValueError: An id comes twice.
+            ValueError: An id or a file name comes twice.
         """
-        self._base.execute('CREATE TABLE listed (key, id, file_name, width, height)')
-        self._base.executemany(
-            'INSERT INTO listed VALUES (?, ?, ?, ?, ?)',
-            ((_sort_key(i), json.dumps(i), *rest) for i, *rest in images),
+        self._base.execute(
+            'CREATE TABLE listed (key, id, said, file_name, width, height)'
         )
-        twice = self._base.execute(
-            'SELECT id FROM listed GROUP BY key HAVING COUNT(*) > 1 LIMIT 1'
-        ).fetchone()
-        if twice:
-            raise ValueError(f'image id {twice[0]} is listed twice; it must be unique.')
+        self._base.executemany(
+            'INSERT INTO listed VALUES (?, ?, ?, ?, ?, ?)',
+            ((_sort_key(i), json.dumps(i), str(i), *rest) for i, *rest in images),
+        )
+        # 1 and "1" would give labels of one name.
+        for column, what in (('said', 'id'), ('file_name', 'file name')):
+            twice = self._base.execute(
+                f'SELECT {column} FROM listed GROUP BY {column} HAVING COUNT(*) > 1 '
+                'LIMIT 1'
+            ).fetchone()
+            if twice:
+                raise ValueError(
+                    f'the image {what} {twice[0]!r} is listed twice; it must be unique.'
+                )
         self._base.execute(
             'INSERT INTO image SELECT ROW_NUMBER() OVER (ORDER BY key) - 1, id, '
             'file_name, width, height FROM listed'
@@ -106,6 +114,10 @@ class SceneStore:
     def keep(self, ranks: range) -> None:
         """Only what belongs to these images will be stored."""
         self._range = ranks
+
+    def is_kept(self, rank: int) -> bool:
+        """Whether what belongs to an image is stored."""
+        return rank in self._range
 
     def _find(self, image_id: int | str) -> int:
         found = self._base.execute(
@@ -164,6 +176,14 @@ class SceneStore:
                 for rank, t in self._mine(entries)
             ),
         )
+
+    def count(self, counts: Mapping[str, int]) -> None:
+        """Note what was left out while reading."""
+        self._insert('counted', counts.items())
+
+    def counted(self) -> dict[str, int]:
+        """What was noted."""
+        return dict(self._base.execute('SELECT what, number FROM counted'))
 
     def finish(self) -> None:
         """Make what was given quick to find."""
