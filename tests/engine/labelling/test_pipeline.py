@@ -13,7 +13,8 @@ from PIL import Image
 
 from projects.clip_vg.datasets.readers import read_annotations
 from projects.clip_vg.engine.labelling import run as run_module
-from projects.clip_vg.engine.labelling.inputs import InputFiles, shard_range
+from projects.clip_vg.engine.labelling.filling import shard_range
+from projects.clip_vg.engine.labelling.inputs import InputFiles
 from projects.clip_vg.engine.labelling.maker import MakerSettings
 from projects.clip_vg.engine.labelling.pipeline import (
     Generation,

@@ -13,7 +13,8 @@ from ...curriculum.reliability_file import file_sha256
 from ...visualization.pseudo_label_report import write_label_report
 from .captioner import caption
 from .detector import detect
-from .inputs import InputFiles, shard_range
+from .filling import fill_store, shard_range
+from .inputs import InputFiles
 from .maker import MakerSettings
 from .predictions import list_pictures
 from .run import LabelRun
@@ -182,8 +183,8 @@ def generate(job: Generation) -> dict[str, Any]:
             )
 
         store_path = run.store(
-            lambda store: inputs.fill(
-                store, shard, write_captions if job.captioner else None
+            lambda store: fill_store(
+                store, inputs, shard, write_captions if job.captioner else None
             )
         )
         store = SceneStore(store_path)

@@ -132,7 +132,7 @@ class SceneStore:
     def _mine(self, entries: Iterable[tuple]) -> Iterator[tuple]:
         for image_id, *entry in entries:
             rank = self.rank_of(image_id)
-            if rank in self._range:
+            if self.is_kept(rank):
                 yield rank, *entry
 
     def add_detections(
