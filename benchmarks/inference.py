@@ -20,6 +20,7 @@ from machine import alternate, describe, matmul_gflops, peak_mib
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from published_path import PublishedPath
 from torch import Tensor
@@ -52,6 +53,8 @@ def parse_args() -> argparse.Namespace:
 
 def build_model() -> CLIPVG:
     """ViT-B/16 with random weights of one seed, in eval mode."""
+    logging.getLogger('mmengine').setLevel(logging.ERROR)
+    MMLogger.get_instance('benchmark', log_level='ERROR')
     init_default_scope('mmdet')
     cfg = Config.fromfile(MODEL).model
     cfg.visual_encoder.pretrained = cfg.text_encoder.pretrained = None
@@ -148,10 +151,11 @@ def main() -> None:
             published_way(slow, inputs, samples, args.batch_size)()
         logging.info('%f', peak_mib())
         return
+    model.requires_grad_(False)
     peak = matmul_gflops()
     logging.info('%s; matrix product: %.0f GFLOP/s', describe(), peak)
     slow = PublishedPath(model).eval()
-    half = build_model().bfloat16() if args.bf16 else None
+    half = build_model().requires_grad_(False).bfloat16() if args.bf16 else None
     for expressions in args.expressions:
         # As many pictures as make whole batches of the published way, and no more.
         inputs, samples = make_batch(args.batch_size, expressions)
