@@ -20,6 +20,7 @@ from PIL import Image, ImageOps
 
 from projects.clip_vg.apis import GroundingInferencer
 from projects.clip_vg.atomic import replacing
+from projects.clip_vg.engine.labelling.predictions import list_pictures
 from projects.clip_vg.engine.labelling.resumable import each_once
 from projects.clip_vg.visualization.answers import draw_answers
 
@@ -124,8 +125,7 @@ def main() -> None:
     else:
         texts: Any = args.expressions
         if args.image.is_dir():
-            count = len(ask._pictures(args.image))
-            texts = [args.expressions] * count
+            texts = [args.expressions] * len(list_pictures(args.image))
         answers = ask(args.image, texts)['predictions']
         with replacing(args.out_dir / 'answers.json') as partial:
             partial.write_text(json.dumps(answers, indent=1))

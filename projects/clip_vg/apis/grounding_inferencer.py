@@ -14,6 +14,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from PIL import Image, ImageOps
 
+from ..engine.labelling.predictions import list_pictures
 from ..models.frozen_weights import without_downloads
 from ..visualization.answers import draw_answers
 from .checkpoint_config import config_of_checkpoint
@@ -22,7 +23,6 @@ __all__ = ['GroundingInferencer']
 
 Picture = str | Path | np.ndarray | Image.Image
 Expressions = str | Sequence[str]
-PICTURES = {'.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'}
 # Transforms that need labels, or a file: the picture is given here.
 _LOADING = {'LoadGroundingImage', 'LoadImageFromFile', 'LoadAnnotations'}
 
@@ -123,8 +123,9 @@ class GroundingInferencer:
             ValueError: A picture cannot be read, an expression is empty, or there are
                 not as many expressions as pictures.
         """
-        pictures = self._pictures(images)
-        texts = self._expressions(images, expressions, len(pictures))
+        single = _is_picture(images)
+        pictures = [images] if single else _several(images)
+        texts = self._expressions(expressions, len(pictures), single)
         found: dict[str, list] = dict(predictions=[], visualization=[])
         for start in range(0, len(pictures), self.batch_size):
             batch = pictures[start : start + self.batch_size]
@@ -173,30 +174,13 @@ class GroundingInferencer:
                 scores=answers.scores.float().tolist(),
             )
 
-    def _pictures(self, images: Picture | Sequence[Picture]) -> list[Picture]:
-        if isinstance(images, (str, Path)) and Path(images).is_dir():
-            found = sorted(
-                path
-                for path in Path(images).iterdir()
-                if path.suffix.lower() in PICTURES
-            )
-            if not found:
-                raise ValueError(f'{images} has no pictures ({sorted(PICTURES)}).')
-            return list(found)
-        if isinstance(images, (str, Path, np.ndarray, Image.Image)):
-            return [images]
-        return list(images)
-
     def _expressions(
-        self, images: Any, expressions: Any, count: int
+        self, expressions: Any, count: int, single: bool
     ) -> list[list[str]]:
         """A list of expressions for each of the pictures."""
-        several = not isinstance(images, (str, Path, np.ndarray, Image.Image)) or (
-            isinstance(images, (str, Path)) and Path(images).is_dir()
-        )
         if isinstance(expressions, str):
             asked = [[expressions]] * count
-        elif not several:
+        elif single:
             asked = [list(expressions)]
         elif len(expressions) != count:
             raise ValueError(
@@ -212,6 +196,20 @@ class GroundingInferencer:
                     'least one, none of them empty.'
                 )
         return asked
+
+
+def _is_picture(images: Any) -> bool:
+    """Whether one picture is given, and not a list or a folder of them."""
+    if isinstance(images, (str, Path)):
+        return not Path(images).is_dir()
+    return isinstance(images, (np.ndarray, Image.Image))
+
+
+def _several(images: Any) -> list[Picture]:
+    """The pictures of a list or a folder."""
+    if isinstance(images, (str, Path)):
+        return [Path(images) / name for name in list_pictures(Path(images))]
+    return list(images)
 
 
 def _load(picture: Picture) -> np.ndarray:
