@@ -124,7 +124,7 @@ class GroundingInferencer:
                 not as many expressions as pictures.
         """
         single = _is_picture(images)
-        pictures = [images] if single else _several(images)
+        pictures: list[Any] = [images] if single else _several(images)
         texts = self._expressions(expressions, len(pictures), single)
         found: dict[str, list] = dict(predictions=[], visualization=[])
         for start in range(0, len(pictures), self.batch_size):
