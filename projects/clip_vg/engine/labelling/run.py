@@ -65,7 +65,11 @@ class LabelRun:
         return [self.out, *(Path(f'{self.out}.{end}') for end in others)]
 
     def _begun(self) -> bool:
-        return (self.work_dir / 'progress.json').exists()
+        """Whether there is work that was not quick: labels, answers of models."""
+        return any(
+            next(self.work_dir.glob(pattern), None)
+            for pattern in ('progress.json', 'detected_*.jsonl', 'captions.jsonl')
+        )
 
     @contextmanager
     def begun(self) -> Iterator['LabelRun']:
@@ -87,7 +91,7 @@ class LabelRun:
         if path.exists():
             found = json.loads(path.read_text())
             changed = list(_changes(found, self.settings))
-            # Where no label was made yet, there is nothing to lose.
+            # Where nothing was made yet, there is nothing to lose.
             if changed and self._begun() and not self.overwrite:
                 raise ValueError(
                     f'An unfinished run of {self.out} had other settings: '
