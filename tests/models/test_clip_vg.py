@@ -10,6 +10,7 @@ from mmengine.runner.checkpoint import load_state_dict as mmengine_load
 from mmengine.structures import InstanceData
 
 from benchmarks.published_path import PublishedPath
+from projects.clip_vg.models import clip_vg
 from projects.clip_vg.models.clip_vg import patch_padding
 from projects.clip_vg.models.data_preprocessor import pixel_padding
 
@@ -88,6 +89,23 @@ def test_boxes_equal_the_published_way(any_model):
         for text in sample.text
     ]
     torch.testing.assert_close(fast, torch.stack(slow), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('at_once', [1, 2, 3, 5])
+def test_answers_do_not_depend_on_how_many_are_fused_at_once(
+    tiny_model, monkeypatch, at_once
+):
+    batch = make_batch()
+    together = tiny_model.test_step(copy.deepcopy(batch))
+    monkeypatch.setattr(clip_vg, '_FUSED_AT_ONCE', at_once)
+    for one, other in zip(together, tiny_model.test_step(batch), strict=True):
+        torch.testing.assert_close(
+            one.pred_instances.bboxes,
+            other.pred_instances.bboxes,
+            atol=1e-5 * SIZE,
+            rtol=0,
+        )
 
 
 @torch.no_grad()

@@ -19,6 +19,8 @@ from .frozen_weights import fill_frozen
 
 __all__ = ['CLIPVG']
 
+_FUSED_AT_ONCE = 32  # expressions, in prediction: more are no faster on a CPU
+
 
 @MODELS.register_module()
 class CLIPVG(BaseDetector):
@@ -148,14 +150,28 @@ class CLIPVG(BaseDetector):
         ).repeat_interleave(
             torch.tensor([len(group) for group in texts], device=batch_inputs.device)
         )
-        padding = pixel_padding(batch_data_samples, batch_inputs)
-        return self.fusion(
-            self.extract_feat(batch_inputs),
-            patch_padding(padding, self.visual_encoder.grid_size),
-            self.text_encoder(token_ids),
-            token_ids == 0,
-            image_index,
+        padding = patch_padding(
+            pixel_padding(batch_data_samples, batch_inputs),
+            self.visual_encoder.grid_size,
         )
+        visual, text = self.extract_feat(batch_inputs), self.text_encoder(token_ids)
+        # The fusion's memory grows with the expressions, not with the images; where
+        # nothing is kept for a backward pass, a part of them at a time is enough.
+        at_once = len(text) if torch.is_grad_enabled() else _FUSED_AT_ONCE
+        tokens = []
+        for start in range(0, len(text), at_once):
+            part = slice(start, start + at_once)
+            images = slice(int(image_index[part][0]), int(image_index[part][-1]) + 1)
+            tokens.append(
+                self.fusion(
+                    visual[images],
+                    padding[images],
+                    text[part],
+                    token_ids[part] == 0,
+                    image_index[part] - image_index[part][0],
+                )
+            )
+        return torch.cat(tokens)
 
 
 def patch_padding(padding: Tensor, grid_size: tuple[int, int]) -> Tensor:
