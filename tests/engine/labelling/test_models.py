@@ -186,6 +186,7 @@ def test_detecting_goes_on_where_it_was_killed(tmp_path, pictures):
     more = dict(batch_size=1, device='cpu', min_score=0.0)
 
     def die():
+        torch.set_num_threads(1)  # OpenMP's threads are not there after a fork
         build = detector._inferencer
 
         def mortal(*args):

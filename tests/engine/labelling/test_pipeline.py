@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from mmdet.datasets import ODVGDataset
 from PIL import Image
 
@@ -151,6 +152,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bytes(tmp_path, inputs, after)
 
 def _die_after(generation, chunks):
     """Kill this process when it has written some chunks, within the next."""
+    torch.set_num_threads(1)  # OpenMP's threads are not there after a fork
     original, seen = run_module.os.fsync, []
 
     def fsync(file):
