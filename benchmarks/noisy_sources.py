@@ -12,8 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from projects.clip_vg.atomic import replacing
-from projects.clip_vg.datasets.synthetic import LARGE_SIDES, SHAPES, make_synthetic
-from projects.clip_vg.datasets.synthetic_expressions import Shape, choose
+from projects.clip_vg.datasets.synthetic import LARGE_SIDES, make_synthetic
+from projects.clip_vg.datasets.synthetic_detections import read_shapes
+from projects.clip_vg.datasets.synthetic_expressions import (
+    MARGIN,
+    RELATIONS,
+    Shape,
+    choose,
+)
 
 __all__ = ['CLEAN', 'SLOPPY', 'SOURCES', 'is_right', 'make_noisy_sources']
 
@@ -25,7 +31,6 @@ _VAGUE = {
     'relation': ('object near another', 'thing beside a shape'),
     'caption': ('a picture of some objects', 'some shapes on a plain ground'),
 }
-_MARGIN = 0.08
 
 
 def is_right(kinds: np.ndarray) -> np.ndarray:
@@ -37,9 +42,9 @@ def _places(size: tuple[int, int], item: Shape) -> list[str]:
     """On which sides of the picture's centre an object clearly is."""
     across, down = (item.center[i] / size[i] - 0.5 for i in (0, 1))
     found = []
-    if abs(across) > _MARGIN:
+    if abs(across) > MARGIN:
         found.append('right' if across > 0 else 'left')
-    if abs(down) > _MARGIN:
+    if abs(down) > MARGIN:
         found.append('bottom' if down > 0 else 'top')
     return found
 
@@ -71,9 +76,8 @@ def _relation(
     objects: list[Shape],
     rng: np.random.Generator,  # noqa: ARG001  # one signature for the three
 ) -> Iterator[tuple[str, str, int]]:
-    words = {'left of': (0, -1), 'right of': (0, 1), 'above': (1, -1), 'below': (1, 1)}
-    margin = _MARGIN * max(size)
-    for word, (axis, sign) in words.items():
+    margin = MARGIN * max(size)
+    for word, (axis, sign) in RELATIONS.items():
         along = [sign * item.center[axis] for item in objects]
         if len(objects) < 2:
             return
@@ -169,20 +173,11 @@ def make_noisy_sources(
     pictures = make_synthetic(root / 'pictures', images, seed, sides=LARGE_SIDES)
     if all((root / f'{source}.kinds.npy').exists() for source in SOURCES):
         return root
-    instances = json.loads((pictures / 'shapes' / 'instances.json').read_text())
-    objects: dict[int, list[Shape]] = {}
-    for entry in instances['annotations']:
-        left, top, width, height = entry['bbox']
-        shape = Shape(
-            SHAPES[entry['category_id'] - 1],
-            entry['color'],
-            entry['size'],
-            (left, top, left + width, top + height),
-        )
-        objects.setdefault(entry['image_id'], []).append(shape)
+    scenes = list(read_shapes(pictures / 'shapes' / 'instances.json'))
+    objects = {image['id']: items for image, items in scenes}
     firsts = np.cumsum([0, *images.values()])
     parts = {
-        split: instances['images'][start:end]
+        split: [image for image, _ in scenes[start:end]]
         for split, start, end in zip(images, firsts, firsts[1:], strict=False)
     }
     for split, number in (('val', 10), ('test', 11)):

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from projects.clip_vg.apis import GroundingInferencer
+from projects.clip_vg.apis.grounding_inferencer import load_picture
 from projects.clip_vg.atomic import replacing
 from projects.clip_vg.engine.labelling.predictions import list_pictures
 from projects.clip_vg.engine.labelling.resumable import each_once
@@ -88,8 +88,7 @@ def show(answers: Sequence[dict]) -> None:
 def draw(answers: Sequence[dict], out_dir: Path) -> None:
     """Write each picture with its answers."""
     for answer in answers:
-        with Image.open(answer['image']) as file:
-            image = np.asarray(ImageOps.exif_transpose(file).convert('RGB'))
+        image = load_picture(answer['image'])
         path = out_dir / f'{Path(answer["image"]).stem}.png'
         drawn = draw_answers(image, answer['bboxes'], answer['texts'])
         Image.fromarray(drawn).save(path)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
+from projects.clip_vg.compat import load_from_local
 from projects.clip_vg.models.frozen_weights import FINGERPRINT, frozen_names, is_slim
 
 from ..conftest import model_config, runner_config
@@ -21,7 +22,7 @@ def trained(shapes, sources, work_dir, slim=True, ema=False, **changes):
 
 
 def load(path):
-    return torch.load(path, weights_only=False)
+    return load_from_local(str(path))
 
 
 @pytest.mark.parametrize('ema', [False, True])

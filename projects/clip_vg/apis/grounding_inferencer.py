@@ -19,7 +19,7 @@ from ..models.frozen_weights import without_downloads
 from ..visualization.answers import draw_answers
 from .checkpoint_config import config_of_checkpoint
 
-__all__ = ['GroundingInferencer']
+__all__ = ['GroundingInferencer', 'load_picture']
 
 Picture = str | Path | np.ndarray | Image.Image
 Expressions = str | Sequence[str]
@@ -129,7 +129,7 @@ class GroundingInferencer:
         found: dict[str, list] = dict(predictions=[], visualization=[])
         for start in range(0, len(pictures), self.batch_size):
             batch = pictures[start : start + self.batch_size]
-            loaded = [_load(picture) for picture in batch]
+            loaded = [load_picture(picture) for picture in batch]
             asked = texts[start : start + self.batch_size]
             for number, (image, answer) in enumerate(
                 zip(loaded, self._answer(loaded, asked), strict=True), start
@@ -212,8 +212,8 @@ def _several(images: Any) -> list[Picture]:
     return list(images)
 
 
-def _load(picture: Picture) -> np.ndarray:
-    """A picture as RGB of shape (H, W, 3), uint8."""
+def load_picture(picture: Picture) -> np.ndarray:
+    """A picture as RGB of shape (H, W, 3), uint8; files turned by their EXIF entry."""
     if isinstance(picture, np.ndarray):
         if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
             raise ValueError(

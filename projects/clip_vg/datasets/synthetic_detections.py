@@ -13,12 +13,9 @@ import numpy as np
 
 from ..atomic import replacing
 from .synthetic import COLORS, SHAPES
-from .synthetic_expressions import Shape
+from .synthetic_expressions import MARGIN, RELATIONS, Shape
 
 __all__ = ['ErrorRates', 'play_models', 'read_shapes']
-
-_RELATIONS = {'left of': (0, -1), 'right of': (0, 1), 'above': (1, -1), 'below': (1, 1)}
-_MARGIN = 0.08  # of the long side, as in synthetic_expressions
 
 
 @dataclass(frozen=True)
@@ -118,12 +115,12 @@ def _relate(
 
     for subject in objects:
         for other in objects:
-            for predicate, (axis, sign) in _RELATIONS.items():
+            for predicate, (axis, sign) in RELATIONS.items():
                 ahead = sign * (subject.center[axis] - other.center[axis])
-                if subject is other or ahead <= _MARGIN * long_side:
+                if subject is other or ahead <= MARGIN * long_side:
                     continue
                 if rng.random() < rates.relation:
-                    predicate = _other(list(_RELATIONS), predicate, rng)
+                    predicate = _other(list(RELATIONS), predicate, rng)
                 yield dict(
                     subject=end(subject),
                     predicate=predicate,
@@ -148,7 +145,7 @@ def _caption(
         else:
             side = 'left' if side == 'right' else 'right'
     text = str(rng.choice(('a {} {} {}', 'there is a {} {} {}')))
-    place = f' on the {side}' if abs(across) > _MARGIN else ''
+    place = f' on the {side}' if abs(across) > MARGIN else ''
     return text.format(item.size, color, item.shape) + place
 
 

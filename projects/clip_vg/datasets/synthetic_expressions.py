@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ['Shape', 'choose', 'describe']
+__all__ = ['MARGIN', 'RELATIONS', 'Shape', 'choose', 'describe']
 
-_MARGIN = 0.08  # of the long side: how clearly an object must lie on a side
+MARGIN = 0.08  # of the long side: how clearly an object must lie on a side
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ _SIDE_TEXTS = {
     'top': ('top {}', '{} at the top', 'uppermost {}'),
     'bottom': ('bottom {}', '{} at the bottom', 'lowest {}'),
 }
-_RELATIONS = {'left of': (0, -1), 'right of': (0, 1), 'above': (1, -1), 'below': (1, 1)}
+RELATIONS = {'left of': (0, -1), 'right of': (0, 1), 'above': (1, -1), 'below': (1, 1)}
 
 
 def describe(
@@ -82,7 +82,7 @@ def describe(
         tuple[str, str, int]: Kind ('attribute', 'place', 'size', 'relation'),
         expression, and the index of the referent.
     """
-    margin = _MARGIN * max(size)
+    margin = MARGIN * max(size)
     for index, item in enumerate(objects):
         for noun, fits in _nouns(item):
             if _only(objects, fits) == index:
@@ -139,7 +139,7 @@ def _relation_expressions(
         )
         if anchor.shape == item.shape or name is None:
             continue
-        for words, (axis, sign) in _RELATIONS.items():
+        for words, (axis, sign) in RELATIONS.items():
             lead = {id(o): sign * (o.center[axis] - anchor.center[axis]) for o in same}
             others = [value for key, value in lead.items() if key != id(item)]
             if lead[id(item)] > margin and max(others) < -margin / 2:

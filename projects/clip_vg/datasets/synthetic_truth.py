@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from ..pseudo_labels.detection import Box, iou
 from ..pseudo_labels.geometry import predicates
 from .synthetic import COLORS, SHAPES
-from .synthetic_expressions import Shape
+from .synthetic_expressions import MARGIN, RELATIONS, Shape
 
 __all__ = ['VERDICTS', 'judge']
 
@@ -19,13 +19,11 @@ VERDICTS = (
     'wrong relation',
     'box off',
 )
-_MARGIN = 0.08  # of the long side, as in synthetic_expressions
 _NOUN = rf'(?:(?:a|the) )?(?:(?:{"|".join(COLORS)}) )?(?:{"|".join(SHAPES)})\b'
 _RELATION = re.compile(
     rf'\b(left of|right of|above|below|inside|next to|on) (?={_NOUN})'
 )
 _AXES = {'left': (0, -1), 'right': (0, 1), 'top': (1, -1), 'bottom': (1, 1)}
-_ALONG = {'left of': (0, -1), 'right of': (0, 1), 'above': (1, -1), 'below': (1, 1)}
 
 
 def _named(text: str) -> Callable[[Shape], str | None]:
@@ -77,11 +75,11 @@ def _related(
     """Those of the objects for which the relation to an anchor holds."""
 
     def holds(item: Shape, anchor: Shape) -> bool:
-        if predicate not in _ALONG:
+        if predicate not in RELATIONS:
             return predicate in predicates(item.box, anchor.box)
-        axis, sign = _ALONG[predicate]
+        axis, sign = RELATIONS[predicate]
         ahead = sign * (item.center[axis] - anchor.center[axis])
-        return ahead > _MARGIN * long_side
+        return ahead > MARGIN * long_side
 
     return [
         item

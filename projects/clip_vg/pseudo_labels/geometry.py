@@ -93,11 +93,6 @@ def predicates(subject: Box, other: Box) -> Iterator[str]:
         yield 'above' if subject[1] < other[1] else 'below'
 
 
-def _phrased(item: Detection, name: str) -> Detection:
-    """The detection under its whole phrase."""
-    return Detection(name, item.box, item.score)
-
-
 def geometry_labels(
     scene: Scene,
     vocabulary: Vocabulary,
@@ -128,7 +123,7 @@ def geometry_labels(
     if describe is not None and items:
         items = describe(scene, items)
     items = [use_attribute(item, options.min_attribute_score) for item in items]
-    items = [_phrased(item, item.phrase) for item in items]
+    items = [Detection(item.phrase, item.box, item.score) for item in items]
     triplets = [
         Triplet(subject, predicate, other)
         for subject in items
