@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import open_clip
 import torch
 
-__all__ = ['alternate', 'describe', 'matmul_gflops', 'peak_mib']
+__all__ = ['alternate', 'describe', 'matmul_gflops', 'peak_mib', 'private_mib']
 
 
 def describe() -> str:
@@ -67,3 +67,13 @@ def peak_mib() -> float:
         return int(lines[0][1]) / 1024
     except OSError:  # not Linux
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def private_mib() -> float:
+    """What this process holds and shares with no other, in MiB; NaN if not on Linux."""
+    try:
+        with open('/proc/self/smaps_rollup', encoding='utf-8') as file:
+            lines = [line.split() for line in file if line.startswith('Private_')]
+    except OSError:
+        return float('nan')
+    return sum(int(line[1]) for line in lines) / 1024
