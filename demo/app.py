@@ -1,0 +1,228 @@
+"""A web page to ask pictures.
+
+    python demo/app.py --checkpoint FILE [FILE...]
+
+Serves http://127.0.0.1:7860 until it is stopped (Ctrl-C): drop a picture, type
+expressions, see their boxes. Nothing is sent elsewhere or fetched from there.
+"""
+
+import argparse
+import html
+import logging
+import os
+import re
+import signal
+import sys
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+try:
+    import gradio as gr
+except ImportError as error:
+    raise SystemExit("The page needs Gradio: pip install -e '.[web]'") from error
+
+from projects.clip_vg.apis.shared_models import SharedModels, name_checkpoints
+from projects.clip_vg.apis.web import (
+    Limits,
+    WrongInput,
+    answer,
+    make_examples,
+    read_picture,
+)
+
+# Seconds between deletions of visitors' pictures, and the age of what is deleted.
+DELETE_CACHE = (600, 3600)
+# Of the visitor's machine.
+FONTS, MONO = ('system-ui', 'sans-serif'), ('ui-monospace', 'monospace')
+
+
+def file_size(text: str) -> str:
+    """A size as Gradio reads it."""
+    if not re.fullmatch('[1-9][0-9]*[kmg]?b', text.lower()):
+        raise argparse.ArgumentTypeError(f'{text!r}: expected one like 500kb or 20mb')
+    return text.lower()
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--checkpoint',
+        nargs='+',
+        required=True,
+        metavar='FILE',
+        help='checkpoints, or work dirs: their best one, else their last',
+    )
+    parser.add_argument('--config', type=Path, help='default: what a checkpoint holds')
+    parser.add_argument('--host', default='127.0.0.1', help='default: %(default)s')
+    parser.add_argument('--port', type=int, default=7860, help='default: %(default)s')
+    parser.add_argument('--device', help='default: a GPU, if there is one')
+    limits = parser.add_argument_group('limits for visitors')
+    for name, default, what in (
+        ('--max-pixels', Limits.pixels, 'of a picture'),
+        ('--max-expressions', Limits.expressions, 'for a picture'),
+        ('--queue', 16, 'requests that wait'),
+    ):
+        limits.add_argument(
+            name, type=int, default=default, help=f'{what}, default: %(default)s'
+        )
+    limits.add_argument(
+        '--max-upload',
+        type=file_size,
+        default='20mb',
+        help='size of a file, default: %(default)s',
+    )
+    args = parser.parse_args()
+    if args.config and len(args.checkpoint) > 1:
+        parser.error('--config is for one checkpoint; several must hold their own.')
+    if min(args.max_pixels, args.max_expressions, args.queue) < 1:
+        parser.error('--max-pixels, --max-expressions and --queue are at least 1.')
+    return args
+
+
+def build_page(
+    models: SharedModels,
+    limits: Limits,
+    examples: Sequence[tuple[Path, Sequence[str]]],
+    max_upload: str,
+    queue: int,
+) -> gr.Blocks:
+    """The page: the question on the left, the answer on the right."""
+
+    def check(path: str | None) -> str | None:
+        """Take a bad file away again."""
+        try:
+            read_picture(path, limits)
+        except WrongInput as wrong:
+            gr.Warning(html.escape(str(wrong)))
+            return None
+        return gr.skip()
+
+    def ask(path: str | None, text: str | None, name: str) -> tuple:
+        try:
+            return answer(models, limits, name, path, text)
+        except WrongInput as wrong:
+            gr.Warning(html.escape(str(wrong)))
+            return None, ''
+        except Exception:  # what it is concerns the operator, not the visitor
+            logging.exception('Asking %s', name)
+            raise gr.Error(
+                'The server could not answer. Its log says why.', print_exception=False
+            ) from None
+
+    names = list(models.checkpoints)
+    with gr.Blocks(
+        title='CLIP-VG: ask a picture',
+        analytics_enabled=False,
+        delete_cache=DELETE_CACHE,
+    ) as page:
+        gr.Markdown(
+            f'# Ask a picture\nDrop a picture (at most {max_upload}), say what to look '
+            'for, and see where it is.'
+        )
+        with gr.Row(equal_height=False):
+            with gr.Column():
+                picture = gr.Image(
+                    label='Picture',
+                    type='filepath',
+                    sources=['upload', 'clipboard'],
+                    height=300,
+                    elem_id='picture',
+                )
+                # Gradio would open and copy the file, and say no more than "Error" if
+                # that fails.
+                picture.preprocess = lambda payload: payload and payload.path
+                picture.async_move_resource_to_block_cache = as_it_is
+                text = gr.Textbox(
+                    label='Expressions',
+                    info=f'One a line, at most {limits.expressions}. '
+                    'Shift + Enter asks, too.',
+                    placeholder='the man on the left\nred car',
+                    lines=4,
+                    max_lines=limits.expressions,
+                    elem_id='expressions',
+                )
+                chosen = gr.Dropdown(
+                    names, value=names[0], label='Checkpoint', elem_id='checkpoint'
+                )
+                button = gr.Button('Ask', variant='primary', elem_id='ask')
+                shown = gr.Examples(
+                    [[str(path), '\n'.join(asked)] for path, asked in examples],
+                    [picture, text],
+                    label='Examples',
+                    elem_id='examples',
+                )
+            with gr.Column():
+                drawn = gr.Image(
+                    label='Answer',
+                    format='png',
+                    buttons=['download', 'fullscreen'],
+                    interactive=False,
+                    elem_id='answer',
+                )
+                table = gr.HTML(elem_id='table')
+        given, results = [picture, text, chosen], [drawn, table]
+        one_by_one = dict(
+            concurrency_limit=1, concurrency_id='ask', scroll_to_output=True
+        )
+        gr.on([button.click, text.submit], ask, given, results, **one_by_one)
+        shown.load_input_event.then(ask, given, results, **one_by_one)
+        picture.upload(check, picture, picture, show_progress='hidden')
+    return page.queue(max_size=queue)
+
+
+async def as_it_is(path: str) -> str:
+    """Instead of a copy of an uploaded file, which is gone if it was deleted."""
+    return path
+
+
+async def refuse_address(url: str, cache_dir: str) -> NoReturn:  # noqa: ARG001
+    """Instead of fetching what a request names in place of an uploaded file."""
+    raise gr.Error('Only uploaded files are read.', print_exception=False)
+
+
+def main() -> None:
+    """Serve."""
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    logging.getLogger('httpx').setLevel(logging.WARNING)
+    # Gradio uses names that Starlette is about to drop, at every request.
+    warnings.filterwarnings('ignore', module='gradio')
+    args = parse_args()
+    limits = Limits(args.max_pixels, args.max_expressions)
+    models = SharedModels(name_checkpoints(args.checkpoint), args.config, args.device)
+    gr.processing_utils.async_ssrf_protected_download = refuse_address
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    with tempfile.TemporaryDirectory(prefix='clip_vg_page_') as folder:
+        os.environ['GRADIO_TEMP_DIR'] = folder
+        page = build_page(
+            models, limits, make_examples(Path(folder)), args.max_upload, args.queue
+        )
+        try:
+            _, url, _ = page.launch(
+                server_name=args.host,
+                server_port=args.port,
+                max_file_size=args.max_upload,
+                theme=gr.themes.Default(font=FONTS, font_mono=MONO),
+                css_paths=Path(__file__).with_name('app.css'),
+                footer_links=[],
+                share=False,
+                ssr_mode=False,
+                quiet=True,
+                prevent_thread_lock=True,
+            )
+        except OSError as error:  # Gradio tells of variables that are not for this
+            raise SystemExit(
+                f'{args.host}:{args.port} cannot be served: the port is taken, or the '
+                'address is not of this machine. Give another --port or --host.'
+            ) from error
+        logging.info('%s', url)
+        page.block_thread()
+
+
+if __name__ == '__main__':
+    main()

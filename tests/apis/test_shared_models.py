@@ -1,0 +1,106 @@
+"""Models shared by visitors: named apart, loaded once, asked one at a time."""
+
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from projects.clip_vg.apis import GroundingInferencer, shared_models
+from projects.clip_vg.apis.shared_models import SharedModels, name_checkpoints
+from projects.clip_vg.apis.work_dir import find_checkpoint
+
+from .helpers import save_tiny
+
+ASKED = ['red circle', 'star']
+
+
+@pytest.fixture(scope='module')
+def checkpoints(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('shared')
+    return [save_tiny(folder / name / 'epoch_1.pth', 7) for name in ('one', 'two')]
+
+
+@pytest.fixture
+def image(shapes):
+    path = sorted((shapes / 'images').glob('*.jpg'))[0]
+    with Image.open(path) as file:
+        return np.asarray(file.convert('RGB'))
+
+
+def test_names_are_as_short_as_they_can_be(tmp_path):
+    paths = [tmp_path / name for name in ('a/x/1.pth', 'b/x/1.pth', 'b/x/2.pth')]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert name_checkpoints(paths[1:]) == {'x/1.pth': paths[1], 'x/2.pth': paths[2]}
+    named = name_checkpoints(paths)
+    assert list(named) == ['a/x/1.pth', 'b/x/1.pth', 'b/x/2.pth']
+    assert list(named.values()) == paths
+
+
+def test_a_work_dir_is_its_best_or_last_checkpoint(tmp_path):
+    with pytest.raises(FileNotFoundError, match='train first'):
+        find_checkpoint(tmp_path)
+    last = tmp_path / 'epoch_2.pth'
+    last.touch()
+    (tmp_path / 'last_checkpoint').write_text(str(last))
+    assert find_checkpoint(tmp_path) == str(last)
+    best = tmp_path / 'best_acc_epoch_1.pth'
+    best.touch()
+    assert find_checkpoint(str(tmp_path)) == find_checkpoint(best) == str(best)
+    assert list(name_checkpoints([tmp_path]).values()) == [best]
+
+
+def test_checkpoints_that_cannot_be_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match='none.pth: no such checkpoint'):
+        name_checkpoints([tmp_path / 'none.pth'])
+    (tmp_path / 'a.pth').touch()
+    for paths in ([], [tmp_path / 'a.pth'] * 2):
+        with pytest.raises(ValueError, match='each once'):
+            name_checkpoints(paths)
+
+
+def test_answers_are_those_of_the_inferencer(checkpoints, image):
+    models = SharedModels(name_checkpoints(checkpoints), device='cpu')
+    alone = GroundingInferencer(checkpoints[0], device='cpu')
+    expected = alone(Image.fromarray(image), ASKED)['predictions'][0]
+    found = models.ask('one/epoch_1.pth', image, ASKED)
+    for key in ('bboxes', 'texts', 'scores'):
+        assert found[key] == expected[key]
+    with pytest.raises(KeyError, match='three'):
+        models.ask('three', image, ASKED)
+
+
+def test_many_at_once_load_each_once_and_are_answered_one_by_one(
+    checkpoints, image, monkeypatch
+):
+    loaded, asking, most = [], [], []
+
+    class Counted(GroundingInferencer):
+        def __init__(self, checkpoint, **others):
+            loaded.append(checkpoint)
+            super().__init__(checkpoint, **others)
+
+        def __call__(self, *args):
+            asking.append(1)
+            most.append(len(asking))
+            answers = super().__call__(*args)
+            asking.pop()
+            return answers
+
+    monkeypatch.setattr(shared_models, 'GroundingInferencer', Counted)
+    models = SharedModels(name_checkpoints(checkpoints), device='cpu')
+    names, found = list(models.checkpoints), {}
+
+    def visit(number):
+        found[number] = models.ask(names[number % 2], image, ASKED)['bboxes']
+
+    visitors = [threading.Thread(target=visit, args=(i,)) for i in range(8)]
+    for visitor in visitors:
+        visitor.start()
+    for visitor in visitors:
+        visitor.join()
+    assert sorted(loaded) == sorted(models.checkpoints.values())
+    assert most == [1] * 8
+    assert all(found[i] == found[i % 2] for i in range(8))

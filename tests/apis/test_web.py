@@ -1,0 +1,194 @@
+"""The web page without a page: what is taken, what is refused, what is shown."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from projects.clip_vg.apis.shared_models import SharedModels, name_checkpoints
+from projects.clip_vg.apis.web import (
+    Limits,
+    WrongInput,
+    answer,
+    answer_rows,
+    answer_table,
+    fit_to_screen,
+    make_examples,
+    read_expressions,
+    read_picture,
+)
+from projects.clip_vg.visualization.answers import color_of
+
+from .helpers import save_tiny
+
+LIMITS = Limits(pixels=10_000, expressions=3, characters=12)
+
+
+def picture(kind, size=(60, 40)):
+    """Bytes of a picture with some noise."""
+    noise = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def bomb():
+    """A PNG of few bytes that says it has 60,000 x 60,000 pixels."""
+
+    def chunk(name, data):
+        check = struct.pack('>I', zlib.crc32(name + data))
+        return struct.pack('>I', len(data)) + name + data + check
+
+    head = struct.pack('>IIBBBBB', 60_000, 60_000, 8, 2, 0, 0, 0)
+    data = zlib.compress(bytes(10_000))
+    return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', head) + chunk(b'IDAT', data)
+
+
+def test_expressions_are_the_lines_that_are_not_blank():
+    assert read_expressions(' red car \n\n\tman\r\nman', LIMITS) == [
+        *('red car', 'man', 'man')
+    ]
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        (None, 'Type what to look for'),
+        (' \n\n', 'Type what to look for'),
+        ('a\nb\nc\nd', 'There are 4 expressions; at most 3'),
+        ('a\nthirteen char', r'Expression 2 \("thirteen char...'),
+    ],
+)
+def test_expressions_that_are_not_read(text, message):
+    with pytest.raises(WrongInput, match=message):
+        read_expressions(text, LIMITS)
+
+
+@pytest.mark.parametrize(
+    ('name', 'data', 'message'),
+    [
+        ('notes.txt', b'hello ' * 50, 'notes.txt is no picture'),
+        ('notes.jpg', b'hello ' * 50, 'notes.jpg is no picture'),
+        ('notes.svg', b'<svg xmlns="http://www.w3.org/2000/svg"/>', 'is no picture'),
+        ('empty.png', b'', 'empty.png is empty'),
+        ('half.jpg', picture('JPEG')[:1500], 'half.jpg is broken'),
+        ('half.png', picture('PNG')[:3000], 'half.png is broken'),
+        ('half.webp', picture('WEBP')[:700], 'half.webp is'),
+        ('large.png', picture('PNG', (101, 100)), r'101 x 100 pixels; at most 10,000'),
+        ('bomb.png', bomb(), 'bomb.png is too large'),
+    ],
+)
+def test_files_that_are_refused(tmp_path, name, data, message):
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(WrongInput, match=message) as caught:
+        read_picture(path, LIMITS)
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_no_file_and_one_that_is_gone(tmp_path):
+    with pytest.raises(WrongInput, match='Drop a picture'):
+        read_picture(None, LIMITS)
+    with pytest.raises(WrongInput, match='a.png was deleted'):
+        read_picture(tmp_path / 'a.png', LIMITS)
+
+
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF'])
+def test_damaged_files_are_read_or_refused(tmp_path, kind):
+    whole, rng = picture(kind), np.random.default_rng(1)
+    for number in range(60):
+        damaged = bytearray(whole)
+        start = int(rng.integers(len(whole)))
+        for place in range(start, min(start + 8, len(whole))):
+            damaged[place] = int(rng.integers(256))
+        path = tmp_path / f'{number}.{kind}'
+        path.write_bytes(damaged[: int(rng.integers(1, len(whole) + 1))])
+        try:
+            image = read_picture(path, LIMITS)
+        except WrongInput as wrong:
+            assert f'{number}.{kind}' in str(wrong)
+        else:
+            assert image.ndim == 3 and image.dtype == np.uint8
+
+
+@pytest.mark.parametrize('mode', ['L', 'P', 'RGBA', 'CMYK', '1', 'I;16'])
+def test_pictures_of_any_mode_are_rgb(tmp_path, mode):
+    path = tmp_path / 'a.tif'
+    Image.new(mode, (30, 20)).save(path)
+    image = read_picture(path, LIMITS)
+    assert image.shape == (20, 30, 3) and image.dtype == np.uint8
+
+
+def test_a_picture_is_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown after a quarter turn
+    path = tmp_path / 'a.jpg'
+    Image.new('RGB', (30, 20)).save(path, exif=exif)
+    assert read_picture(path, LIMITS).shape == (30, 20, 3)
+
+
+@pytest.mark.parametrize(
+    ('size', 'expected'),
+    [((160, 80), (640, 320)), ((4000, 1000), (1280, 320)), ((1, 3000), (1, 1280))],
+)
+def test_boxes_stay_where_they_are_in_the_picture(size, expected):
+    image = np.zeros((*size[::-1], 3), np.uint8)
+    box = [-3, size[1] / 4, size[0] + 9, size[1] / 2]
+    shown, boxes = fit_to_screen(image, [box, box])
+    assert shown.shape == (*expected[::-1], 3)
+    np.testing.assert_allclose(
+        boxes, [[0, expected[1] / 4, expected[0], expected[1] / 2]] * 2
+    )
+
+
+def test_a_picture_that_fits_is_not_changed():
+    image = np.zeros((700, 900, 3), np.uint8)
+    shown, boxes = fit_to_screen(image, [[1, 2, 3, 4]])
+    assert shown is image
+    np.testing.assert_array_equal(boxes, [[1, 2, 3, 4]])
+
+
+def test_rows_have_scores_only_where_a_model_gives_some():
+    boxes, texts = [[0, 1.25, 2, 3], [4, 5, 6, 7]], ['a', 'b']
+    head, rows = answer_rows(boxes, texts, [1.0, 1.0])
+    assert head == ['#', 'Expression', 'Left', 'Top', 'Right', 'Bottom']
+    assert rows[0] == ['1', 'a', '0.0', '1.2', '2.0', '3.0']
+    head, rows = answer_rows(boxes, texts, [1.0, 0.25])
+    assert head[-1] == 'Score' and [row[-1] for row in rows] == ['1.000', '0.250']
+
+
+def test_a_table_says_text_as_text_and_has_the_colours_of_the_boxes():
+    rows = [['1', '<script>alert(1)</script>'], ['2', 'a & b']]
+    table = answer_table(['#', 'Expression'], rows, '<b>')
+    assert '<script>' not in table and '<b>' not in table
+    assert '&lt;script&gt;' in table and 'a &amp; b' in table
+    assert all(f'rgb{color_of(number)}' in table for number in range(2))
+
+
+def test_examples_are_pictures_with_three_expressions(tmp_path):
+    examples = make_examples(tmp_path, count=3)
+    assert len({path for path, _ in examples}) == 3
+    for path, texts in examples:
+        assert read_picture(path, Limits()).shape[2] == 3
+        assert len(set(texts)) == len(texts) == 3
+    again = tmp_path / 'again'
+    again.mkdir()
+    assert [t for _, t in make_examples(again, 3)] == [t for _, t in examples]
+
+
+def test_an_answer_is_a_picture_and_a_table(tmp_path):
+    checkpoint = save_tiny(tmp_path / 'work' / 'a.pth', 0)
+    models = SharedModels(name_checkpoints([checkpoint]), device='cpu')
+    ((path, _),) = make_examples(tmp_path, count=1)
+    text = 'red one\nstar'
+    drawn, table = answer(models, Limits(), 'work/a.pth', path, text)
+    found = models.ask('work/a.pth', read_picture(path, Limits()), text.splitlines())
+    for number, box in enumerate(found['bboxes']):
+        assert (drawn == color_of(number)).all(-1).any()
+        assert all(f'<td>{edge:.1f}</td>' in table for edge in box)
+    assert table.index('red one') < table.index('star')
+    with pytest.raises(WrongInput, match='Type what'):
+        answer(models, Limits(), 'work/a.pth', path, '')
