@@ -53,9 +53,19 @@ def test_answers_are_those_of_the_test_loop(ask, checkpoint, shapes, sources):
         for sample in runner.model.eval().test_step(batch):
             found = ask(sample.img_path, sample.text)['predictions'][0]
             assert found['texts'] == list(sample.text)
-            np.testing.assert_allclose(
-                found['bboxes'], sample.pred_instances.bboxes, atol=1e-3
-            )
+            height, width = sample.ori_shape
+            expected = sample.pred_instances.bboxes.clamp(min=0)
+            expected = expected.minimum(torch.tensor([width, height] * 2))
+            np.testing.assert_allclose(found['bboxes'], expected, atol=1e-3)
+
+
+def test_boxes_end_at_the_edges_of_the_picture(checkpoint):
+    ask = GroundingInferencer(checkpoint, device='cpu')
+    last = ask.model.bbox_head.mlp.layers[-1]
+    torch.nn.init.zeros_(last.weight)
+    last.bias.data = torch.tensor([0.0, 0.0, 20.0, 20.0])  # all of the padded square
+    picture = np.zeros((30, 70, 3), np.uint8)
+    np.testing.assert_allclose(boxes(ask(picture, ['star']))[0], [[0, 0, 70, 30]])
 
 
 def test_a_picture_may_come_as_file_array_or_pil(ask, picture):

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from mmcv.transforms import Compose
 from mmdet.registry import MODELS, TRANSFORMS
+from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
@@ -114,7 +115,8 @@ class GroundingInferencer:
 
         Returns:
             dict: ``predictions``, for each picture a dict of ``bboxes`` (a list of
-            xyxy in pixels of the picture, one for each expression, in order),
+            xyxy in pixels of the picture, cut at its edges, one for each expression,
+            in order),
             ``texts``, ``scores`` and ``image`` (the file, or its number); and
             ``visualization``.
 
@@ -164,12 +166,15 @@ class GroundingInferencer:
         ]
         data = self.model.data_preprocessor(pseudo_collate(samples), False)
         data['inputs'] = data['inputs'].to(self.dtype)
-        for sample, asked in zip(
-            self.model(**data, mode='predict'), texts, strict=True
+        for image, sample, asked in zip(
+            images, self.model(**data, mode='predict'), texts, strict=True
         ):
             answers = sample.pred_instances
+            # The model answers in its padded square, and may reach into the padding.
+            boxes = HorizontalBoxes(answers.bboxes.float(), clone=False)
+            boxes.clip_(image.shape[:2])
             yield dict(
-                bboxes=answers.bboxes.float().tolist(),
+                bboxes=boxes.tensor.tolist(),
                 texts=list(asked),
                 scores=answers.scores.float().tolist(),
             )
