@@ -9,8 +9,10 @@ DATA ?= data/$(NAME)
 WORK_DIR ?= work_dirs/clip_vg_$(NAME)
 STAMP := $(VENV)/.installed
 BEGUN := $(VENV).begun
+WEB := $(VENV)-web
+CHECKPOINT ?= $(WORK_DIR)
 
-.PHONY: help install mmcv data quickstart tutorial test test-slow test-browser check \
+.PHONY: help install mmcv web data quickstart tutorial test test-slow test-browser check \
 	format clean
 
 help:  ## Say what there is
@@ -39,6 +41,17 @@ mmcv: install  ## Build the compiled MMCV in place of mmcv-lite (13 min on 2 cor
 	CXX="$(CURDIR)/tools/c++20" MMCV_WITH_OPS=1 $(RUN) -m pip install \
 		--no-build-isolation --no-binary mmcv mmcv==2.1.0
 
+# Gradio's own needs lie over what is installed already.
+$(WEB)/.installed: constraints-web.txt $(STAMP)
+	rm -rf $(WEB) && $(PYTHON) -m venv $(WEB)
+	$(RUN) -c "import site; print(f'import site; site.addsitedir({site.getsitepackages()[0]!r})')" \
+		> $$(echo $(WEB)/lib/python*/site-packages)/installed.pth
+	$(WEB)/bin/python -m pip install -q -c constraints-web.txt gradio playwright
+	touch $@
+
+web: $(WEB)/.installed  ## Serve a page to ask pictures (CHECKPOINT=FILE or work dir)
+	$(WEB)/bin/python demo/app.py --checkpoint $(CHECKPOINT)
+
 data: install  ## Make the pictures of the embedded default
 	$(RUN) tools/make_synthetic.py --out $(DATA) --seed $(SEED)
 
@@ -63,10 +76,10 @@ test: install  ## Run the tests
 test-slow: install  ## Run the tests that take minutes
 	$(RUN) -m pytest -m slow
 
-test-browser: install  ## Test the web page in Debian's Chromium
+test-browser: $(WEB)/.installed  ## Test the web page in Debian's Chromium
 	@command -v chromium >/dev/null \
 		|| { echo 'No chromium: on Debian, apt-get install chromium'; exit 1; }
-	$(RUN) -m pytest -m browser
+	$(WEB)/bin/python -m pytest -m 'not slow' tests/browser tests/test_app.py
 
 check: install  ## Lint and types, as CI runs them
 	$(BIN)/ruff check .
@@ -78,5 +91,5 @@ format: install  ## Format the code
 	$(BIN)/ruff format .
 
 clean:  ## Remove what the targets made
-	rm -rf $(VENV) $(BEGUN) data/synthetic* data/photographs data/labelled \
+	rm -rf $(VENV) $(WEB) $(BEGUN) data/synthetic* data/photographs data/labelled \
 		work_dirs build *.egg-info

