@@ -1,0 +1,101 @@
+"""Show where a test run is right and wrong, or compare two runs, on one HTML page.
+
+    python tools/analysis/report.py RESULTS.jsonl --out report.html
+    python tools/analysis/report.py BEFORE.jsonl --compare AFTER.jsonl --out report.html
+
+The answers are what `tools/test.py` writes with
+`--cfg-options test_evaluator.out_file=RESULTS.jsonl`.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+
+from projects.clip_vg.evaluation.results_file import common_results, read_results
+from projects.clip_vg.visualization.error_report import write_error_report
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        'results', type=Path, help='JSON Lines of GroundingMetric(out_file=...)'
+    )
+    parser.add_argument(
+        '--compare',
+        type=Path,
+        metavar='OTHER',
+        help='of a second run on the same data; what it hits and RESULTS misses '
+        'is gained',
+    )
+    parser.add_argument(
+        '--names', nargs='+', help='of the runs on the page (default: by their paths)'
+    )
+    parser.add_argument(
+        '--allow-missing',
+        action='store_true',
+        help='compare the samples that both runs have, if each has others',
+    )
+    parser.add_argument(
+        '--images', type=Path, help='folder that the pictures moved to, if they did'
+    )
+    parser.add_argument(
+        '--examples', type=int, default=12, help='pictures of a kind (default: 12)'
+    )
+    parser.add_argument(
+        '--seed', type=int, default=0, help='which of equal answers are shown'
+    )
+    parser.add_argument('--out', type=Path, required=True, help='page to write')
+    return parser.parse_args()
+
+
+def run_names(paths: list[Path], given: list[str] | None) -> list[str]:
+    """One name for each run: as given, or where their paths part."""
+    if given:
+        if len(given) != len(paths) or len(set(given)) != len(given):
+            raise ValueError(
+                f'--names {" ".join(given)}: expected {len(paths)} different names.'
+            )
+        return given
+    if len(paths) == 1:
+        return [str(paths[0])]
+    for parts in zip(*(path.resolve().parts for path in paths), strict=False):
+        if len(set(parts)) > 1:
+            return list(parts)
+    return ['first', 'second']
+
+
+def main() -> None:
+    """Read, compare, write."""
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    args = parse_args()
+    if args.images is not None and not args.images.is_dir():
+        raise FileNotFoundError(f'--images {args.images}: no such folder.')
+    if args.examples < 0:
+        raise ValueError(f'--examples {args.examples}: expected 0 or more.')
+    paths = [args.results, *([args.compare] if args.compare else [])]
+    names = run_names(paths, args.names)
+    runs = [read_results(path) for path in paths]
+    if len(runs) > 1:
+        before = [len(run) for run in runs]
+        runs = list(common_results(runs[0], runs[1], args.allow_missing))
+        if set(before) != {len(runs[0])}:
+            logging.info(
+                '%d samples of %d and %d are in both runs, and compared',
+                *(len(runs[0]), *before),
+            )
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_error_report(
+        args.out,
+        dict(zip(names, runs, strict=True)),
+        args.images,
+        args.examples,
+        args.seed,
+    )
+    logging.info('%s', args.out)
+
+
+if __name__ == '__main__':
+    main()
