@@ -18,11 +18,26 @@ train_pipeline = [
     dict(type='PackGroundingInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadGroundingImage'),
+    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
     dict(type='PILResize', size=image_size),
     dict(type='Letterbox', size=image_size),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='PackGroundingInputs'),
+]
+tta_model = dict(type='GroundingTTAModel')
+tta_pipeline = [
+    test_pipeline[0],
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [
+                dict(type='PILResize', size=size)
+                for size in (image_size, image_size - 4)
+            ],
+            [dict(type='TextAwareFlip', prob=prob) for prob in (0.0, 1.0)],
+            *([step] for step in test_pipeline[2:]),
+        ],
+    ),
 ]
 dataset = dict(
     data_root='data/synthetic/',

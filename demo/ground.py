@@ -8,7 +8,6 @@ another; interrupted, the same command goes on.
 """
 
 import argparse
-import csv
 import json
 import logging
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from PIL import Image
 
 from projects.clip_vg.apis import GroundingInferencer
 from projects.clip_vg.apis.grounding_inferencer import load_picture
+from projects.clip_vg.apis.questions import read_questions
 from projects.clip_vg.atomic import replacing
 from projects.clip_vg.engine.labelling.predictions import list_pictures
 from projects.clip_vg.engine.labelling.resumable import each_once
@@ -32,48 +32,32 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('image', type=Path, help='a picture, or a folder of pictures')
     parser.add_argument('expressions', nargs='*', help='such as "left man"')
-    parser.add_argument('--checkpoint', type=Path, required=True)
+    parser.add_argument(
+        '--checkpoint', type=Path, required=True, help='of a training, or converted'
+    )
     parser.add_argument(
         '--config', type=Path, help='default: the one that the checkpoint holds'
     )
-    parser.add_argument('--out-dir', type=Path, default=Path('work_dirs/ground'))
+    parser.add_argument(
+        '--out-dir',
+        type=Path,
+        default=Path('work_dirs/ground'),
+        help='folder of pictures and JSON (default: %(default)s)',
+    )
     parser.add_argument(
         '--questions', type=Path, help='CSV or JSON Lines of image and expression'
     )
     parser.add_argument('--device', help='default: a GPU, if there is one')
-    parser.add_argument('--batch-size', type=int, default=8, help='pictures at once')
+    parser.add_argument(
+        '--batch-size',
+        type=int,
+        default=8,
+        help='pictures at once (default: %(default)s)',
+    )
     args = parser.parse_args()
     if bool(args.expressions) == bool(args.questions):
         parser.error('give expressions, or a file of them by --questions')
     return args
-
-
-def read_questions(path: Path, folder: Path) -> dict[str, list[str]]:
-    """The expressions of each picture, in the order of the file.
-
-    Raises:
-        ValueError: A line has no image or no expression, or the picture is not there.
-    """
-    with path.open(encoding='utf-8-sig', newline='') as file:
-        rows: list[Any] = (
-            list(csv.DictReader(file))
-            if path.suffix.lower() == '.csv'
-            else [json.loads(line) for line in file if line.strip()]
-        )
-    found: dict[str, list[str]] = {}
-    for number, row in enumerate(rows, 1):
-        where = f'{path}, entry {number}'
-        values = [row.get(key) for key in ('image', 'expression')]
-        if not all(isinstance(v, str) and v.strip() for v in values):
-            raise ValueError(
-                f'{where}: found {dict(row)}; expected an "image" and an "expression".'
-            )
-        if not (folder / values[0]).is_file():
-            raise ValueError(f'{where}: {folder / values[0]}: no such picture.')
-        found.setdefault(values[0], []).append(values[1])
-    if not found:
-        raise ValueError(f'{path} has no questions.')
-    return found
 
 
 def show(answers: Sequence[dict]) -> None:

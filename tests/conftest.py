@@ -15,6 +15,8 @@ import projects.clip_vg  # noqa: F401
 from projects.clip_vg.datasets.readers import read_annotations, write_odvg
 from projects.clip_vg.datasets.synthetic import make_synthetic
 
+from .grounding_dino import tiny_bert
+
 ROOT = Path(__file__).parents[1]
 # A CLIP of two layers: width 32 seen, 24 read, fused at 16.
 ARCH = dict(
@@ -41,6 +43,19 @@ def pytest_addoption(parser):
 def _mmdet_scope():
     torch.manual_seed(0)
     init_default_scope('mmdet')
+
+
+@pytest.fixture(scope='session')
+def bert(tmp_path_factory):
+    """Makes a tiny BERT when asked for its folder, and skips without transformers."""
+    made = []
+
+    def folder():
+        if not made:
+            made.append(tiny_bert(tmp_path_factory.mktemp('bert') / 'bert'))
+        return made[0]
+
+    return folder
 
 
 @pytest.fixture

@@ -42,14 +42,14 @@ default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1))
 """
 
 
-def run(*command, check=True, **env):
+def run(*command, check=True, cwd=ROOT, timeout=300, **env):
     done = subprocess.run(
         [str(part) for part in command],
-        cwd=ROOT,
+        cwd=cwd,
         env=dict(os.environ, PYTHONPATH=str(ROOT), **env),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=timeout,
         check=False,
     )
     if check:
@@ -117,6 +117,12 @@ def test_testing_writes_metrics_pictures_and_predictions(trained, config, tmp_pa
     assert sum(len(d['pred_instances']['bboxes']) for d in dump) == len(results)
     tool('tools/draw_results.py', out, '--out', tmp_path / 'grid.png')
     assert (tmp_path / 'grid.png').read_bytes()[:4] == b'\x89PNG'
+
+
+def test_several_views_of_a_picture_are_asked(trained, config, tmp_path):
+    tool('tools/test.py', config, trained, '--tta', '--work-dir', tmp_path)
+    assert 0 <= metrics(tmp_path)['grounding/acc@0.5'] <= 1
+    assert "type='GroundingTTAModel'" in (tmp_path / 'tiny.py').read_text()
 
 
 def test_two_processes_score_every_sample_once_and_alike(trained, config, tmp_path):

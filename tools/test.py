@@ -3,6 +3,7 @@
 import argparse
 import os
 
+from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from train import add_common_options, load_config  # imports compat: before mmdet
@@ -26,7 +27,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--show', action='store_true', help='show painted pictures')
     parser.add_argument('--show-dir', help='write painted pictures to this folder')
     parser.add_argument(
-        '--wait-time', type=float, default=2, help='seconds a picture is shown'
+        '--wait-time',
+        type=float,
+        default=2,
+        help='seconds a picture is shown (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help="answer from several views: the config's tta_model and tta_pipeline",
     )
     args = parser.parse_args()
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
@@ -35,12 +44,23 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+def augment(cfg: Config) -> None:
+    """Make the config answer from several views of a picture."""
+    for key in ('tta_model', 'tta_pipeline'):
+        if key not in cfg:
+            raise ValueError(f'{cfg.filename} has no {key}, which --tta needs.')
+    cfg.model = dict(cfg.tta_model, module=cfg.model)
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+
+
 def main() -> None:
     """Test."""
     args = parse_args()
     cfg = load_config(args)
     cfg.load_from = find_checkpoint(args.checkpoint)
     without_downloads(cfg, cfg.load_from)
+    if args.tta:
+        augment(cfg)
     if args.show or args.show_dir:
         cfg = trigger_visualization_hook(cfg, args)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

@@ -19,7 +19,10 @@ def add_common_options(
 ) -> None:
     """The options that the tools share."""
     parser.add_argument('config', help='config file')
-    parser.add_argument('--work-dir', help='folder for logs and checkpoints')
+    parser.add_argument(
+        '--work-dir',
+        help='folder for logs and checkpoints (default: work_dirs/NAME of the config)',
+    )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -27,8 +30,16 @@ def add_common_options(
         help='override settings of the config: key=value, nested.key=value, '
         'key="[a,b]"',
     )
-    parser.add_argument('--launcher', choices=launchers, default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    parser.add_argument(
+        '--launcher',
+        choices=launchers,
+        default='none',
+        help='what started the processes, if there are several (default: %(default)s)',
+    )
+    # torch.distributed.launch gives it.
+    parser.add_argument(
+        '--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS
+    )
 
 
 def parse_args() -> argparse.Namespace:
@@ -36,12 +47,15 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add_common_options(parser)
     parser.add_argument(
-        '--amp', action='store_true', help='automatic mixed precision training'
+        '--amp',
+        action='store_true',
+        help='mixed precision: float16 on a GPU, bfloat16 on a CPU',
     )
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help='scale the learning rate with the batch size',
+        help='scale the learning rate from auto_scale_lr.base_batch_size of the config '
+        'to the batch size of all processes',
     )
     parser.add_argument(
         '--resume',

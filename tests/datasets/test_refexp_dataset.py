@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from mmcv.transforms import LoadImageFromFile
 from mmdet.registry import DATASETS
 from PIL import Image
 
@@ -13,6 +14,7 @@ from projects.clip_vg.curriculum.reliability_file import ReliabilityFile
 from projects.clip_vg.datasets import refexp_dataset
 from projects.clip_vg.datasets.readers import write_odvg
 from projects.clip_vg.datasets.table_builder import TableBuilder
+from projects.clip_vg.datasets.transforms import LoadGroundingImage
 
 PIPELINE = [
     dict(type='LoadGroundingImage'),
@@ -171,6 +173,58 @@ def test_exif_rotation_is_ignored(tmp_path):
     exif[0x0112] = 6  # orientation: turn by 90 degrees
     Image.new('RGB', (60, 40)).save(tmp_path / 'a.jpg', exif=exif)
     assert dataset[0]['data_samples'].ori_shape == (40, 60)
+
+
+def test_mmdetections_loader_is_built_as_ours(tmp_path):
+    """Whoever writes the pipeline: pictures as stored, and errors with the label."""
+    make(tmp_path, LABELS[:1])
+    for pipeline in (
+        [dict(type='LoadImageFromFile', to_float32=True), *PIPELINE[1:]],
+        [dict(type=LoadImageFromFile), *PIPELINE[1:]],
+        [LoadGroundingImage(), *PIPELINE[1:]],
+    ):
+        dataset = DATASETS.build(
+            dict(
+                type='RefExpDataset',
+                data_root=str(tmp_path),
+                ann_file='labels.jsonl',
+                pipeline=pipeline,
+            )
+        )
+        loader = dataset.pipeline.transforms[0]
+        assert type(loader) is LoadGroundingImage
+        assert loader.to_float32 is bool(
+            isinstance(pipeline[0], dict) and pipeline[0].get('to_float32')
+        )
+
+
+def test_its_description_needs_no_data():
+    """MMDetection's DetInferencer builds the test data set for its classes."""
+    config = dict(type='RefExpDataset', data_root='nowhere', ann_file='labels.jsonl')
+    assert DATASETS.build(dict(config, lazy_init=True)).metainfo['classes']
+    with pytest.raises(FileNotFoundError, match='nowhere'):
+        DATASETS.build(config)
+
+
+def test_labels_are_those_of_mmdetections_odvg_dataset(tmp_path):
+    """The same file through both, for detectors that train on ``ODVGDataset``."""
+    ours = make(tmp_path, LABELS, ('a.jpg', 'b.jpg'))
+    theirs = DATASETS.build(
+        dict(
+            type='ODVGDataset',
+            data_root=str(tmp_path),
+            ann_file='labels.jsonl',
+            data_prefix=dict(img=''),
+            return_classes=True,
+            pipeline=[],
+        )
+    )
+    assert len(ours) == len(theirs)
+    for index in range(len(theirs)):
+        label, expected = ours.get_data_info(index), theirs.get_data_info(index)
+        del expected['sample_idx']
+        for key, value in expected.items():
+            assert label[key] == value, key
 
 
 def test_several_files_are_one_index_space(tmp_path, shapes):

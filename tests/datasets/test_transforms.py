@@ -187,6 +187,16 @@ def test_packing_names_the_boxes():
     assert instances.labels.tolist() == [0]
 
 
+@pytest.mark.parametrize(
+    'text', ['left man. red car.', 'left man. red car', ' left man . red car . ']
+)
+def test_custom_entities_are_several_expressions(text):
+    """As MMDetection's Grounding DINO reads them."""
+    results = dict(sample(text=text), custom_entities=True)
+    packed = Compose([dict(type='PackGroundingInputs')])(results)
+    assert packed['data_samples'].text == ['left man', 'red car']
+
+
 def test_resize_and_letterbox_are_undone_by_the_meta():
     """The way back that the detector goes, on corners of the box."""
     results = sample(33, 97)

@@ -15,6 +15,7 @@ from projects.clip_vg.curriculum.reliability_file import read_reliability
 from projects.clip_vg.engine import PseudoLabelReliabilityHook
 
 from ..conftest import pool_config, runner_config
+from ..grounding_dino import shrink_model
 
 
 def hooked(cfg, **options):
@@ -180,45 +181,15 @@ def test_another_sampler_is_refused(shapes, sources, tmp_path):
         train(cfg)
 
 
-def tiny_bert(folder):
-    transformers = pytest.importorskip('transformers')
-    letters = 'abcdefghijklmnopqrstuvwxyz'
-    words = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', '.', '?']
-    words += [*letters, *(f'##{letter}' for letter in letters)]
-    folder.mkdir()
-    (folder / 'vocab.txt').write_text('\n'.join(words))
-    transformers.BertTokenizer(str(folder / 'vocab.txt')).save_pretrained(folder)
-    config = transformers.BertConfig(
-        vocab_size=len(words),
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-    )
-    transformers.BertModel(config).save_pretrained(folder)
-    return str(folder)
-
-
 def grounding_dino(bert):
     """MMDetection's own config, shrunk."""
     cfg = get_config(
         'mmdet::mm_grounding_dino/grounding_dino_swin-t_pretrain_obj365.py'
     )
-    model = cfg.model
-    model.language_model.name = bert
-    model.backbone.update(
-        embed_dims=24, depths=[1, 1, 1, 1], init_cfg=None, convert_weights=False
-    )
-    model.backbone.with_cp = False
-    model.neck.in_channels = [48, 96, 192]
-    model.encoder.update(num_layers=1, num_cp=0)
-    model.decoder.num_layers = 1
-    model.num_queries = 20
-    model.test_cfg.max_per_img = 5
-    return model
+    return shrink_model(cfg.model, bert)
 
 
-def test_works_with_mmdetections_grounding_dino(shapes, sources, tmp_path):
+def test_works_with_mmdetections_grounding_dino(shapes, sources, bert, tmp_path):
     keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'text')
     test = [
         dict(type='LoadImageFromFile'),
@@ -238,7 +209,7 @@ def test_works_with_mmdetections_grounding_dino(shapes, sources, tmp_path):
         shapes,
         sources,
         tmp_path / 'run',
-        model=grounding_dino(tiny_bert(tmp_path / 'bert')),
+        model=grounding_dino(bert()),
         val_dataloader=None,
         val_evaluator=None,
         val_cfg=None,

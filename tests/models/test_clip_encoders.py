@@ -71,10 +71,12 @@ def test_tokens_are_lower_cased_bpe():
 
 
 def test_a_long_expression_is_cut_with_one_warning(monkeypatch):
-    from projects.clip_vg.models import clip_encoders
+    from projects.clip_vg.models import expression_tokenizer
 
     said = []
-    monkeypatch.setattr(clip_encoders, 'print_log', lambda text, **_: said.append(text))
+    monkeypatch.setattr(
+        expression_tokenizer, 'print_log', lambda text, **_: said.append(text)
+    )
     encoder = CLIPTextEncoder(ARCH)
     words = ' '.join(['dog'] * 200)
     for _ in range(3):
@@ -193,3 +195,21 @@ def test_a_prompt_leaves_its_room_to_the_expression():
     assert ids[0, -1] == encoder.tokenizer.eot_token_id
     with pytest.raises(ValueError, match='10 vectors; expected 1 to 9'):
         CLIPTextEncoder(ARCH, prompt=dict(length=10))
+
+
+@torch.no_grad()
+def test_maps_are_the_patches_where_they_lie():
+    """As a backbone of MMDetection: a tuple of (B, C, rows, columns)."""
+    tokens = CLIPVisualEncoder(ARCH, (0, 1)).eval()
+    backbone = CLIPVisualEncoder(ARCH, (0, 1), out_maps=True).eval()
+    backbone.load_state_dict(tokens.state_dict())
+    images = torch.randn(2, 3, 32, 32)
+    maps, rows = backbone(images), tokens(images)[:, 1:]
+    assert len(maps) == 2 and backbone.out_channels == 32
+    for number, layer in enumerate(maps):
+        assert layer.shape == (2, 32, 4, 4)
+        channels = slice(32 * number, 32 * (number + 1))
+        for row, column in ((0, 0), (1, 3), (3, 2)):
+            assert torch.equal(
+                layer[:, :, row, column], rows[:, 4 * row + column, channels]
+            )

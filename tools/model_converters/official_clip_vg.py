@@ -25,6 +25,7 @@ from projects.clip_vg.safe_pickle import load_torch
 from mmdet.registry import MODELS  # isort: skip  # after compat
 
 DEFAULT_CONFIG = Path(__file__).parents[2] / 'configs' / 'clip_vg_refcoco.py'
+SPLITS = ('train', 'val', 'test')
 UNUSED_KEY = 'released_unused'
 
 
@@ -36,27 +37,32 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--config',
         default=str(DEFAULT_CONFIG),
-        help='config whose data and schedule go with the weights',
+        help='config whose data and schedule go with the weights (default: '
+        'configs/clip_vg_refcoco.py)',
     )
     parser.add_argument(
         '--reverse', action='store_true', help="from ours to the release's layout"
     )
-    parser.add_argument('--overwrite', action='store_true')
+    parser.add_argument(
+        '--overwrite', action='store_true', help='replace what is there'
+    )
     return parser.parse_args()
 
 
-def set_image_size(pipeline: Any, size: int) -> None:
-    """Make every transform of a pipeline end in a square of ``size`` pixels."""
+def set_image_size(pipeline: Any, before: int, size: int) -> None:
+    """Make a pipeline end in a square of ``size`` pixels, not of ``before``."""
     for step in pipeline:
         if isinstance(step, list):
-            set_image_size(step, size)
+            set_image_size(step, before, size)
         elif step.get('type') == 'Letterbox':
             step['size'] = size
         elif step.get('type') == 'PILResize' and step.get('side', 'long') == 'long':
-            smaller = [size - 32 * i for i in range(7) if size > 32 * i]
-            step['size'] = size if isinstance(step['size'], int) else smaller
+            if isinstance(step['size'], int):  # a second view may be smaller
+                step['size'] = round(step['size'] * size / before)
+            else:
+                step['size'] = [size - 32 * i for i in range(7) if size > 32 * i]
         elif 'transforms' in step:
-            set_image_size(step['transforms'], size)
+            set_image_size(step['transforms'], before, size)
 
 
 def adapt_config(path: str, model: dict) -> Config:
@@ -66,10 +72,11 @@ def adapt_config(path: str, model: dict) -> Config:
         # Lists and architectures are replaced, not merged with those of another size.
         cfg.model[part] = ConfigDict({**cfg.model[part], **options})
     size = model['visual_encoder']['arch']['vision_cfg']['image_size']
-    for key in ('train', 'val', 'test'):
-        set_image_size(cfg[f'{key}_dataloader'].dataset.pipeline, size)
-        if f'{key}_pipeline' in cfg:
-            set_image_size(cfg[f'{key}_pipeline'], size)
+    loaders = [cfg[f'{key}_dataloader'].dataset.pipeline for key in SPLITS]
+    named = [cfg.get(f'{key}_pipeline', []) for key in (*SPLITS, 'tta')]
+    before = cfg.get('image_size', size)
+    for pipeline in (*loaders, *named):
+        set_image_size(pipeline, before, size)
     return cfg
 
 

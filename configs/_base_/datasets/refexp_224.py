@@ -28,12 +28,31 @@ train_pipeline = [
     dict(type='PackGroundingInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadGroundingImage'),
+    # The name that MMDetection's DetInferencer looks for.
+    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
     dict(type='PILResize', size=image_size),
     dict(type='Letterbox', size=image_size),
     # After the geometry: true boxes stay in pixels of the original picture.
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='PackGroundingInputs'),
+]
+
+# What `--tta` of the test tools takes: four views, of which the answers that agree
+# are averaged.
+tta_model = dict(type='GroundingTTAModel')
+tta_pipeline = [
+    test_pipeline[0],
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [
+                dict(type='PILResize', size=size)
+                for size in (image_size, image_size - 32)
+            ],
+            [dict(type='TextAwareFlip', prob=prob) for prob in (0.0, 1.0)],
+            *([step] for step in test_pipeline[2:]),
+        ],
+    ),
 ]
 
 dataset = dict(type='RefExpDataset', data_root='data/coco/')

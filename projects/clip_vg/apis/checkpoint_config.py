@@ -1,13 +1,13 @@
 """The config that a checkpoint holds, read without running it."""
 
 import ast
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
 from ..compat import load_from_local
+from ..config_types import check_types
 
 __all__ = ['config_of_checkpoint', 'parse_config_text']
 
@@ -41,7 +41,7 @@ def parse_config_text(text: str, source: str) -> Config:
         ):
             raise _refused(statement, source)
         values[statement.targets[0].id] = _value(statement.value, source)
-    _check_types(values, source)
+    check_types(values, source, 'Give the config file of the training.')
     return Config(values)
 
 
@@ -75,21 +75,6 @@ def _refused(node: ast.AST, source: str) -> ValueError:
         f'{source}: its config has "{ast.unparse(node)[:80]}", which is no plain value '
         'and was not run. Give the config file of the training.'
     )
-
-
-def _check_types(value: Any, source: str) -> None:
-    """Raise if a type is anything but a registered name: 'os.system' is built too."""
-    if isinstance(value, Mapping):
-        kind = value.get('type')
-        if kind is not None and not (isinstance(kind, str) and kind.isidentifier()):
-            raise ValueError(
-                f'{source}: its config has the type {kind!r}, which is no name of a '
-                'registry. Give the config file of the training.'
-            )
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        for item in value:
-            _check_types(item, source)
 
 
 def config_of_checkpoint(path: str | Path) -> Config:

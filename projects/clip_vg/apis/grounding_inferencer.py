@@ -15,6 +15,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from PIL import Image, ImageOps
 
+from ..deployment.served_clip_vg import served_config
 from ..engine.labelling.predictions import list_pictures
 from ..models.frozen_weights import without_downloads
 from ..visualization.answers import draw_answers
@@ -35,7 +36,8 @@ class GroundingInferencer:
     their EXIF entry, as viewers do; boxes are in pixels of the upright picture.
 
     Args:
-        checkpoint_or_config (str or Path): A checkpoint, or a config.
+        checkpoint_or_config (str or Path): A checkpoint, a config, or the folder of an
+            exported detector (docs/serving.md).
         config (str or Path, optional): The config of a checkpoint. Defaults to None:
             the one that the checkpoint holds, of which only plain values are read.
         checkpoint (str or Path, optional): The weights for a config. Defaults to None:
@@ -44,10 +46,14 @@ class GroundingInferencer:
         batch_size (int): Pictures encoded at once. Defaults to 8.
         dtype (torch.dtype): Of the weights; ``torch.bfloat16`` is fast on CPUs with
             AMX and moves boxes by about 0.002 of the picture. Defaults to float32.
+        served: ``backend``, ``precision``, ``threads`` of an exported detector, which
+            runs on the CPU; see :class:`ServedCLIPVG`.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The checkpoint holds no config, or is of another model.
+        ImportError: What runs an exported detector is not installed.
+        ValueError: The checkpoint holds no config, or is of another model; or options
+            of an exported detector are given for a checkpoint.
 
     Examples:
         >>> ask = GroundingInferencer('work_dirs/clip_vg_refcoco/best.pth')
@@ -62,23 +68,19 @@ class GroundingInferencer:
         device: str | None = None,
         batch_size: int = 8,
         dtype: torch.dtype = torch.float32,
+        **served: Any,
     ) -> None:
         first = Path(checkpoint_or_config).expanduser()
-        if first.suffix in ('.py', '.yaml', '.json'):
-            config = first
-        else:
-            checkpoint = first
-        for path in (config, checkpoint):
-            if path is not None and not Path(path).is_file():
-                raise FileNotFoundError(f'{path}: no such file.')
         init_default_scope('mmdet')
-        if config is not None:
-            self.cfg = Config.fromfile(config)
+        if first.is_dir() and not (config or checkpoint):
+            self.cfg, device = served_config(first, **served), 'cpu'
+        elif served:
+            raise ValueError(
+                f'{served}: options of an exported detector, which {first} is not. '
+                'Make one with tools/deployment/export.py.'
+            )
         else:
-            assert checkpoint is not None
-            self.cfg = config_of_checkpoint(checkpoint)
-        if checkpoint is not None:
-            without_downloads(self.cfg, checkpoint)
+            self.cfg, checkpoint = _read_config(first, config, checkpoint)
         self.device = torch.device(
             device or ('cuda' if torch.cuda.is_available() else 'cpu')
         )
@@ -148,11 +150,10 @@ class GroundingInferencer:
                         _save(drawn, Path(out_dir) / 'vis' / name)
         return found
 
-    @torch.inference_mode()
-    def _answer(
-        self, images: Sequence[np.ndarray], texts: Sequence[list[str]]
-    ) -> Iterator[dict[str, Any]]:
-        """Answers for a batch of RGB pictures."""
+    def collate(
+        self, images: Sequence[np.ndarray], texts: Sequence[Sequence[str]]
+    ) -> dict:
+        """A batch as a data loader gives it, of RGB pictures and their expressions."""
         samples = [
             self.pipeline(
                 dict(
@@ -164,7 +165,14 @@ class GroundingInferencer:
             )
             for image, asked in zip(images, texts, strict=True)
         ]
-        data = self.model.data_preprocessor(pseudo_collate(samples), False)
+        return pseudo_collate(samples)
+
+    @torch.inference_mode()
+    def _answer(
+        self, images: Sequence[np.ndarray], texts: Sequence[list[str]]
+    ) -> Iterator[dict[str, Any]]:
+        """Answers for a batch of RGB pictures."""
+        data = self.model.data_preprocessor(self.collate(images, texts), False)
         data['inputs'] = data['inputs'].to(self.dtype)
         for image, sample, asked in zip(
             images, self.model(**data, mode='predict'), texts, strict=True
@@ -201,6 +209,27 @@ class GroundingInferencer:
                     'least one, none of them empty.'
                 )
         return asked
+
+
+def _read_config(
+    first: Path, config: str | Path | None, checkpoint: str | Path | None
+) -> tuple[Config, str | Path | None]:
+    """The config of a checkpoint or a config, and the checkpoint."""
+    if first.suffix in ('.py', '.yaml', '.json'):
+        config = first
+    else:
+        checkpoint = first
+    for path in (config, checkpoint):
+        if path is not None and not Path(path).is_file():
+            raise FileNotFoundError(f'{path}: no such file.')
+    if config is not None:
+        cfg = Config.fromfile(config)
+    else:
+        assert checkpoint is not None
+        cfg = config_of_checkpoint(checkpoint)
+    if checkpoint is not None:
+        without_downloads(cfg, checkpoint)
+    return cfg, checkpoint
 
 
 def _is_picture(images: Any) -> bool:

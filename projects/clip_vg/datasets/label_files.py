@@ -3,13 +3,17 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from ..curriculum.reliability_file import LabelFile
 from .label_table import LabelTable, PackedStrings
 
-__all__ = ['describe_files', 'distinct', 'in_folds']
+__all__ = ['describe_dropped', 'describe_files', 'distinct', 'in_folds']
+
+# How many dropped labels are named in the log.
+_NAMED = 3
 
 
 def describe_files(
@@ -73,3 +77,18 @@ def distinct(tables: list[LabelTable], stems: list[str]) -> list[LabelTable]:
         )
         for stem, table in zip(stems, tables, strict=True)
     ]
+
+
+def describe_dropped(
+    table: LabelTable, reason: str, indices: np.ndarray, files: Sequence[Path]
+) -> str:
+    """How many labels are dropped, and the first of them."""
+    named = '; '.join(
+        f'{label["sample_id"]} ({label["image"]}) {label["bbox"]}'
+        for label in (table[int(i)] for i in indices[:_NAMED])
+    )
+    return (
+        f'{len(indices):,} of {len(table):,} labels dropped, box {reason}: {named}'
+        f'{", ..." if len(indices) > _NAMED else ""}. From '
+        f'{", ".join(map(str, files))}.'
+    )

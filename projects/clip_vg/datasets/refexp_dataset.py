@@ -1,5 +1,6 @@
 """Referring expressions as an MMDetection data set."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,12 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from ..curriculum.reliability_file import LabelFile, read_reliability
-from .label_files import describe_files, distinct, in_folds
+from .label_files import describe_dropped, describe_files, distinct, in_folds
 from .label_table import LabelTable, concatenate, invalid_boxes
 from .readers import read_annotations
+from .transforms.loading import loaded_as_stored
 
 __all__ = ['RefExpDataset']
-
-# How many dropped labels are named in the log.
-_NAMED = 3
 
 
 @DATASETS.register_module()
@@ -48,10 +47,13 @@ class RefExpDataset(BaseDataset):
             the labels of those of 5 parts of the images; an image's part depends on
             its name and the seed alone. For measurers that score what they have not
             seen, and to hold labels out. Defaults to None: all.
-        filter_cfg (dict, optional): ``dict(invalid_boxes=False)`` keeps labels
-            whose box is not finite, empty or outside of the image. Defaults to
-            None: they are dropped, counted and reported.
-        **kwargs: Of :class:`mmengine.dataset.BaseDataset`.
+        pipeline (Sequence): Transforms. ``LoadImageFromFile`` is built as
+            :obj:`LoadGroundingImage`: boxes are those of the picture as it is
+            stored, whatever its EXIF entry says.
+        **kwargs: Of :class:`mmengine.dataset.BaseDataset`; with
+            ``filter_cfg=dict(invalid_boxes=False)`` labels are kept whose box is not
+            finite, empty or outside of the image. By default they are dropped,
+            counted and reported.
 
     Raises:
         FileNotFoundError: A file or the data root is missing.
@@ -70,6 +72,7 @@ class RefExpDataset(BaseDataset):
         int_boxes: bool = False,
         data_prefix: dict | None = None,
         image_folds: Mapping[str, Any] | None = None,
+        pipeline: Sequence[Any] = (),
         serialize_data: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -88,6 +91,7 @@ class RefExpDataset(BaseDataset):
         super().__init__(
             ann_file=ann_file,
             data_prefix=data_prefix or dict(img=''),
+            pipeline=loaded_as_stored(pipeline),
             serialize_data=False,
             **kwargs,
         )
@@ -115,15 +119,15 @@ class RefExpDataset(BaseDataset):
         self.data_prefix: dict[str, str] = {
             key: str(root / prefix) for key, prefix in self.data_prefix.items()
         }
-        if self.data_root and not root.is_dir():
+
+    def load_data_list(self) -> LabelTable:
+        """Read all annotation files into one table."""
+        if self.data_root and not Path(self.data_root).expanduser().is_dir():
             raise FileNotFoundError(
                 f'data_root={self.data_root!r} is not a folder (seen from '
                 f'{Path.cwd()}). '
                 'Link your data there or set `data_root` (docs/data.md has the layout).'
             )
-
-    def load_data_list(self) -> LabelTable:
-        """Read all annotation files into one table."""
         tables: list[LabelTable] = []
         stems: list[str] = []
         for ann_file, split_file, source in zip(
@@ -203,7 +207,8 @@ class RefExpDataset(BaseDataset):
             for reason, indices in invalid_boxes(table):
                 keep[indices] = False
                 if len(indices):
-                    self._report(table, reason, indices)
+                    text = describe_dropped(table, reason, indices, self.ann_files)
+                    print_log(text, logger='current', level=logging.WARNING)
             if not keep.all():
                 table = table.take(np.flatnonzero(keep))
         if self.image_folds:
@@ -215,19 +220,6 @@ class RefExpDataset(BaseDataset):
                 + (f', split {self.splits}.' if self.splits else '.')
             )
         return table
-
-    def _report(self, table: LabelTable, reason: str, indices: np.ndarray) -> None:
-        named = '; '.join(
-            f'{label["sample_id"]} ({label["image"]}) {label["bbox"]}'
-            for label in (table[int(i)] for i in indices[:_NAMED])
-        )
-        print_log(
-            f'{len(indices):,} of {len(table):,} labels dropped, box {reason}: {named}'
-            f'{", ..." if len(indices) > _NAMED else ""}. From '
-            f'{", ".join(map(str, self.ann_files))}.',
-            logger='current',
-            level=30,
-        )
 
     def get_subset_(self, indices: int | Sequence[int]) -> None:
         """Keep the first (n > 0) or last (n < 0) labels, or those at indices."""
@@ -251,7 +243,7 @@ class RefExpDataset(BaseDataset):
             dict: ``img_id``, ``img_path``, ``height`` and ``width`` where known,
             ``text``, ``sample_id``, ``instances``, ``split``, ``source``. The
             latter two, ``text`` and ``sample_id`` are lists for a grouped
-            sample.
+            sample; a single one has what MMDetection's ``ODVGDataset`` gives.
 
         Raises:
             ValueError: The labels are not of one image.
@@ -278,8 +270,11 @@ class RefExpDataset(BaseDataset):
             values = [label[key] for label in labels]
             info[key] = values if grouped else values[0]
         if not grouped:
-            # For MMDetection's Grounding DINO: all of the expression is meant.
-            info['tokens_positive'] = -1
+            # For MMDetection's Grounding DINO: all of the expression is meant, in
+            # its tests (-1) and in its training.
+            text = info['text']
+            phrase = dict(phrase=text, tokens_positive=[[0, len(text)]])
+            info.update(tokens_positive=-1, phrases={0: phrase}, dataset_mode='VG')
         if first['height'] is not None:
             info.update(height=first['height'], width=first['width'])
         return info

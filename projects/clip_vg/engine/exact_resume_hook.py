@@ -11,12 +11,25 @@ from mmengine.hooks import DistSamplerSeedHook
 from mmengine.registry import FUNCTIONS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-__all__ = ['ExactResumeHook', 'seed_worker_by_epoch', 'train_sampler']
+__all__ = [
+    'ExactResumeHook',
+    'seed_worker_by_epoch',
+    'train_batch_size',
+    'train_sampler',
+]
 
 
 def train_sampler(runner: Runner) -> Any:
-    """The sampler of the training labels."""
-    return runner.train_loop.dataloader.sampler
+    """The sampler of the training labels, also below an ``AspectRatioBatchSampler``."""
+    loader = runner.train_loop.dataloader
+    return getattr(loader.batch_sampler, 'sampler', loader.sampler)
+
+
+def train_batch_size(runner: Runner) -> int:
+    """Samples in a batch of all processes together."""
+    loader = runner.train_loop.dataloader
+    own = loader.batch_size or getattr(loader.batch_sampler, 'batch_size', 1)
+    return own * get_world_size()
 
 
 @FUNCTIONS.register_module()
@@ -59,8 +72,7 @@ class ExactResumeHook(DistSamplerSeedHook):
         """Check the size of the selection."""
         sampler = train_sampler(runner)
         if hasattr(sampler, 'require'):
-            batch_size = runner.train_loop.dataloader.batch_size or 1
-            sampler.require(batch_size * get_world_size())
+            sampler.require(train_batch_size(runner))
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Make up for a validation, then set up the sampler and all seeds."""

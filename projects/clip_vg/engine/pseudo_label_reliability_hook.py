@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from mmdet.registry import HOOKS
-from mmengine.dist import get_world_size, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -17,7 +17,7 @@ from ..curriculum.schedule import threshold_at
 from ..curriculum.selection import VALLEYS, select_reliable, update_mean
 from ..datasets.samplers.curriculum_sampler import CurriculumSampler
 from ..datasets.samplers.image_group_sampler import ImageGroupSampler
-from .exact_resume_hook import train_sampler
+from .exact_resume_hook import train_batch_size, train_sampler
 from .scoring import evaluation_view, score_all
 
 __all__ = ['PseudoLabelReliabilityHook']
@@ -162,7 +162,7 @@ class PseudoLabelReliabilityHook(Hook):
         selection, scalars = self._select(runner, progress)
         sampler = train_sampler(runner)
         sampler.described = f'PseudoLabelReliabilityHook after epoch {epoch}'
-        sampler.require(runner.train_loop.dataloader.batch_size * get_world_size())
+        sampler.require(train_batch_size(runner))
         sampler.set_selection(selection)
         scalars['curriculum/seconds'] = time.monotonic() - started
         runner.visualizer.add_scalars(scalars, step=epoch)

@@ -13,6 +13,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ..datasets.samplers.grouping import ImageGroups
+from ..datasets.samplers.image_group_sampler import image_index_of
+from ..datasets.transforms.loading import loaded_as_stored
 from ..evaluation.grounding_metric import top_boxes
 
 __all__ = [
@@ -35,10 +37,13 @@ def evaluation_view(dataset: BaseDataset, pipeline: Sequence[Any]) -> BaseDatase
 
     Returns:
         BaseDataset: A shallow copy.
+
+    Raises:
+        ValueError: The data set is another one.
     """
-    dataset.full_init()
+    image_index_of(dataset, 'Scoring')
     view = copy.copy(dataset)
-    view.pipeline = Compose(pipeline)
+    view.pipeline = Compose(loaded_as_stored(pipeline))
     view.test_mode = True
     return view
 

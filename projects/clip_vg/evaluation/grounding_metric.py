@@ -48,6 +48,24 @@ def top_boxes(pred: dict, num_expressions: int) -> Tensor:
     return boxes[torch.as_tensor(pred['scores']).argmax()][None]
 
 
+def top_scores(pred: dict, num_expressions: int) -> Tensor:
+    """The scores of :func:`top_boxes`.
+
+    Args:
+        pred (dict): ``bboxes`` (M, 4), and ``scores`` (M, ) where there are any.
+        num_expressions (int): E.
+
+    Returns:
+        Tensor: Of shape (E, ); 1 without ``scores``, 0 without a box.
+    """
+    if 'scores' not in pred:
+        return torch.ones(num_expressions)
+    scores = torch.as_tensor(pred['scores']).float().cpu()
+    if len(scores) == num_expressions:
+        return scores
+    return scores.max()[None] if len(scores) else scores.new_zeros(num_expressions)
+
+
 def summarize(ious: np.ndarray, thresholds: Sequence[float]) -> dict[str, float]:
     """Share of IoUs at or above each threshold, and their mean.
 
@@ -78,7 +96,7 @@ class GroundingMetric(BaseMetric):
         out_file (str, optional): JSON Lines to write, one sample each:
             ``sample_id``, ``image``, ``text``, ``iou``, ``bbox`` (predicted) and
             ``gt_bbox``, xyxy in pixels of the original image, ``split``,
-            ``source``. Defaults to None.
+            ``source``, and ``score`` if any is not 1. Defaults to None.
         collect_device (str): Defaults to 'cpu'.
         prefix (str, optional): Defaults to 'grounding'.
     """
@@ -122,6 +140,7 @@ class GroundingMetric(BaseMetric):
                     f'boxes and {len(texts)} expressions.'
                 )
             boxes = top_boxes(sample['pred_instances'], len(ids))
+            scores = top_scores(sample['pred_instances'], len(ids))
             ious = bbox_overlaps(boxes, truth, is_aligned=True).nan_to_num(0.0)
             for i, sample_id in enumerate(ids):
                 self.results.append(
@@ -130,6 +149,7 @@ class GroundingMetric(BaseMetric):
                         image=sample.get('img_path'),
                         text=texts[i],
                         iou=float(ious[i]),
+                        score=float(scores[i]),
                         bbox=boxes[i].nan_to_num(0.0).tolist(),
                         gt_bbox=truth[i].tolist(),
                         split=splits[i] if splits else 'all',
@@ -192,6 +212,8 @@ class GroundingMetric(BaseMetric):
     def _dump(self, results: list[dict]) -> None:
         path = Path(str(self.out_file))
         path.parent.mkdir(parents=True, exist_ok=True)
+        if all(result['score'] == 1 for result in results):  # they say nothing
+            results = [{k: v for k, v in r.items() if k != 'score'} for r in results]
         with replacing(path) as partial, partial.open('w', encoding='utf-8') as file:
             for result in results:
                 file.write(json.dumps(result, ensure_ascii=False) + '\n')

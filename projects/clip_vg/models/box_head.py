@@ -48,7 +48,7 @@ class GroundingBoxHead(BaseModule):
 
         Args:
             reg_token (Tensor): Fused tokens of shape (E, D).
-            data_samples (list[:obj:`DetDataSample`]): Samples with E boxes in
+            data_samples (list[DetDataSample]): Samples with E boxes in
                 all, xyxy in pixels of the padded input.
 
         Returns:

@@ -1,73 +1,29 @@
 """The two towers of CLIP, from open_clip, as CLIP-VG reads them."""
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import open_clip
 import torch
 from mmdet.registry import MODELS
-from mmengine.logging import print_log
-from mmengine.model import BaseModule
 from open_clip.model import _build_text_tower, _build_vision_tower
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from .clip_config import clip_config
+from .clip_tower import CLIPTower, freeze, init_blocks, run_block
 from .clip_weights import load_clip_tower
+from .expression_tokenizer import ExpressionTokenizer
 
 __all__ = ['CLIPTextEncoder', 'CLIPVisualEncoder']
 
 
-def _freeze(module: nn.Module) -> None:
-    for parameter in module.parameters():
-        parameter.requires_grad_(False)
-
-
-def _init_blocks(blocks: nn.ModuleList) -> None:
-    """Initialise transformer blocks as OpenAI's CLIP does (its text tower)."""
-    depth = len(blocks)
-    block: Any
-    for block in blocks:
-        width = block.attn.out_proj.in_features
-        nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
-        nn.init.normal_(block.attn.out_proj.weight, std=(2 * depth * width) ** -0.5)
-        nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
-        nn.init.normal_(block.mlp.c_proj.weight, std=(2 * depth * width) ** -0.5)
-
-
-def _run(module: Callable[..., Tensor], x: Tensor, with_cp: bool) -> Tensor:
-    if with_cp and x.requires_grad:
-        return checkpoint(module, x, use_reentrant=False)
-    return module(x)
-
-
-class _CLIPTower(BaseModule):
-    """What both towers share: weights, freezing, eval mode.
-
-    Args:
-        frozen (bool): Whether no weight is trained, and the tower stays in eval
-            mode.
-        with_cp (bool): Whether activations are recomputed in the backward pass.
-    """
-
-    def __init__(self, frozen: bool, with_cp: bool) -> None:
-        super().__init__()
-        self.frozen = frozen
-        self.with_cp = with_cp
-
-    def train(self, mode: bool = True) -> '_CLIPTower':
-        """Stay in eval mode while frozen."""
-        return super().train(mode and not self.frozen)
-
-
 @MODELS.register_module()
-class CLIPVisualEncoder(_CLIPTower):
+class CLIPVisualEncoder(CLIPTower):
     """Visual tokens of a CLIP ViT: several of its layers, side by side.
 
     The residual stream after each of ``extract_layers``, class token included,
-    without ``ln_post`` and without the projection (method, section 1).
+    without ``ln_post`` and without the projection (method, section 1). With
+    ``out_maps`` it is the backbone of any MMDetection detector.
 
     Args:
         arch (str or dict): See :func:`clip_config`.
@@ -83,6 +39,9 @@ class CLIPVisualEncoder(_CLIPTower):
             the whole tower. Defaults to False.
         with_cp (bool): Whether activations are recomputed in the backward pass.
             Defaults to False.
+        out_maps (bool): Whether the answer is a tuple with a feature map for each
+            extracted layer, as MMDetection's backbones give it, all of the
+            stride ``patch_size``. Defaults to False: tokens.
 
     Raises:
         ValueError: The architecture is unknown, an extracted layer does not
@@ -98,6 +57,7 @@ class CLIPVisualEncoder(_CLIPTower):
         frozen: bool = True,
         train_pos_embed: bool = False,
         with_cp: bool = False,
+        out_maps: bool = False,
     ) -> None:
         super().__init__(frozen, with_cp)
         config = clip_config(arch)
@@ -113,22 +73,24 @@ class CLIPVisualEncoder(_CLIPTower):
                 f'extract_layers={self.extract_layers}, but {arch!r} has the blocks '
                 f'0 to {depth - 1}.'
             )
-        _init_blocks(vit.transformer.resblocks)
+        init_blocks(vit.transformer.resblocks)
         if pretrained is not None:
             load_clip_tower(vit, 'visual', arch, config, pretrained)
         self.image_size = vit.image_size
         self.patch_size = vit.patch_size
         self.grid_size = vit.grid_size
-        self.out_channels = vit.conv1.out_channels * len(self.extract_layers)
+        self.out_maps = out_maps
+        width = vit.conv1.out_channels
+        self.out_channels = width if out_maps else width * len(self.extract_layers)
         # Never read: the pooled output, and blocks after the last extracted one.
         vit.ln_post, vit.proj = nn.Identity(), None
         del vit.transformer.resblocks[max(self.extract_layers) + 1 :]
         self.vit = vit
         if frozen:
-            _freeze(vit)
+            freeze(vit)
         vit.positional_embedding.requires_grad_(train_pos_embed or not frozen)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Encode normalised images.
 
         Args:
@@ -136,25 +98,33 @@ class CLIPVisualEncoder(_CLIPTower):
                 ``image_size``.
 
         Returns:
-            Tensor: The class token and the patches in rows, of shape
-            (B, 1 + P, C), C = ``out_channels``.
+            Tensor or tuple[Tensor]: The class token and the patches in rows, of
+            shape (B, 1 + P, C), C = ``out_channels``; with ``out_maps`` for each
+            layer the patches alone, of shape (B, C, rows, columns).
         """
         if tuple(images.shape[-2:]) != tuple(self.image_size):
             raise ValueError(
                 f'The visual tower takes images of {self.image_size} (H, W), got '
                 f"{tuple(images.shape[-2:])}: set `size` of the pipeline's resize "
-                'and letterbox, or `image_size` of the encoder.'
+                'and letterbox (or `scale`, and `pad_size_divisor` of the '
+                'preprocessor), or `image_size` of the encoder.'
             )
         tokens = self.vit._embeds(images)
         extracted = {}
         for index, block in enumerate(self.vit.transformer.resblocks):
-            tokens = _run(block, tokens, self.with_cp and self.training)
+            tokens = run_block(block, tokens, self.with_cp and self.training)
             extracted[index] = tokens
-        return torch.cat([extracted[index] for index in self.extract_layers], dim=-1)
+        layers = [extracted[index] for index in self.extract_layers]
+        if not self.out_maps:
+            return torch.cat(layers, dim=-1)
+        return tuple(
+            layer[:, 1:].transpose(1, 2).unflatten(2, self.grid_size)
+            for layer in layers
+        )
 
 
 @MODELS.register_module()
-class CLIPTextEncoder(_CLIPTower):
+class CLIPTextEncoder(CLIPTower):
     """All text tokens of CLIP: last layer, ``ln_final``, ``text_projection``.
 
     Attention is causal, so a batch is cut to its longest expression without
@@ -191,8 +161,6 @@ class CLIPTextEncoder(_CLIPTower):
         with_cp: bool = False,
     ) -> None:
         super().__init__(frozen, with_cp)
-        if template.count('{}') != 1:
-            raise ValueError(f'template must have one {{}}, got {template!r}.')
         config = clip_config(arch)
         transformer = _build_text_tower(
             config['embed_dim'], config['text_cfg'], config.get('quick_gelu', False)
@@ -201,15 +169,15 @@ class CLIPTextEncoder(_CLIPTower):
             load_clip_tower(transformer, 'text', arch, config, pretrained)
         self.context_length = transformer.context_length
         self.out_channels = transformer.output_dim
-        self.tokenizer = open_clip.SimpleTokenizer(context_length=self.context_length)
+        self.expression_tokenizer = ExpressionTokenizer(self.context_length, template)
+        self.tokenizer = self.expression_tokenizer.words
         self.transformer = transformer
-        self._warned_of_length = False
         if frozen:
-            _freeze(transformer)
-        self.template = template
+            freeze(transformer)
         self.prompt_length, self.prompt = 0, None
         if prompt is not None:
             self.prompt_length, self.prompt = self._start_prompt(**prompt)
+            self.expression_tokenizer.prompt_length = self.prompt_length
 
     def _start_prompt(
         self, length: int = 4, init: str | None = None, per_position: bool = True
@@ -230,39 +198,8 @@ class CLIPTextEncoder(_CLIPTower):
         return length, nn.Parameter(start if per_position else start.mean(0, True))
 
     def tokenize(self, expressions: Sequence[str]) -> Tensor:
-        """Token ids of expressions, lower-cased, by CLIP's byte pair encoding.
-
-        Args:
-            expressions (Sequence[str]): E expressions.
-
-        Returns:
-            Tensor: Of shape (E, L), int64, L the longest expression's length; 0
-            after the end. An expression that passes the context length is cut
-            there, with one warning. Places of a learned prompt hold the id of the
-            start of the text.
-        """
-        for expression in expressions:
-            if not isinstance(expression, str):
-                raise ValueError(
-                    f'An expression must be a str, got {type(expression).__name__}: '
-                    f'{expression!r}.'
-                )
-        room = self.context_length - self.prompt_length
-        tokens = self.tokenizer([self.template.format(e) for e in expressions], room)
-        lengths = (tokens > 0).sum(1)
-        # A cut expression fills the context to its last place.
-        if not self._warned_of_length and bool((lengths == room).any()):
-            longest = expressions[int(lengths.argmax())]
-            self._warned_of_length = True
-            print_log(
-                f'An expression fills or passes the {room} tokens that the text tower '
-                f'has for it, and is cut there: {longest[:80]!r}... (said once)',
-                logger='current',
-                level=logging.WARNING,
-            )
-        tokens = tokens[:, : int(lengths.max())]
-        start = tokens[:, :1]
-        return torch.cat([start.expand(-1, 1 + self.prompt_length), tokens[:, 1:]], 1)
+        """Token ids (E, L) of expressions; see :class:`ExpressionTokenizer`."""
+        return self.expression_tokenizer(expressions)
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """Encode token ids of shape (E, L) to text tokens of shape (E, L, D)."""
@@ -270,13 +207,13 @@ class CLIPTextEncoder(_CLIPTower):
         length = token_ids.shape[1]
         tokens = tower.token_embedding(token_ids)
         if self.prompt is not None:
-            prompt = self.prompt.expand(len(tokens), self.prompt_length, -1)
+            prompt = self.prompt.expand(tokens.shape[0], self.prompt_length, -1)
             after = tokens[:, 1 + self.prompt_length :]
             tokens = torch.cat([tokens[:, :1], prompt, after], dim=1)
         tokens = tokens + tower.positional_embedding[:length]
         mask = tower.attn_mask[:length, :length]
         for block in tower.transformer.resblocks:
-            tokens = _run(
+            tokens = run_block(
                 partial(block, attn_mask=mask), tokens, self.with_cp and self.training
             )
         tokens = tower.ln_final(tokens)

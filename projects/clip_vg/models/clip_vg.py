@@ -1,25 +1,44 @@
 """CLIP-VG: visual grounding with the two towers of CLIP (arXiv 2305.08685)."""
 
-from collections.abc import Sequence
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, NamedTuple
 
 import torch
 from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS
-from mmdet.structures import DetDataSample, OptSampleList, SampleList
+from mmdet.structures import OptSampleList, SampleList
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
 from mmdet.utils import ConfigType
-from mmengine.structures import InstanceData
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .box_head import input_whwh
+from .answers import expressions_of, put_answers
+from .confidence_head import foreign_pairs, reached_iou
 from .data_preprocessor import pixel_padding
 from .frozen_weights import fill_frozen
+from .strict_loading import refuse_other_weights
 
 __all__ = ['CLIPVG']
 
 _FUSED_AT_ONCE = 32  # expressions, in prediction: more are no faster on a CPU
+
+
+class _Encoded(NamedTuple):
+    """What the towers make of B images and E expressions about them.
+
+    Args:
+        visual (Tensor): Of shape (B, 1 + P, Cv).
+        patch_padding (Tensor): Of shape (B, P).
+        text (Tensor): Of shape (E, L, Ct).
+        text_padding (Tensor): Of shape (E, L).
+        image_index (Tensor): The image of each expression, ascending, (E, ).
+    """
+
+    visual: Tensor
+    patch_padding: Tensor
+    text: Tensor
+    text_padding: Tensor
+    image_index: Tensor
 
 
 @MODELS.register_module()
@@ -36,6 +55,8 @@ class CLIPVG(BaseDetector):
             towers.
         bbox_head (dict): Config of the box head; its width is the fusion's.
         data_preprocessor (dict, optional): Config of the preprocessor.
+        confidence_head (dict, optional): Config of the head that scores the answers;
+            its width is the fusion's. Defaults to None: every score is 1.
         init_cfg (dict, optional): Initialisation config. Defaults to None.
     """
 
@@ -46,6 +67,7 @@ class CLIPVG(BaseDetector):
         fusion: ConfigType,
         bbox_head: ConfigType,
         data_preprocessor: ConfigType | None = None,
+        confidence_head: ConfigType | None = None,
         init_cfg: ConfigType | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
@@ -63,34 +85,35 @@ class CLIPVG(BaseDetector):
         self.bbox_head = MODELS.build(
             dict(embed_dims=self.fusion.embed_dims, **bbox_head)
         )
+        self.confidence_head: Any = None
+        if confidence_head is not None:
+            self.confidence_head = MODELS.build(
+                dict(embed_dims=self.fusion.embed_dims, **confidence_head)
+            )
+        for module in self._kept():
+            module.requires_grad_(False)
+
+    def _kept(self) -> list[nn.Module]:
+        """What is not trained because the confidence head is trained alone."""
+        if self.confidence_head is None or not self.confidence_head.alone:
+            return []
+        return [part for part in self.children() if part is not self.confidence_head]
+
+    def train(self, mode: bool = True) -> 'CLIPVG':
+        """Keep in eval mode what is not trained."""
+        super().train(mode)
+        for module in self._kept():
+            module.eval()
+        return self
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Tensor], prefix: str, *args: Any
     ) -> None:
         """Refuse weights of another model; MMEngine's loader would only warn."""
+        if self.confidence_head is not None:
+            self.confidence_head.fill_in(state_dict, f'{prefix}confidence_head.')
         fill_frozen(state_dict, prefix, self)
-        given = {
-            name.removeprefix(prefix): tuple(value.shape)
-            for name, value in state_dict.items()
-            if name.startswith(prefix)
-        }
-        own = {name: tuple(value.shape) for name, value in self.state_dict().items()}
-        wrong = {
-            'missing': sorted(own.keys() - given.keys()),
-            'unexpected': sorted(given.keys() - own.keys()),
-            'of another shape': [
-                f'{name} {given[name]} instead of {own[name]}'
-                for name in own.keys() & given.keys()
-                if given[name] != own[name]
-            ],
-        }
-        found = [f'{len(v)} {k}, e.g. {v[:2]}' for k, v in wrong.items() if v]
-        if found:
-            raise ValueError(
-                f'The checkpoint is not of this model: {"; ".join(found)}. Build the '
-                'model with the config that the checkpoint was trained with (it is in '
-                "its meta['cfg'])."
-            )
+        refuse_other_weights(state_dict, prefix, self)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extract_feat(self, batch_inputs: Tensor) -> Tensor:
@@ -99,8 +122,35 @@ class CLIPVG(BaseDetector):
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict:
         """Losses against ``gt_instances``, xyxy in pixels of the padded input."""
-        tokens = self._forward(batch_inputs, batch_data_samples)
-        return self.bbox_head.loss(tokens, batch_data_samples)
+        head = self.confidence_head
+        with torch.no_grad() if self._kept() else nullcontext():
+            encoded = self._encode(batch_inputs, batch_data_samples)
+            tokens = self._fuse(encoded)
+        losses = self.bbox_head.loss(tokens, batch_data_samples)
+        if head is not None:
+            with torch.no_grad():
+                reached = reached_iou(self._boxes(tokens), batch_data_samples)
+            absent = self._ask_elsewhere(encoded, batch_data_samples)
+            losses.update(head.loss(tokens, reached, absent))
+        return losses
+
+    def _ask_elsewhere(self, encoded: _Encoded, data_samples: SampleList) -> Tensor:
+        """Fused tokens (N, D) of expressions asked about pictures without referent."""
+        head = self.confidence_head
+        images, expressions = foreign_pairs(
+            [expressions_of(sample) for sample in data_samples],
+            round(head.absent * len(encoded.text)),
+        )
+        if not images:
+            return encoded.visual.new_zeros(0, self.fusion.embed_dims)
+        with torch.no_grad() if head.detach else nullcontext():
+            return self._fuse(
+                encoded._replace(
+                    text=encoded.text[expressions],
+                    text_padding=encoded.text_padding[expressions],
+                    image_index=encoded.image_index.new_tensor(images),
+                )
+            )
 
     def predict(
         self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True
@@ -109,39 +159,42 @@ class CLIPVG(BaseDetector):
 
         Args:
             batch_inputs (Tensor): Normalised images of shape (B, 3, H, W).
-            batch_data_samples (list[:obj:`DetDataSample`]): B samples with
+            batch_data_samples (list[DetDataSample]): B samples with
                 ``text``, one expression or several.
             rescale (bool): Whether boxes are in pixels of the original image, or
                 of the padded input. Defaults to True.
 
         Returns:
-            list[:obj:`DetDataSample`]: The samples with ``pred_instances``:
+            list[DetDataSample]: The samples with ``pred_instances``:
             ``bboxes`` (E, 4) xyxy, clamped to the padded input as in the
-            release; ``scores`` (1, as the method gives none), ``labels`` 0, 1,
-            ...; ``label_names``, the expressions.
+            release; ``scores`` of the confidence head, in [0, 1], or 1 without one,
+            as the method gives none; ``labels`` 0, 1, ...; ``label_names``, the
+            expressions.
         """
         tokens = self._forward(batch_inputs, batch_data_samples)
-        boxes = bbox_cxcywh_to_xyxy(self.bbox_head(tokens)).clamp(0, 1)
-        counts = [len(_expressions(sample)) for sample in batch_data_samples]
-        for sample, own in zip(batch_data_samples, boxes.split(counts), strict=True):
-            own = own * input_whwh(sample.batch_input_shape, own)
-            if rescale:
-                own = _to_original(own, sample)
-            sample.pred_instances = InstanceData(
-                bboxes=own,
-                scores=own.new_ones(len(own)),
-                labels=torch.arange(len(own), device=own.device),
-                label_names=_expressions(sample),
-            )
-        return batch_data_samples
+        boxes = self._boxes(tokens)
+        scores = boxes.new_ones(len(boxes))
+        if self.confidence_head is not None:
+            scores = self.confidence_head(tokens)
+        return put_answers(batch_data_samples, boxes, scores, rescale)
 
     def _forward(
         self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None
     ) -> Tensor:
         """Fused ``[REG]`` tokens (E, D) of all expressions, image by image."""
+        return self._fuse(self._encode(batch_inputs, batch_data_samples))
+
+    def _boxes(self, tokens: Tensor) -> Tensor:
+        """Answers (E, 4), xyxy in [0, 1] of the padded input and clamped to it."""
+        return bbox_cxcywh_to_xyxy(self.bbox_head(tokens)).clamp(0, 1)
+
+    def _encode(
+        self, batch_inputs: Tensor, batch_data_samples: OptSampleList
+    ) -> _Encoded:
+        """What the towers make of a batch."""
         if not batch_data_samples:
             raise ValueError('CLIPVG needs data samples: they hold the expressions.')
-        texts = [_expressions(sample) for sample in batch_data_samples]
+        texts = [expressions_of(sample) for sample in batch_data_samples]
         token_ids = self.text_encoder.tokenize(
             [expression for group in texts for expression in group]
         ).to(batch_inputs.device)
@@ -155,6 +208,11 @@ class CLIPVG(BaseDetector):
             self.visual_encoder.grid_size,
         )
         visual, text = self.extract_feat(batch_inputs), self.text_encoder(token_ids)
+        return _Encoded(visual, padding, text, token_ids == 0, image_index)
+
+    def _fuse(self, encoded: _Encoded) -> Tensor:
+        """Fused ``[REG]`` tokens (E, D)."""
+        visual, padding, text, text_padding, image_index = encoded
         # The fusion's memory grows with the expressions, not with the images; where
         # nothing is kept for a backward pass, a part of them at a time is enough.
         at_once = len(text) if torch.is_grad_enabled() else _FUSED_AT_ONCE
@@ -167,7 +225,7 @@ class CLIPVG(BaseDetector):
                     visual[images],
                     padding[images],
                     text[part],
-                    token_ids[part] == 0,
+                    text_padding[part],
                     image_index[part] - image_index[part][0],
                 )
             )
@@ -192,21 +250,3 @@ def patch_padding(padding: Tensor, grid_size: tuple[int, int]) -> Tensor:
         padding[:, None].float(), grid_size, mode='bilinear', align_corners=False
     )
     return resized.round().bool().flatten(1)
-
-
-def _expressions(sample: DetDataSample) -> list[str]:
-    """The expressions of a sample as a list."""
-    text: str | Sequence[str] | None = sample.get('text')
-    if text is None or len(text) == 0 and not isinstance(text, str):
-        raise ValueError(
-            f'{sample.get("img_path", "A sample")} has no expression: put `text` '
-            'into the sample and its key into `meta_keys` of PackGroundingInputs.'
-        )
-    return [text] if isinstance(text, str) else list(text)
-
-
-def _to_original(boxes: Tensor, sample: DetDataSample) -> Tensor:
-    """From pixels of the padded input to pixels of the original image, xyxy."""
-    left, top = sample.get('letterbox', (0, 0))[:2]
-    offset = boxes.new_tensor([left, top, left, top])
-    return (boxes - offset) / boxes.new_tensor(sample.scale_factor).repeat(2)

@@ -33,7 +33,7 @@ def pixel_padding(data_samples: list[DetDataSample], inputs: Tensor) -> Tensor:
     """Which pixels of a batch are padding.
 
     Args:
-        data_samples (list[:obj:`DetDataSample`]): B samples. ``letterbox`` is
+        data_samples (list[DetDataSample]): B samples. ``letterbox`` is
             (left, top, width, height) of the picture in the input, in pixels;
             without it the picture fills ``img_shape`` from the top left.
         inputs (Tensor): Of shape (B, 3, H, W).

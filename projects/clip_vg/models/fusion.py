@@ -1,5 +1,7 @@
 """Fusion of CLIP's visual and text tokens around a ``[REG]`` token."""
 
+from typing import NamedTuple
+
 import torch
 from mmdet.registry import MODELS
 from mmengine.model import BaseModule, ModuleList
@@ -8,78 +10,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ['VisionLanguageFusion']
+from .fusion_layer import FusionLayer
+
+__all__ = ['FusionTokens', 'VisionLanguageFusion', 'kept_tokens', 'take_tokens']
 
 
-class FusionLayer(BaseModule):
-    """Post-norm transformer layer with positions on queries and keys (DETR).
+class FusionTokens(NamedTuple):
+    """Tokens ready for the first layer of the fusion.
 
-    Keys and values come in already projected, so that what does not depend on
-    the expression is projected once per image; queries may be fewer than keys.
-
-    Args:
-        embed_dims (int): Width D of the tokens.
-        num_heads (int): Attention heads.
-        feedforward_channels (int): Width of the feed-forward network.
-        dropout (float): Dropout on attention weights and on every branch.
+    Attributes:
+        tokens (Tensor): Of shape (B, K, D), as all that follow.
+        pos (Tensor): Their positions.
+        q (Tensor): Their queries of the first layer.
+        k (Tensor): Their keys.
+        v (Tensor): Their values.
     """
 
-    def __init__(
-        self, embed_dims: int, num_heads: int, feedforward_channels: int, dropout: float
-    ) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.dropout = dropout
-        self.q_proj = nn.Linear(embed_dims, embed_dims)
-        self.k_proj = nn.Linear(embed_dims, embed_dims)
-        self.v_proj = nn.Linear(embed_dims, embed_dims)
-        self.out_proj = nn.Linear(embed_dims, embed_dims)
-        self.norm1 = nn.LayerNorm(embed_dims)
-        self.linear1 = nn.Linear(embed_dims, feedforward_channels)
-        self.linear2 = nn.Linear(feedforward_channels, embed_dims)
-        self.norm2 = nn.LayerNorm(embed_dims)
-
-    def init_weights(self) -> None:
-        """Xavier, as the release: its q, k and v are one matrix of (3D, D)."""
-        for projection in (self.q_proj, self.k_proj, self.v_proj):
-            nn.init.xavier_uniform_(projection.weight, gain=2**-0.5)
-            nn.init.zeros_(projection.bias)
-        for linear in (self.out_proj, self.linear1, self.linear2):
-            nn.init.xavier_uniform_(linear.weight)
-        nn.init.zeros_(self.out_proj.bias)
-
-    def project(self, tokens: Tensor, pos: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of (..., N, D) tokens at (..., N, D) positions."""
-        placed = tokens + pos
-        return self.q_proj(placed), self.k_proj(placed), self.v_proj(tokens)
-
-    def forward(
-        self, tokens: Tensor, q: Tensor, k: Tensor, v: Tensor, attend: Tensor | None
-    ) -> Tensor:
-        """Update the tokens that ask.
-
-        Args:
-            tokens (Tensor): Of shape (E, N, D), those the queries belong to.
-            q (Tensor): Queries of shape (E, N, D).
-            k (Tensor): Keys of shape (E, T, D).
-            v (Tensor): Values of shape (E, T, D).
-            attend (Tensor, optional): True where a key may be read, of shape
-                (E, 1, 1, T).
-
-        Returns:
-            Tensor: Of shape (E, N, D).
-        """
-        dropout = self.dropout if self.training else 0.0
-        q, k, v = (
-            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for part in (q, k, v)
-        )
-        mixed = F.scaled_dot_product_attention(q, k, v, attend, dropout)
-        mixed = self.out_proj(mixed.transpose(1, 2).flatten(2))
-        tokens = self.norm1(tokens + F.dropout(mixed, dropout, self.training))
-        hidden = F.dropout(F.relu(self.linear1(tokens)), dropout, self.training)
-        hidden = F.dropout(self.linear2(hidden), dropout, self.training)
-        return self.norm2(tokens + hidden)
+    tokens: Tensor
+    pos: Tensor
+    q: Tensor
+    k: Tensor
+    v: Tensor
 
 
 @MODELS.register_module()
@@ -185,65 +136,106 @@ class VisionLanguageFusion(BaseModule):
         Returns:
             Tensor: The ``[REG]`` tokens, of shape (E, D).
         """
-        visual, visual_pos, visual_padding = self._visual_tokens(visual, patch_padding)
-        length = text.shape[1]
-        reg_pos, text_pos = self.pos_embed.weight[: 1 + length].split((1, length))
-        reg = self.reg_token.weight.expand(len(text), -1, -1)
-        query = torch.cat([reg, self.text_proj(text)], dim=1)
-        query_pos = torch.cat([reg_pos, text_pos])
-
+        kept, visual_padding = kept_tokens(patch_padding)
+        image = self.image_part(take_tokens(visual, kept), kept)
         padding = torch.cat(
             [F.pad(text_padding, (1, 0)), visual_padding[image_index]], dim=1
         )
         attend = ~padding[:, None, None] if bool(padding.any()) else None
+        return self.expression_part(image, text, attend, image_index)
 
-        first = self.layers[0]
-        of_query = first.project(query, query_pos)
-        of_image = first.project(visual, visual_pos)
-        q, k, v = (
-            torch.cat([mine, shared[image_index]], dim=1)
-            for mine, shared in zip(of_query, of_image, strict=True)
+    def image_part(self, visual: Tensor, kept: Tensor) -> FusionTokens:
+        """What depends on the images alone.
+
+        Args:
+            visual (Tensor): Visual tokens of shape (B, K, Cv).
+            kept (Tensor): Which of the class token (0) and the patches they are, of
+                shape (B, K), int64.
+
+        Returns:
+            FusionTokens: The K tokens of each image.
+        """
+        tokens = self.visual_proj(visual)
+        pos = self.pos_embed(kept + 1 + self.context_length)
+        return FusionTokens(tokens, pos, *self.layers[0].project(tokens, pos))
+
+    def expression_part(
+        self,
+        image: FusionTokens,
+        text: Tensor,
+        attend: Tensor | None,
+        image_index: Tensor,
+    ) -> Tensor:
+        """Fuse E expressions with the images they belong to.
+
+        Args:
+            image (FusionTokens): Of B images.
+            text (Tensor): Text tokens of shape (E, L, Ct).
+            attend (Tensor, optional): Of shape (E, 1, 1, 1 + L + K): True where
+                [REG], the text and the visual tokens may be read, or what is added
+                to the logits of attention. Defaults to None: all are read.
+            image_index (Tensor): The image of each expression, of shape (E, ).
+
+        Returns:
+            Tensor: The ``[REG]`` tokens, of shape (E, D).
+        """
+        length = text.shape[1]
+        reg = self.reg_token.weight.expand(text.shape[0], -1, -1)
+        query = torch.cat([reg, self.text_proj(text)], dim=1)
+        query_pos = self.pos_embed.weight[: 1 + length]
+        own = FusionTokens(
+            query,
+            query_pos.expand(text.shape[0], -1, -1),
+            *self.layers[0].project(query, query_pos),
         )
-        tokens = torch.cat([query, visual[image_index]], dim=1)
-        pos = torch.cat(
-            [query_pos.expand(len(text), -1, -1), visual_pos[image_index]], dim=1
+        tokens, pos, q, k, v = (
+            torch.cat([mine, shared.index_select(0, image_index)], dim=1)
+            for mine, shared in zip(own, image, strict=True)
         )
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(self.layers[:-1]):
             if index:
-                q, k, v = self._project(layer, tokens, pos, index)
-            if layer is self.layers[-1]:
-                tokens, q = tokens[:, :1], q[:, :1]
+                q, k, v = layer.project(tokens, pos)
             tokens = self._mix(layer, tokens, q, k, v, attend)
-        return tokens[:, 0]
+        return self._answer(tokens, pos, attend)[:, 0]
 
-    def _project(
-        self, layer: FusionLayer, tokens: Tensor, pos: Tensor, index: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values; in the last layer the query of [REG] alone."""
-        if index < len(self.layers) - 1:
-            return layer.project(tokens, pos)
+    def _answer(self, tokens: Tensor, pos: Tensor, attend: Tensor | None) -> Tensor:
+        """The last layer, for [REG] alone."""
+        last = self.layers[-1]
+        if not self.training:
+            return last.answer(tokens, pos, attend)
+        # Keys and values of all tokens: weights of attention are dropped, and the
+        # keys' bias is to get its gradient, which is 0.
         placed = tokens + pos
-        return layer.q_proj(placed[:, :1]), layer.k_proj(placed), layer.v_proj(tokens)
+        q, k, v = last.q_proj(placed[:, :1]), last.k_proj(placed), last.v_proj(tokens)
+        return self._mix(last, tokens[:, :1], q, k, v, attend)
 
     def _mix(self, layer: FusionLayer, *args: Tensor | None) -> Tensor:
         if self.with_cp and self.training:
             return checkpoint(layer, *args, use_reentrant=False)
         return layer(*args)
 
-    def _visual_tokens(
-        self, visual: Tensor, patch_padding: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Projected tokens (B, V, D), their positions and padding (B, V).
 
-        Patches of the letterbox are left out; V is the most that an image of the
-        batch keeps, and the others are filled up with masked ones.
-        """
-        padding = F.pad(patch_padding, (1, 0))  # the class token is always valid
-        pos = self.pos_embed.weight[1 + self.context_length :]
-        kept = int((~padding).sum(1).max())
-        if kept == padding.shape[1]:
-            return self.visual_proj(visual), pos.expand(len(visual), -1, -1), padding
-        order = padding.to(torch.uint8).argsort(dim=1, stable=True)[:, :kept]
-        padding = padding.gather(1, order)
-        visual = visual.gather(1, order[..., None].expand(-1, -1, visual.shape[-1]))
-        return self.visual_proj(visual), pos[order], padding
+def kept_tokens(patch_padding: Tensor) -> tuple[Tensor, Tensor]:
+    """Which of the class token and the patches the fusion reads.
+
+    Patches of the letterbox are left out; K is the most that an image of the batch
+    keeps, and the others are filled up with masked ones.
+
+    Args:
+        patch_padding (Tensor): True where a patch is padding, of shape (B, P).
+
+    Returns:
+        tuple[Tensor, Tensor]: Numbers of tokens, 0 the class token, of shape (B, K),
+        int64; and which of them are padding, bool.
+    """
+    padding = F.pad(patch_padding, (1, 0))  # the class token is always valid
+    count = int((~padding).sum(1).max())
+    kept = padding.to(torch.uint8).argsort(dim=1, stable=True)[:, :count]
+    return kept, padding.gather(1, kept)
+
+
+def take_tokens(tokens: Tensor, kept: Tensor) -> Tensor:
+    """Tokens (B, K, C) of (B, N, C), by their numbers (B, K)."""
+    first = torch.arange(tokens.shape[0], device=tokens.device) * tokens.shape[1]
+    rows = (kept + first[:, None]).flatten()
+    return tokens.flatten(0, 1).index_select(0, rows).unflatten(0, kept.shape)

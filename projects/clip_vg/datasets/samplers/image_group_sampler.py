@@ -44,7 +44,7 @@ class ImageGroupSampler(Sampler):
     to exactly one rank, and ranks may differ by a group.
 
     Args:
-        dataset (:obj:`RefExpDataset`): Has ``table.image_index``.
+        dataset (RefExpDataset): Has ``table.image_index``.
         shuffle (bool): Defaults to True.
         seed (int, optional): Defaults to None: drawn, the same on all ranks.
         max_expressions (int, optional): Most labels in a group. Defaults to None:

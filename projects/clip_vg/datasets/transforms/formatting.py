@@ -15,7 +15,9 @@ class PackGroundingInputs(PackDetInputs):
 
     Modifications:
 
-    * ``text``, ``sample_id``, ``split``, ``source`` and ``letterbox`` are kept;
+    * ``text``, ``sample_id``, ``split``, ``source`` and ``letterbox`` are kept, and
+      what MMDetection's Grounding DINO is asked with;
+    * with ``custom_entities``, 'red car. left man' is two expressions, as there;
     * ``gt_instances`` has ``label_names``, the expressions, and ``labels`` 0, 1,
       ..., so that MMDetection's visualiser writes them at the boxes.
 
@@ -38,12 +40,17 @@ class PackGroundingInputs(PackDetInputs):
             'sample_id',
             'split',
             'source',
+            'custom_entities',
+            'tokens_positive',
         ),
     ) -> None:
         super().__init__(tuple(meta_keys))
 
     def transform(self, results: dict) -> dict:
         """Pack ``inputs`` and ``data_samples``; see :class:`PackDetInputs`."""
+        if results.get('custom_entities') and isinstance(results['text'], str):
+            parts = results['text'].strip('. ').split('. ')
+            results['text'] = [part.strip() for part in parts if part.strip()]
         packed = super().transform(results)
         instances = packed['data_samples'].gt_instances
         text = results.get('text')

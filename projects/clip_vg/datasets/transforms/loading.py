@@ -1,11 +1,12 @@
 """Load a photograph as the release does, with errors that help."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmcv.transforms import LoadImageFromFile
 from mmdet.registry import TRANSFORMS
 
-__all__ = ['LoadGroundingImage']
+__all__ = ['LoadGroundingImage', 'loaded_as_stored']
 
 
 @TRANSFORMS.register_module()
@@ -61,3 +62,24 @@ class LoadGroundingImage(LoadImageFromFile):
                 'resized.'
             )
         return results
+
+
+def loaded_as_stored(pipeline: Sequence[Any]) -> list:
+    """A pipeline that loads with :obj:`LoadGroundingImage`.
+
+    MMDetection's ``DetInferencer``, and whoever wrote another detector's pipeline,
+    know ``LoadImageFromFile`` only; labels need their pictures as they are stored.
+
+    Args:
+        pipeline (Sequence): Transforms, or their configs.
+
+    Returns:
+        list: The same, ``LoadImageFromFile`` replaced, its arguments kept.
+    """
+    known = ('LoadImageFromFile', LoadImageFromFile)
+    return [
+        dict(step, type='LoadGroundingImage')
+        if isinstance(step, Mapping) and step.get('type') in known
+        else step
+        for step in pipeline
+    ]

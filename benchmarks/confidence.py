@@ -1,0 +1,180 @@
+"""What the scores of a model with a confidence head are worth, on synthetic pictures.
+
+    python benchmarks/confidence.py configs/clip_vg_synthetic_confidence.py \
+        CHECKPOINT --data data/synthetic --split test --out confidence.png
+
+Every labelled expression is answered: is the score the IoU that is reached? Then each
+that names a colour or a shape is asked with one word changed, and one of another
+picture in its place; by the truth of the scene both refer to nothing. Prints a table in
+Markdown and draws reliability diagram, histograms and ROC.
+"""
+
+import argparse
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from projects.clip_vg.apis import GroundingInferencer
+from projects.clip_vg.datasets.readers import read_annotations
+from projects.clip_vg.datasets.synthetic_absent import absent_twin, names_nothing
+from projects.clip_vg.datasets.synthetic_detections import read_shapes
+from projects.clip_vg.datasets.synthetic_expressions import Shape
+from projects.clip_vg.evaluation.confidence import (
+    auroc,
+    expected_calibration_error,
+    risk_coverage,
+)
+from projects.clip_vg.pseudo_labels.detection import iou
+from projects.clip_vg.visualization.confidence_figure import draw_confidence
+
+TWIN, FOREIGN = 'one word changed', "another picture's"
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='with a confidence head')
+    parser.add_argument('checkpoint')
+    parser.add_argument('--data', default='data/synthetic', help='make_synthetic.py')
+    parser.add_argument('--split', choices=('train', 'val', 'test'), default='test')
+    parser.add_argument('--seed', type=int, default=0, help='of the changed words')
+    parser.add_argument('--out', default='confidence.png', help='the picture')
+    return parser.parse_args()
+
+
+@dataclass
+class Picture:
+    """A picture, what is in it and what is asked about it.
+
+    Args:
+        path (Path): The file.
+        objects (list[Shape]): The truth.
+        texts (list[str]): The labelled expressions.
+        boxes (list): Their boxes, xyxy in pixels.
+        absent (list[tuple[int, str, str]]): Expressions that refer to nothing: the
+            label each stands for, how it was made, the text.
+    """
+
+    path: Path
+    objects: list[Shape]
+    texts: list[str] = field(default_factory=list)
+    boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
+    absent: list[tuple[int, str, str]] = field(default_factory=list)
+
+
+def read_pictures(root: Path, split: str) -> list[Picture]:
+    """The labelled pictures of a split."""
+    instances = root / 'shapes' / 'instances.json'
+    pictures = {
+        image['file_name']: Picture(root / 'images' / image['file_name'], objects)
+        for image, objects in read_shapes(instances)
+    }
+    refs = root / 'shapes' / 'refs(synthetic).p'
+    for label in read_annotations(instances, refs, splits=[split]):
+        pictures[label['image']].texts.append(label['text'])
+        pictures[label['image']].boxes.append(tuple(label['bbox']))
+    return [picture for picture in pictures.values() if picture.texts]
+
+
+def add_absent(pictures: list[Picture], rng: np.random.Generator) -> None:
+    """Find two expressions that refer to nothing for each that names something."""
+    everything = [text for picture in pictures for text in picture.texts]
+    for picture in pictures:
+        for number, text in enumerate(picture.texts):
+            twin = absent_twin(text, picture.objects, rng)
+            if twin is None:
+                continue
+            foreign = next(
+                other
+                for other in rng.permutation(everything)
+                if names_nothing(other, picture.objects)
+            )
+            picture.absent.append((number, TWIN, twin))
+            picture.absent.append((number, FOREIGN, str(foreign)))
+
+
+def ask(
+    pictures: list[Picture], answerer: GroundingInferencer
+) -> Iterator[tuple[str, bool, float, float]]:
+    """Answers: kind ('label', or how it refers to nothing), named, score, IoU."""
+    found = answerer(
+        [picture.path for picture in pictures],
+        [p.texts + [text for _, _, text in p.absent] for p in pictures],
+    )['predictions']
+    for picture, answers in zip(pictures, found, strict=True):
+        named = {number for number, _, _ in picture.absent}
+        boxes, scores = answers['bboxes'], answers['scores']
+        for number, true in enumerate(picture.boxes):
+            reached = iou(tuple(boxes[number]), true)
+            yield 'label', number in named, scores[number], reached
+        for (_, how, _), score in zip(
+            picture.absent, scores[len(picture.texts) :], strict=True
+        ):
+            yield how, True, score, 0.0
+
+
+def table(
+    scores: np.ndarray,
+    ious: np.ndarray,
+    present: np.ndarray,
+    absent: dict[str, np.ndarray],
+) -> str:
+    """The figures, in Markdown."""
+    coverage, risk = risk_coverage(scores, (ious >= 0.5).astype(float))
+    half = 1 - risk[np.abs(coverage - 0.5).argmin()]
+    rows = {
+        'labelled expressions': f'{len(scores):,}',
+        'accuracy at IoU 0.5': f'{(ious >= 0.5).mean():.3f}',
+        'mean IoU': f'{ious.mean():.3f}',
+        'mean score': f'{scores.mean():.3f}',
+        'ECE of the score as an IoU, 10 bins': (
+            f'{expected_calibration_error(scores, ious):.3f}'
+        ),
+        'correlation of score and IoU': f'{np.corrcoef(scores, ious)[0, 1]:.3f}',
+        'AUROC, hit or miss': f'{auroc(scores, ious >= 0.5):.3f}',
+        'accuracy of the half that scores higher': f'{half:.3f}',
+        'expressions with a colour or a shape': f'{len(present):,}',
+        'their mean score': f'{present.mean():.3f}',
+    }
+    for name, others in absent.items():
+        both = np.r_[present, others]
+        area = auroc(both, np.arange(len(both)) < len(present))
+        rows[f'mean score, {name}'] = f'{others.mean():.3f}'
+        rows[f'AUROC, they or {name}'] = f'{area:.3f}'
+    lines = ['| | |', '|---|---|']
+    return '\n'.join(lines + [f'| {name} | {value} |' for name, value in rows.items()])
+
+
+def main() -> None:
+    """Ask, print, draw."""
+    args = parse_args()
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    pictures = read_pictures(Path(args.data), args.split)
+    add_absent(pictures, np.random.default_rng(args.seed))
+    answerer = GroundingInferencer(args.checkpoint, args.config, batch_size=32)
+    if answerer.model.confidence_head is None:
+        raise ValueError(f'{args.config} has no confidence head: every score is 1.')
+    kinds, named, scores, ious = (
+        np.array(column) for column in zip(*ask(pictures, answerer), strict=True)
+    )
+    label = kinds == 'label'
+    measured = (
+        scores[label],
+        ious[label],
+        scores[label & named],
+        {how: scores[kinds == how] for how in (TWIN, FOREIGN)},
+    )
+    logging.info('%s', table(*measured))
+    figure = draw_confidence(*measured)
+    figure.savefig(args.out, dpi=110)
+    plt.close(figure)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,5 @@
+"""The embedded default with a score for every answer: docs/confidence.md."""
+
+_base_ = './clip_vg_synthetic.py'
+
+model = dict(confidence_head=dict(type='GroundingConfidenceHead', absent=0.25))

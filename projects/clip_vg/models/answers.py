@@ -1,0 +1,65 @@
+"""Samples' expressions, and the answers to them in pixels."""
+
+from collections.abc import Sequence
+
+import torch
+from mmdet.structures import DetDataSample, SampleList
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from .box_head import input_whwh
+
+__all__ = ['expressions_of', 'put_answers', 'to_original']
+
+
+def expressions_of(sample: DetDataSample) -> list[str]:
+    """The expressions of a sample as a list.
+
+    Raises:
+        ValueError: It has none.
+    """
+    text: str | Sequence[str] | None = sample.get('text')
+    if text is None or len(text) == 0 and not isinstance(text, str):
+        raise ValueError(
+            f'{sample.get("img_path", "A sample")} has no expression: put `text` '
+            'into the sample and its key into `meta_keys` of PackGroundingInputs.'
+        )
+    return [text] if isinstance(text, str) else list(text)
+
+
+def put_answers(
+    data_samples: SampleList, boxes: Tensor, scores: Tensor, rescale: bool = True
+) -> SampleList:
+    """Give each sample its answers as ``pred_instances``.
+
+    Args:
+        data_samples (list[:obj:`DetDataSample`]): With E expressions in all.
+        boxes (Tensor): xyxy in [0, 1] of the padded input, of shape (E, 4).
+        scores (Tensor): Of shape (E, ).
+        rescale (bool): Whether boxes become pixels of the original image, or of the
+            padded input. Defaults to True.
+
+    Returns:
+        list[:obj:`DetDataSample`]: The same samples.
+    """
+    counts = [len(expressions_of(sample)) for sample in data_samples]
+    for sample, own, scored in zip(
+        data_samples, boxes.split(counts), scores.split(counts), strict=True
+    ):
+        own = own * input_whwh(sample.batch_input_shape, own)
+        if rescale:
+            own = to_original(own, sample)
+        sample.pred_instances = InstanceData(
+            bboxes=own,
+            scores=scored,
+            labels=torch.arange(len(own), device=own.device),
+            label_names=expressions_of(sample),
+        )
+    return data_samples
+
+
+def to_original(boxes: Tensor, sample: DetDataSample) -> Tensor:
+    """From pixels of the padded input to pixels of the original image, xyxy."""
+    left, top = sample.get('letterbox', (0, 0))[:2]
+    offset = boxes.new_tensor([left, top, left, top])
+    return (boxes - offset) / boxes.new_tensor(sample.scale_factor).repeat(2)

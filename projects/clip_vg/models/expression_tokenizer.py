@@ -1,0 +1,72 @@
+"""Expressions as token ids."""
+
+import logging
+from collections.abc import Sequence
+
+import open_clip
+import torch
+from mmengine.logging import print_log
+from torch import Tensor
+
+__all__ = ['ExpressionTokenizer']
+
+
+class ExpressionTokenizer:
+    """CLIP's byte pair encoding of expressions, lower-cased.
+
+    Args:
+        context_length (int): Most tokens of a text.
+        template (str): What is asked for an expression, e.g. 'find the region of
+            {}'. Defaults to '{}': the expression itself.
+        prompt_length (int): Places of a learned prompt after the start of the text.
+            Defaults to 0.
+
+    Raises:
+        ValueError: The template has no {}, or more than one.
+    """
+
+    def __init__(
+        self, context_length: int, template: str = '{}', prompt_length: int = 0
+    ) -> None:
+        if template.count('{}') != 1:
+            raise ValueError(f'template must have one {{}}, got {template!r}.')
+        self.context_length = context_length
+        self.template = template
+        self.prompt_length = prompt_length
+        self.words = open_clip.SimpleTokenizer(context_length=context_length)
+        self._warned_of_length = False
+
+    def __call__(self, expressions: Sequence[str]) -> Tensor:
+        """Encode.
+
+        Args:
+            expressions (Sequence[str]): E expressions.
+
+        Returns:
+            Tensor: Of shape (E, L), int64, L the longest expression's length; 0
+            after the end. An expression that passes the context length is cut
+            there, with one warning. Places of a learned prompt hold the id of the
+            start of the text.
+        """
+        for expression in expressions:
+            if not isinstance(expression, str):
+                raise ValueError(
+                    f'An expression must be a str, got {type(expression).__name__}: '
+                    f'{expression!r}.'
+                )
+        room = self.context_length - self.prompt_length
+        tokens = self.words([self.template.format(e) for e in expressions], room)
+        lengths = (tokens > 0).sum(1)
+        # A cut expression fills the context to its last place.
+        if not self._warned_of_length and bool((lengths == room).any()):
+            longest = expressions[int(lengths.argmax())]
+            self._warned_of_length = True
+            print_log(
+                f'An expression fills or passes the {room} tokens that the text tower '
+                f'has for it, and is cut there: {longest[:80]!r}... (said once)',
+                logger='current',
+                level=logging.WARNING,
+            )
+        tokens = tokens[:, : int(lengths.max())]
+        start = tokens[:, :1]
+        return torch.cat([start.expand(-1, 1 + self.prompt_length), tokens[:, 1:]], 1)

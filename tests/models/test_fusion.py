@@ -1,0 +1,86 @@
+"""The fusion's two ways through its last layer, and what may be read."""
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+
+from projects.clip_vg.models.fusion import kept_tokens, take_tokens
+
+E, B, GRID, LENGTH, D = 5, 3, (3, 3), 4, 16
+
+
+@pytest.fixture(params=[1, 3])
+def fusion(request):
+    fusion = MODELS.build(
+        dict(
+            type='VisionLanguageFusion',
+            visual_channels=24,
+            text_channels=12,
+            grid_size=GRID,
+            context_length=7,
+            embed_dims=D,
+            num_layers=request.param,
+            num_heads=4,
+            feedforward_channels=32,
+            dropout=0.0,
+        )
+    )
+    for parameter in fusion.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    return fusion.eval()
+
+
+@pytest.fixture
+def asked():
+    patch_padding = torch.rand(B, 9) < 0.4
+    text_padding = torch.arange(LENGTH) >= torch.tensor([4, 3, 2, 4, 2])[:, None]
+    index = torch.tensor([0, 0, 1, 2, 2])
+    return (
+        torch.randn(B, 10, 24),
+        patch_padding,
+        torch.randn(E, LENGTH, 12),
+        text_padding,
+        index,
+    )
+
+
+def test_evaluation_answers_as_training_without_dropout(fusion, asked):
+    torch.testing.assert_close(
+        fusion(*asked), fusion.train()(*asked), atol=1e-5, rtol=1e-5
+    )
+
+
+@torch.no_grad()
+def test_what_may_be_read_can_be_added_to_logits(fusion, asked):
+    visual, patch_padding, text, text_padding, index = asked
+    kept, filling = kept_tokens(patch_padding)
+    image = fusion.image_part(take_tokens(visual, kept), kept)
+    masked = torch.cat(
+        [torch.zeros(E, 1, dtype=torch.bool), text_padding, filling[index]], 1
+    )[:, None, None]
+    added = fusion.expression_part(image, text, masked * -1e9, index)
+    torch.testing.assert_close(added, fusion(*asked), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_what_is_masked_changes_nothing(fusion, asked):
+    visual, patch_padding, text, text_padding, index = asked
+    other_visual, other_text = visual.clone(), text.clone()
+    other_visual[:, 1:][patch_padding] = 9.0
+    other_text[text_padding] = 9.0
+    torch.testing.assert_close(
+        fusion(other_visual, patch_padding, other_text, text_padding, index),
+        fusion(*asked),
+        atol=1e-5,
+        rtol=1e-5,
+    )
+
+
+def test_kept_tokens_are_the_class_token_and_the_picture_in_order():
+    padding = torch.tensor([[1, 0, 0, 1], [0, 1, 1, 1]], dtype=torch.bool)
+    kept, filling = kept_tokens(padding)
+    assert kept[0].tolist() == [0, 2, 3] and kept[1, :2].tolist() == [0, 1]
+    assert filling.tolist() == [[False] * 3, [False, False, True]]
+    tokens = torch.arange(10).view(2, 5, 1)
+    assert take_tokens(tokens, kept)[0, :, 0].tolist() == [0, 2, 3]
+    assert take_tokens(tokens, kept)[1, 0, 0] == 5
