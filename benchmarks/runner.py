@@ -118,14 +118,19 @@ def median_step(times: list[float]) -> float:
     )
 
 
-def main() -> None:
-    """Measure, print."""
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--steps', type=int, default=15, help='of each round')
     parser.add_argument('--rounds', type=int, default=2)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure, print."""
+    args = parse_args()
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     logging.info('%s', describe())
     with_runner, bare = [], []

@@ -24,7 +24,8 @@ from projects.clip_vg.datasets import RefExpDataset
 from projects.clip_vg.datasets.synthetic import make_synthetic
 from projects.clip_vg.engine.scoring import score_all
 from projects.clip_vg.models import CLIPVG
-from projects.clip_vg.models.clip_vg import _to_original, patch_padding
+from projects.clip_vg.models.answers import to_original
+from projects.clip_vg.models.clip_vg import patch_padding
 from projects.clip_vg.models.data_preprocessor import pixel_padding
 
 PIPELINE = [
@@ -72,7 +73,7 @@ def published_way(
                 1,
             )
             for box, sample in zip(corners.clamp(0, 1) * 224, samples, strict=True):
-                found.append(_to_original(box[None], sample)[0])
+                found.append(to_original(box[None], sample)[0])
         return torch.stack(found).numpy()
 
     return score

@@ -6,15 +6,17 @@ import pytest
 
 from .conftest import ROOT
 
-PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
 
 
-@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_files_that_are_named_exist(page):
     text = page.read_text()
+    folders = 'configs|tools|projects|docs|demo|benchmarks'
     named = set(
         re.findall(
-            r'\b((?:configs|tools|projects|docs|demo|benchmarks)/[\w./+-]+\.\w+)', text
+            rf'(?<![\w./-])((?:{folders})/[\w./+-]+\.\w+)',
+            re.sub(r'\]\([^)]*\)', ']', text),  # links are relative to the page
         )
     )
     named |= {f'configs/{name}' for name in re.findall(r'`(clip_vg_[\w-]+\.py)`', text)}

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# CONFIG CHECKPOINT GPUS [options of tools/test.py]
+# Test in several processes of this machine: on its GPUs, else on its CPU.
 set -euo pipefail
-config=$1 checkpoint=$2 gpus=$3
+usage="usage: $0 CONFIG CHECKPOINT GPUS [options of tools/test.py]"
+config=${1:?$usage} checkpoint=${2:?$usage} gpus=${3:?$usage}
 shift 3
 root="$(cd "$(dirname "$0")/.." && pwd)"
 PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" python -m torch.distributed.run \

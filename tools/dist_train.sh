@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# CONFIG GPUS [options of tools/train.py]
+# Train in several processes of this machine: on its GPUs, else on its CPU.
 set -euo pipefail
-config=$1 gpus=$2
+usage="usage: $0 CONFIG GPUS [options of tools/train.py]"
+config=${1:?$usage} gpus=${2:?$usage}
 shift 2
 root="$(cd "$(dirname "$0")/.." && pwd)"
 PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" python -m torch.distributed.run \

@@ -17,8 +17,15 @@ def parse_args() -> argparse.Namespace:
         'results', help='JSON Lines of GroundingMetric (test_evaluator.out_file)'
     )
     parser.add_argument('--out', required=True, help='picture to write')
-    parser.add_argument('--number', type=int, default=12, help='answers to draw')
-    parser.add_argument('--seed', type=int, default=0, help='which answers')
+    parser.add_argument(
+        '--number', type=int, default=12, help='answers to draw (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--seed',
+        type=int,
+        default=0,
+        help='chooses them by chance (default: %(default)s)',
+    )
     return parser.parse_args()
 
 

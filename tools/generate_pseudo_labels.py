@@ -49,7 +49,9 @@ def parse_args() -> argparse.Namespace:
     joined.add_argument('shards', nargs='+', type=Path, help='their labels')
     joined.add_argument('--out', required=True, type=Path, help='JSON Lines to write')
     joined.add_argument('--images', type=Path, help='pictures, for the report')
-    joined.add_argument('--overwrite', action='store_true')
+    joined.add_argument(
+        '--overwrite', action='store_true', help='replace what is there'
+    )
     return parser.parse_args()
 
 
@@ -69,7 +71,10 @@ def _add_inputs(command: argparse.ArgumentParser, kind: str) -> None:
     )
     if kind == 'relation':
         group.add_argument(
-            '--triplets', type=Path, required=True, help='scene graphs, see docs'
+            '--triplets',
+            type=Path,
+            required=True,
+            help='scene graphs: docs/pseudo_labels.md',
         )
         return
     group.add_argument(
@@ -78,7 +83,11 @@ def _add_inputs(command: argparse.ArgumentParser, kind: str) -> None:
         help='COCO results or annotations (.json), DumpDetResults (.pkl), or the '
         'folder of DetInferencer',
     )
-    group.add_argument('--classes', type=Path, help="names of the detector's labels")
+    group.add_argument(
+        '--classes',
+        type=Path,
+        help="names of the detector's labels, one a line, or JSON",
+    )
     group.add_argument(
         '--detector',
         nargs='+',
@@ -88,7 +97,8 @@ def _add_inputs(command: argparse.ArgumentParser, kind: str) -> None:
     group.add_argument(
         '--min-score',
         type=float,
-        help='leave out less sure detections (default: 0; 0.3 with --detector)',
+        help='leave out less sure detections, in [0, 1] (default: 0; 0.3 with '
+        '--detector)',
     )
     if kind == 'caption':
         group.add_argument('--captions', type=Path, help='COCO caption results')
@@ -145,21 +155,45 @@ def _add_options(command: argparse.ArgumentParser, kind: str) -> None:
 def _add_output(command: argparse.ArgumentParser, kind: str) -> None:
     group = command.add_argument_group('output and work')
     group.add_argument('--out', type=Path, required=True, help='JSON Lines to write')
-    group.add_argument('--overwrite', action='store_true')
+    group.add_argument(
+        '--overwrite', action='store_true', help='begin anew, and replace what is there'
+    )
     group.add_argument(
         '--source', default=kind, help=f'name of the source (default: {kind})'
     )
-    group.add_argument('--split', default='train', help='default: train')
+    group.add_argument(
+        '--split',
+        default='train',
+        help='split that the labels are of (default: %(default)s)',
+    )
     group.add_argument(
         '--shard',
         default='1/1',
-        help='part of the images, as 2/8; put the parts together by `merge`',
+        help='part of the images, as 2/8; put the parts together by `merge` '
+        '(default: %(default)s)',
     )
-    group.add_argument('--workers', type=int, default=1, help='processes')
-    group.add_argument('--batch-size', type=int, default=8, help='of the models')
-    group.add_argument('--device', help='of the models (default: a GPU, if any)')
-    for name in ('groups', 'synonyms', 'words'):
-        group.add_argument(f'--{name}', type=Path, help='JSON lists in place of ours')
+    group.add_argument(
+        '--workers', type=int, default=1, help='processes (default: %(default)s)'
+    )
+    group.add_argument(
+        '--batch-size',
+        type=int,
+        default=8,
+        help='pictures at once, of the models that are run (default: %(default)s)',
+    )
+    group.add_argument(
+        '--device', help='of the models that are run (default: a GPU, if there is one)'
+    )
+    for name, what in (
+        ('groups', 'classes that are people, and that are clothes'),
+        ('synonyms', 'words that captions have for a class'),
+        ('words', 'names for nothing, and the attributes of --attributes clip'),
+    ):
+        group.add_argument(
+            f'--{name}',
+            type=Path,
+            help=f'JSON of {what} (default: projects/clip_vg/pseudo_labels/data)',
+        )
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -16,11 +16,22 @@ from projects.clip_vg.datasets.synthetic import (
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--out', default='data/synthetic', help='folder to make')
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--train', type=int, default=3000, help='pictures to train on')
-    parser.add_argument('--val', type=int, default=100)
-    parser.add_argument('--test', type=int, default=300)
+    parser.add_argument(
+        '--out', default='data/synthetic', help='folder to make (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--seed',
+        type=int,
+        default=0,
+        help='another draws others (default: %(default)s)',
+    )
+    for split, number in (('train', 3000), ('val', 100), ('test', 300)):
+        parser.add_argument(
+            f'--{split}',
+            type=int,
+            default=number,
+            help=f'pictures of the {split} split (default: %(default)s)',
+        )
     parser.add_argument(
         '--large', action='store_true', help='larger objects, which are learnt sooner'
     )

@@ -13,21 +13,41 @@ from pathlib import Path
 
 from projects.clip_vg.datasets.synthetic_detections import ErrorRates, play_models
 
+WRONG = dict(
+    missed='objects without a detection',
+    doubled='objects with a second, similar box',
+    misclassed='objects with a wrong class',
+    shifted='boxes that overlap their object by less than half',
+    recolored='objects with a wrong colour',
+    relation='wrong predicates',
+    caption='captions with a wrong colour or side',
+)
+
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('data', type=Path, help='what make_synthetic.py made')
-    parser.add_argument('--out', type=Path, required=True, help='folder')
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument(
+        'data', type=Path, help='folder that tools/make_synthetic.py made'
+    )
+    parser.add_argument(
+        '--out', type=Path, required=True, help='folder of the three files'
+    )
+    parser.add_argument(
+        '--seed',
+        type=int,
+        default=0,
+        help='another errs elsewhere (default: %(default)s)',
+    )
+    rates = parser.add_argument_group('shares in [0, 1]')
     for field in fields(ErrorRates):
-        parser.add_argument(
+        rates.add_argument(
             f'--{field.name}',
             type=float,
             default=field.default,
-            help=f'rate in [0, 1], default {field.default}',
+            help=f'{WRONG[field.name]} (default: %(default)s)',
         )
     return parser.parse_args()
 

@@ -32,15 +32,23 @@ SEED = 7_000_000  # no data set is drawn from it
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--config', default='configs/clip_vg_synthetic.py')
-    parser.add_argument(
-        '--out', default='projects/clip_vg/assets/tiny_clip.safetensors'
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument('--pictures', type=int, default=6000)
-    parser.add_argument('--steps', type=int, default=6000)
-    parser.add_argument('--batch-size', type=int, default=32)
-    parser.add_argument('--lr', type=float, default=1e-3)
+    parser.add_argument(
+        '--config',
+        default='configs/clip_vg_synthetic.py',
+        help='whose model says the architecture of the towers',
+    )
+    parser.add_argument(
+        '--out',
+        default='projects/clip_vg/assets/tiny_clip.safetensors',
+        help='weights to write',
+    )
+    parser.add_argument('--pictures', type=int, default=6000, help='to draw')
+    parser.add_argument('--steps', type=int, default=6000, help='of the optimiser')
+    parser.add_argument('--batch-size', type=int, default=32, help='pictures of a step')
+    parser.add_argument('--lr', type=float, default=1e-3, help='highest learning rate')
     return parser.parse_args()
 
 

@@ -18,13 +18,18 @@ def commands(text: str) -> str:
     return '\n'.join(re.findall(r'^```bash\n(.*?)^```', text, re.DOTALL | re.MULTILINE))
 
 
-def main() -> None:
-    """Run them."""
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('page', type=Path)
-    script = commands(parser.parse_args().page.read_text(encoding='utf-8'))
+    parser.add_argument('page', type=Path, help='Markdown file')
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run them."""
+    script = commands(parse_args().page.read_text(encoding='utf-8'))
     # `python` means the one that runs this, activated or not.
     path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
     done = subprocess.run(

@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--name', help="the measurer's name in the files (default: of the checkpoint)"
     )
-    parser.add_argument('--sources', nargs='+', help='only these (default: all)')
+    parser.add_argument('--sources', nargs='+', help='score only these (default: all)')
     parser.add_argument(
         '--report',
         action='store_true',
@@ -49,13 +49,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--threshold',
         type=float,
-        help="above which the report calls labels kept (default: each source's valley)",
+        help='reliability in [0, 1] above which the report calls labels kept '
+        "(default: each source's valley)",
     )
     parser.add_argument(
-        '--batch-size', type=int, help="images a batch (default: the test loader's)"
+        '--batch-size', type=int, help="pictures at once (default: the test loader's)"
     )
     parser.add_argument(
-        '--device', default='cuda' if torch.cuda.is_available() else 'cpu'
+        '--device',
+        default='cuda' if torch.cuda.is_available() else 'cpu',
+        help='of the measurer (default: a GPU, if there is one)',
     )
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))

@@ -40,20 +40,57 @@ def parse_args() -> argparse.Namespace:
         help='what trials are compared by: accuracy on val, as in the paper, or '
         'agreement with pseudo-labels of held-out images (default: val)',
     )
-    parser.add_argument('--start', type=float, default=0.5, help='first threshold')
-    parser.add_argument('--step', type=float, default=0.1, help='between thresholds')
-    parser.add_argument('--valley', choices=['otsu', 'mixture'], default='otsu')
-    parser.add_argument('--order', nargs='+', help='sources from simple to complex')
     parser.add_argument(
-        '--folds', type=int, default=1, help='measurers score unseen images (>= 2)'
+        '--start',
+        type=float,
+        default=0.5,
+        help='first threshold of reliability, in [0, 1] (default: %(default)s)',
     )
     parser.add_argument(
-        '--processes', type=int, default=1, help='of one training, with a launcher'
+        '--step',
+        type=float,
+        default=0.1,
+        help='between thresholds, in (0, 0.5] (default: %(default)s)',
     )
     parser.add_argument(
-        '--jobs', type=int, default=1, help='trials at once, through Ray'
+        '--valley',
+        choices=['otsu', 'mixture'],
+        default='otsu',
+        help='how --strategy valley and online read a threshold off the histogram '
+        '(default: %(default)s)',
     )
-    parser.add_argument('--gpus', type=int, default=0, help='of one trial, with --jobs')
+    parser.add_argument(
+        '--order',
+        nargs='+',
+        metavar='SOURCE',
+        help='sources from simple to complex (default: by entities or words an '
+        'expression)',
+    )
+    parser.add_argument(
+        '--folds',
+        type=int,
+        default=1,
+        help='measurers of a source; from 2 on each scores images that it was not '
+        'trained on (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--processes',
+        type=int,
+        default=1,
+        help='of one training, with --launcher (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--jobs',
+        type=int,
+        default=1,
+        help='trainings at once, through Ray (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--gpus',
+        type=int,
+        default=0,
+        help='of one training, with --jobs (default: %(default)s)',
+    )
     parser.add_argument(
         '--dry-run', action='store_true', help='say what would be done, and stop'
     )

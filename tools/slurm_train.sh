@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# PARTITION JOB_NAME CONFIG WORK_DIR [options of tools/train.py]
+# Train on a cluster with SLURM: GPUS (default: 8) processes, GPUS_PER_NODE (8) a node.
 set -euo pipefail
-partition=$1 job_name=$2 config=$3 work_dir=$4
+usage="usage: $0 PARTITION JOB_NAME CONFIG WORK_DIR [options of tools/train.py]"
+partition=${1:?$usage} job_name=${2:?$usage} config=${3:?$usage}
+work_dir=${4:?$usage}
 shift 4
 root="$(cd "$(dirname "$0")/.." && pwd)"
 gpus="${GPUS:-8}"

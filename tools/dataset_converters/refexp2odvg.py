@@ -24,16 +24,20 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('ann_file', help='annotation file (REFER: instances.json)')
     parser.add_argument('out', help='JSON Lines to write')
     parser.add_argument('--split-file', help="REFER's refs(<split_by>).p")
-    parser.add_argument('--split', nargs='+', help='splits to keep; default: all')
-    parser.add_argument('--format', choices=sorted(FORMATS), help='default: guessed')
+    parser.add_argument('--split', nargs='+', help='splits to keep (default: all)')
     parser.add_argument(
-        '--source', help='who made the labels; default: as the file says'
+        '--format', choices=sorted(FORMATS), help='of ann_file (default: by its name)'
+    )
+    parser.add_argument(
+        '--source', help='who made the labels (default: as the file says)'
     )
     parser.add_argument(
         '--images',
         help='folder of the pictures, where the file does not tell their size',
     )
-    parser.add_argument('--overwrite', action='store_true')
+    parser.add_argument(
+        '--overwrite', action='store_true', help='replace what is there'
+    )
     return parser.parse_args()
 
 

@@ -37,19 +37,29 @@ def parse_args() -> argparse.Namespace:
     )
     commands = parser.add_subparsers(dest='command', required=True)
     importing = commands.add_parser('import', help='*_iou_result.pth to .npy')
-    importing.add_argument('iou_result')
-    importing.add_argument('--out', required=True, help='folder')
+    importing.add_argument('iou_result', help='*_iou_result.pth to read')
+    importing.add_argument('--out', required=True, help='folder to write to')
     importing.add_argument('--name', required=True, help='of the measurer')
     importing.add_argument('--source', help='of the labels (default: pseudo)')
     for name, what in (('export', '*_iou_result.pth'), ('select', '*_refine_*.pth')):
         command = commands.add_parser(name, help=f'.npy to {what}')
-        command.add_argument('labels')
-        command.add_argument('reliability')
-        command.add_argument('target')
-        command.add_argument('--split', nargs='+', help='that was scored')
-        command.add_argument('--overwrite', action='store_true')
+        command.add_argument('labels', help='the label file that was scored')
+        command.add_argument('reliability', help='MEASURER__SOURCE.npy')
+        command.add_argument('target', help=f'{what} to write')
+        command.add_argument(
+            '--split', nargs='+', help='splits that were scored (default: all)'
+        )
+        command.add_argument(
+            '--overwrite', action='store_true', help='replace what is there'
+        )
         if name == 'select':
-            command.add_argument('--threshold', type=float, default=0.5)
+            command.add_argument(
+                '--threshold',
+                type=float,
+                default=0.5,
+                help='reliability in [0, 1] above which labels are kept '
+                '(default: %(default)s)',
+            )
     return parser.parse_args()
 
 

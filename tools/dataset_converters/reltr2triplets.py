@@ -29,22 +29,30 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('answers', type=Path)
+    parser.add_argument('answers', type=Path, help='ANSWERS.pth, see above')
     parser.add_argument(
         '--instances', type=Path, required=True, help='COCO file with the images'
     )
     parser.add_argument(
-        '--classes', type=Path, required=True, help='names, one a line, or a JSON list'
+        '--classes',
+        type=Path,
+        required=True,
+        help='names of classes, one a line, or JSON',
     )
-    parser.add_argument('--predicates', type=Path, required=True, help='the same')
+    parser.add_argument(
+        '--predicates', type=Path, required=True, help='names of predicates, likewise'
+    )
     parser.add_argument('--out', type=Path, required=True, help='JSON to write')
     parser.add_argument(
         '--min-score',
         type=float,
         default=0.2,
-        help='of subject, object and predicate, each (default: 0.2, as released)',
+        help='subject, object and predicate must each be surer, in [0, 1] '
+        '(default: %(default)s, as released)',
     )
-    parser.add_argument('--overwrite', action='store_true')
+    parser.add_argument(
+        '--overwrite', action='store_true', help='replace what is there'
+    )
     return parser.parse_args()
 
 

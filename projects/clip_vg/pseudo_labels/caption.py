@@ -42,10 +42,10 @@ class CaptionOptions(CheckedOptions):
         expressions (int): Most labels of an image. Defaults to 6 (as released).
         keep_ambiguous (bool): Whether a caption whose subject may be several boxes
             gives a label for each (as released), or none. Defaults to True.
-        min_area (float): Least share of the image. Defaults to 1 / 64, as for
-            templates.
-        max_iou (float): Above which two boxes are one object. Defaults to 0.4, as for
-            templates.
+        min_area (float): Least area of an object, as a share of the image's.
+            Defaults to 1 / 64, as for templates.
+        max_iou (float): IoU above which two boxes are one object. Defaults to 0.4, as
+            for templates.
     """
 
     captions_per_image: int = 1

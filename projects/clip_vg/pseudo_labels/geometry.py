@@ -23,12 +23,14 @@ class GeometryOptions(CheckedOptions):
         min_object_score (float): Both objects must be surer. Defaults to 0.2, as for
             relations.
         expressions (int): Most labels of an image. Defaults to 10, as for relations.
-        min_area (float): Least share of the image. Defaults to 1 / 64, as for
-            templates.
-        max_iou (float): Above which two boxes are one object. Defaults to 0.4, as for
-            templates.
-        min_attribute_score (float): Defaults to 0.3, as for templates.
-        attribute_iou (float): Defaults to 0.5, as for templates.
+        min_area (float): Least area of an object, as a share of the image's.
+            Defaults to 1 / 64, as for templates.
+        max_iou (float): IoU above which two boxes are one object. Defaults to 0.4, as
+            for templates.
+        min_attribute_score (float): A less sure attribute is not said. Defaults to 0.3,
+            as for templates.
+        attribute_iou (float): IoU above which another detector's attribute is copied.
+            Defaults to 0.5, as for templates.
         unique (bool): Whether to leave out a text that several subjects of the image
             have, "cup left of plate" for two cups. Defaults to True.
     """

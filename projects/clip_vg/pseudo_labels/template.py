@@ -1,4 +1,4 @@
-"""Template labels: "[attribute] class [cloth] [where]" (Pseudo-Q's first source)."""
+"""Template labels: ``[attribute] class [cloth] [where]`` (Pseudo-Q's first source)."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,24 +42,29 @@ class TemplateOptions(CheckedOptions):
         expressions (int): Most labels of an image. Defaults to 6 (RefCOCO, as
             released).
         use_location (bool): Whether to say where. Defaults to True.
-        min_area (float): Least share of the image. Defaults to 1 / 64 (as released).
-        max_iou (float): Above which two boxes are one object. Defaults to 0.4 (as
+        min_area (float): Least area of a person or thing, as a share of the image's.
+            Defaults to 1 / 64 (as released).
+        max_iou (float): IoU above which two boxes are one object. Defaults to 0.4 (as
             released).
-        min_attribute_score (float): Defaults to 0.3 (as released).
-        attribute_iou (float): Above which another detector's attribute is copied.
+        min_attribute_score (float): A less sure attribute is not said. Defaults to 0.3
+            (as released).
+        attribute_iou (float): IoU above which another detector's attribute is copied.
             Defaults to 0.5 (as released).
         min_inside (float): Share of a cloth that must be inside its wearer. Defaults
             to 0.75 (as released).
         hat_above (float): A hat's centre must be higher than this share of its
             wearer's height. Defaults to 0.75 (as released).
-        pants_below (float): The centre of pants must be lower than this. Defaults to
-            0.5 (as released).
-        min_spread (float): For left and right, as a share of the image's long side.
-            Defaults to 50 / 640 (as released, relative to its images).
+        pants_below (float): The centre of pants must be lower than this share of their
+            wearer's height. Defaults to 0.5 (as released).
+        min_spread (float): Least distance of centres for words of place, as a share of
+            the image's long side. Defaults to 50 / 640 (as released, relative to its
+            images).
         min_spread_pixels (float, optional): The same in pixels, instead. Defaults to
             None.
-        behind (float): Share of the largest area. Defaults to 0.4 (as released).
-        front (float): Share of the largest area. Defaults to 0.8 (as released).
+        behind (float): Objects below this share of the largest one's area are behind.
+            Defaults to 0.4 (as released).
+        front (float): Of more than three, those above this share are in front. Defaults
+            to 0.8 (as released).
         unique (bool): Whether to leave out a text that fits several detections of the
             image ("person" where there are two). Defaults to False (as released).
         seed (int): Of the choice among expressions. Defaults to 0.
