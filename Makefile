@@ -71,7 +71,7 @@ tutorial: install  ## Pseudo-labels and a model: docs/tutorial_without_labels.md
 	$(RUN) tools/run_doc.py docs/tutorial_without_labels.md
 
 docs: install  ## Build the documentation into build/docs
-	$(RUN) -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 test: install  ## Run the tests
 	$(RUN) -m pytest -m 'not slow and not browser'

@@ -43,7 +43,7 @@ with open('README.md', encoding='utf-8') as readme:
 EXTRAS = {
     # Captions: parsed by spaCy; made by CoCa, which needs BeamSearchScorer.
     'captions': ['spacy>=3.7', 'transformers<4.56'],
-    'docs': ['mkdocs', 'mkdocs-material', 'mkdocstrings[python]'],
+    'docs': ['mkdocs>=1.6,<2', 'mkdocs-material>=9.5', 'mkdocstrings[python]>=0.27'],
     # MMDetection's BERT calls what transformers 5 has removed.
     'grounding-dino': ['transformers<5'],
     'lite': ['mmcv-lite>=2.0.0,<2.2'],
