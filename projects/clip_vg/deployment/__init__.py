@@ -1,0 +1,1 @@
+"""Serving on CPUs: export, quantisation, and answers from an exported folder."""

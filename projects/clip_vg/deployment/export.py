@@ -1,0 +1,226 @@
+"""Write a detector as two ONNX graphs, and see that they answer as it does."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from torch import Tensor
+
+from ..atomic import replacing
+from ..curriculum.reliability_file import file_sha256
+from ..models import CLIPVG
+from ..models.fusion import FusionTokens
+from .deployment_file import GRAPHS, NAME, Deployment, graph_name, write_deployment
+from .graphs import import_extra, open_graph
+from .stages import GroundingStage, ImageStage, split_detector
+
+__all__ = ['export_detector']
+
+_TOLERANCE = 1e-4  # of normalised boxes
+_MOST_BYTES = 2**31  # a protobuf holds no more
+_OPSET = 18
+
+
+def export_detector(
+    model: CLIPVG, cfg: Config, folder: Path, checkpoint: Path | None = None
+) -> Deployment:
+    """Export, and compare with ONNX Runtime.
+
+    Args:
+        model (CLIPVG): With its weights.
+        cfg (Config): With ``model.data_preprocessor`` and the test pipeline.
+        folder (Path): Made if it is not there. ``deployment.json`` is written last:
+            without it, the folder is not whole.
+        checkpoint (Path, optional): Where the weights are from, to be named.
+            Defaults to None.
+
+    Returns:
+        Deployment: What was written.
+
+    Raises:
+        ImportError: ONNX or ONNX Runtime is not installed.
+        RuntimeError: The graphs answer otherwise than the detector.
+        ValueError: The detector is too large for a file of ONNX.
+    """
+    for name in ('onnx', 'onnxscript', 'onnxruntime'):
+        import_extra(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / NAME).unlink(missing_ok=True)
+    stages = split_detector(model)
+    example = _example(stages, pictures=2, expressions=3, length=5)
+    for stage, graph in zip(stages, GRAPHS, strict=True):
+        _export(stage, example[graph], folder / graph_name(graph, 'float'))
+    _compare(stages, folder)
+    deployment = _describe(model, cfg, checkpoint)
+    deployment.add_graphs('float', folder)
+    write_deployment(deployment, folder)
+    return deployment
+
+
+def _describe(model: CLIPVG, cfg: Config, checkpoint: Path | None) -> Deployment:
+    encoder, tokenizer = model.visual_encoder, model.text_encoder.expression_tokenizer
+    plain = cfg.to_dict()
+    return Deployment(
+        image_size=list(encoder.image_size),
+        grid_size=list(encoder.grid_size),
+        embed_dims=model.fusion.embed_dims,
+        scored=model.confidence_head is not None,
+        text=dict(
+            context_length=tokenizer.context_length,
+            template=tokenizer.template,
+            prompt_length=tokenizer.prompt_length,
+        ),
+        data_preprocessor=plain['model']['data_preprocessor'],
+        pipeline=plain['test_dataloader']['dataset']['pipeline'],
+        checkpoint=dict(file=checkpoint.name, sha256=file_sha256(checkpoint))
+        if checkpoint
+        else {},
+        versions={name: version(name) for name in ('torch', 'onnx', 'onnxscript')},
+    )
+
+
+def _example(
+    stages: tuple[ImageStage, GroundingStage],
+    pictures: int,
+    expressions: int,
+    length: int,
+    dropped: int = 1,
+) -> dict[str, dict[str, Tensor]]:
+    """Inputs of both graphs, by their names; some patches and tokens are padding."""
+    image, grounding = stages
+    height, width = image.visual_encoder.image_size
+    patches = int(np.prod(image.visual_encoder.grid_size))
+    generator = torch.Generator().manual_seed(0)
+    kept = torch.arange(1 + patches - dropped).expand(pictures, -1).contiguous()
+    images = torch.randn(pictures, 3, height, width, generator=generator)
+    seen = image(images, kept)
+    padding = torch.zeros(kept.shape, dtype=torch.bool)
+    padding[0, -1] = True
+    least = 1 + grounding.text_encoder.prompt_length
+    words = grounding.text_encoder.transformer.vocab_size - 2
+    ids = torch.randint(1, words, (expressions, length), generator=generator)
+    ids[0, max(least, length - 2) :] = 0
+    return dict(
+        image=dict(images=images, kept=kept),
+        grounding=dict(
+            zip(FusionTokens._fields, seen, strict=True),
+            padding=padding,
+            token_ids=ids,
+            image_index=torch.arange(expressions) % pictures,
+        ),
+    )
+
+
+_AXES: dict[str, tuple[str, ...]] = dict(
+    images=('pictures',),
+    token_ids=('expressions', 'length'),
+    image_index=('expressions',),
+)
+
+
+def _export(stage: Any, example: dict[str, Tensor], path: Path) -> None:
+    """Write a graph whose numbers of pictures, tokens and expressions are free."""
+    if sum(p.numel() * 4 for p in stage.parameters()) >= _MOST_BYTES:
+        raise ValueError(
+            f'{path.name} would pass {_MOST_BYTES:,} bytes, which no file of ONNX can.'
+        )
+    longest = stage.fusion.context_length
+    axes = {
+        name: {
+            axis: torch.export.Dim(said, max=longest if said == 'length' else None)
+            for axis, said in enumerate(_AXES.get(name, ('pictures', 'tokens')))
+        }
+        for name in example
+    }
+    outputs = (
+        list(FusionTokens._fields)
+        if isinstance(stage, ImageStage)
+        else ['boxes', 'scores'][: 1 + (stage.confidence_head is not None)]
+    )
+    with replacing(path) as partial, _quiet():
+        program: Any = torch.onnx.export(
+            stage,
+            kwargs=example,
+            input_names=list(example),
+            output_names=outputs,
+            opset_version=_OPSET,
+            dynamo=True,
+            verbose=False,
+            dynamic_shapes=axes,
+            custom_translation_table={
+                torch.ops.aten.scaled_dot_product_attention.default: _attention
+            },
+        )
+        # Also what is computed of weights alone: a quantiser looks for weights.
+        import_extra('onnxscript').optimizer.fold_constants(
+            program.model, input_size_limit=_MOST_BYTES, output_size_limit=_MOST_BYTES
+        )
+        program.save(partial, external_data=False)
+
+
+def _attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    *_: Any,
+    **__: Any,
+) -> Any:
+    """Attention in the form that runtimes know and fuse; nothing of ours is causal."""
+    op = import_extra('onnxscript').opset18
+    scale = float(query.shape[-1]) ** -0.5
+    query = op.Mul(query, op.Constant(value_float=scale))
+    logits = op.MatMul(query, op.Transpose(key, perm=[0, 1, 3, 2]))
+    if attn_mask is not None:
+        logits = op.Add(logits, attn_mask)
+    return op.MatMul(op.Softmax(logits, axis=-1), value)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's remarks about itself."""
+    loggers = [logging.getLogger(n) for n in ('torch.onnx', 'onnx_ir', 'onnxscript')]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@torch.inference_mode()
+def _compare(stages: tuple[ImageStage, GroundingStage], folder: Path) -> None:
+    """Raise if the graphs give other answers, for sizes they were not exported with."""
+    graphs = [
+        open_graph(folder / graph_name(graph, 'float'), 'onnxruntime', 'f32')
+        for graph in GRAPHS
+    ]
+    sizes: Sequence[dict[str, int]] = (
+        dict(pictures=1, expressions=1, length=4, dropped=0),
+        dict(pictures=3, expressions=7, length=6, dropped=3),
+    )
+    for size in sizes:
+        example = _example(stages, **size)
+        for stage, graph, run in zip(stages, GRAPHS, graphs, strict=True):
+            expected = stage(**example[graph])
+            found = run({k: v.numpy() for k, v in example[graph].items()})
+            for one, other in zip(expected, found, strict=True):
+                bound = _TOLERANCE * max(1.0, float(one.abs().max()))
+                off = float(np.abs(one.numpy() - other).max())
+                if not off <= bound:
+                    raise RuntimeError(
+                        f'{graph_name(graph, "float")} is off by {off:.1e} for {size}; '
+                        f'expected {bound:.1e} at most. Nothing may be served with it; '
+                        'please report it with the versions of torch and onnxscript.'
+                    )

@@ -1,0 +1,87 @@
+"""A graph in a file, run by OpenVINO or by ONNX Runtime."""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ['BACKENDS', 'PRECISIONS', 'Graph', 'import_extra', 'open_graph']
+
+BACKENDS = ('openvino', 'onnxruntime')
+PRECISIONS = ('f32', 'bf16', 'int8')
+# Named arrays in, the outputs in their order.
+Graph = Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]
+
+
+def import_extra(name: str) -> Any:
+    """A package of the extra ``serving``.
+
+    Raises:
+        ImportError: It is not installed; it says how to get it.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            f'{name} is needed for exported detectors: pip install '
+            f"'clip-vg-mmdet[serving]' ({error})."
+        ) from error
+
+
+def open_graph(
+    path: Path, backend: str, precision: str, threads: int | None = None
+) -> Graph:
+    """Make a graph ready to run on the CPU.
+
+    Args:
+        path (Path): The graph.
+        backend (str): 'openvino' or 'onnxruntime'.
+        precision (str): 'f32', 'bf16' (where the CPU has it, and OpenVINO only), or
+            'int8': what the graph has in integers, the rest as fast as the CPU can.
+        threads (int, optional): Defaults to None: all cores.
+
+    Returns:
+        Graph: Callable.
+
+    Raises:
+        ImportError: The backend is not installed.
+        ValueError: The precision cannot be had.
+    """
+    if backend == 'openvino':
+        return _open_openvino(path, precision, threads)
+    return _open_onnxruntime(path, precision, threads)
+
+
+def _open_openvino(path: Path, precision: str, threads: int | None) -> Graph:
+    core = import_extra('openvino').Core()
+    has_bf16 = 'BF16' in core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
+    if precision == 'bf16' and not has_bf16:
+        raise ValueError(
+            "precision='bf16', but this CPU has no bfloat16: take 'f32' or 'int8'."
+        )
+    # Without a hint, OpenVINO rounds float32 to bfloat16 where that is faster.
+    exact = precision == 'f32' or not has_bf16
+    options = dict(
+        PERFORMANCE_HINT='LATENCY',
+        INFERENCE_PRECISION_HINT='f32' if exact else 'bf16',
+        INFERENCE_NUM_THREADS=threads or 0,
+    )
+    compiled = core.compile_model(str(path), 'CPU', options)
+    return lambda feed: list(compiled(dict(feed)).values())
+
+
+def _open_onnxruntime(path: Path, precision: str, threads: int | None) -> Graph:
+    runtime = import_extra('onnxruntime')
+    if precision == 'bf16':
+        raise ValueError(
+            "precision='bf16' is for backend='openvino' alone: ONNX Runtime has no "
+            'bfloat16 on CPUs.'
+        )
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    session = runtime.InferenceSession(
+        str(path), options, providers=['CPUExecutionProvider']
+    )
+    return lambda feed: session.run(None, dict(feed))

@@ -1,0 +1,103 @@
+"""Weights and activations of an exported detector in 8 bits, by NNCF."""
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.structures.bbox import bbox_overlaps
+from torch import Tensor
+
+from ..atomic import replacing
+from .deployment_file import GRAPHS, graph_name, read_deployment, write_deployment
+from .graphs import Graph, import_extra, open_graph
+from .served_clip_vg import ServedCLIPVG
+
+__all__ = ['quantize_deployment']
+
+Feeds = list[dict[str, np.ndarray]]
+_LEAST_AGREEMENT = 0.5
+
+
+def quantize_deployment(folder: Path, batches: Iterable[dict]) -> float:
+    """Add graphs in 8 bits to an exported folder.
+
+    Args:
+        folder (Path): The exported folder.
+        batches (Iterable[dict]): Calibration data as a data loader gives it: pictures
+            and expressions like those to be asked. A hundred or more pictures are
+            good; labels are not needed.
+
+    Returns:
+        float: Mean IoU of the answers with those in float32, on the same data.
+
+    Raises:
+        ImportError: NNCF or OpenVINO is not installed.
+        RuntimeError: The answers have little in common with those in float32.
+        ValueError: There is no picture.
+    """
+    batches = list(batches)
+    if not batches:
+        raise ValueError('There is no picture to calibrate with.')
+    model = ServedCLIPVG(str(folder))
+    feeds: tuple[Feeds, Feeds] = ([], [])
+    model.image_stage = _recording(model.image_stage, feeds[0])
+    model.grounding_stage = _recording(model.grounding_stage, feeds[1])
+    expected = _answers(model, batches)
+    files = [folder / graph_name(graph, 'int8') for graph in GRAPHS]
+    for graph, file, asked in zip(GRAPHS, files, feeds, strict=True):
+        _quantize(folder / graph_name(graph, 'float'), asked, file)
+    model.image_stage, model.grounding_stage = (
+        open_graph(file, 'openvino', 'int8') for file in files
+    )
+    found = _answers(model, batches)
+    agreement = float(bbox_overlaps(found, expected, is_aligned=True).mean())
+    if not agreement >= _LEAST_AGREEMENT:
+        raise RuntimeError(
+            f'In 8 bits, answers have a mean IoU of {agreement:.2f} with those in '
+            f'float32; expected {_LEAST_AGREEMENT} or more. They are not written into '
+            f'{folder}. Calibrate with more pictures, like those to be asked.'
+        )
+    deployment = read_deployment(folder)
+    deployment.add_graphs('int8', folder)
+    write_deployment(deployment, folder)
+    return agreement
+
+
+def _quantize(source: Path, feeds: Feeds, path: Path) -> None:
+    # NNCF would report its use to its makers.
+    os.environ.setdefault('NNCF_CI', '1')
+    nncf, onnx = import_extra('nncf'), import_extra('onnx')
+    nncf.set_log_level(logging.ERROR)
+    quantized: Any = nncf.quantize(
+        onnx.load(source),
+        nncf.Dataset(feeds),
+        model_type=nncf.ModelType.TRANSFORMER,
+        subset_size=len(feeds),
+    )
+    with replacing(path) as partial:
+        onnx.save(quantized, partial)
+
+
+def _answers(model: ServedCLIPVG, batches: Sequence[dict]) -> Tensor:
+    """Boxes xyxy of all expressions, in pixels of the pictures."""
+    return torch.cat(
+        [
+            sample.pred_instances.bboxes
+            for batch in batches
+            for sample in model.test_step(batch)
+        ]
+    )
+
+
+def _recording(graph: Graph, feeds: Feeds) -> Graph:
+    """The graph, and what it is asked."""
+
+    def run(feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        feeds.append({name: value.copy() for name, value in feed.items()})
+        return graph(feed)
+
+    return run

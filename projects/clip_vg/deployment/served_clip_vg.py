@@ -1,0 +1,157 @@
+"""An exported detector in the place of the one it was exported from."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import SampleList
+from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from torch import Tensor
+
+from ..models.answers import expressions_of, put_answers
+from ..models.clip_vg import patch_padding
+from ..models.data_preprocessor import pixel_padding
+from ..models.expression_tokenizer import ExpressionTokenizer
+from ..models.fusion import FusionTokens, kept_tokens
+from .deployment_file import read_deployment
+from .graphs import BACKENDS, PRECISIONS, open_graph
+
+__all__ = ['ServedCLIPVG', 'served_config']
+
+_ASKED_AT_ONCE = 16  # expressions: more are no faster, and are padded to the longest
+
+
+@MODELS.register_module()
+class ServedCLIPVG(BaseModel):
+    """Answers as ``CLIPVG.predict`` does, from an exported folder, on the CPU.
+
+    Pictures that keep equally many patches are asked together, and expressions of
+    about equal length, so that hardly any token only fills up.
+
+    Args:
+        folder (str): The exported folder.
+        backend (str): 'openvino' or 'onnxruntime'. Defaults to 'openvino', which was
+            faster (docs/serving.md).
+        precision (str): 'f32'; 'bf16', with OpenVINO on a CPU that has it; 'int8', if
+            the folder has such weights. Defaults to 'f32'.
+        threads (int, optional): Defaults to None: all cores.
+
+    Raises:
+        FileNotFoundError: The folder, or a file in it, is not there.
+        ImportError: The backend is not installed.
+        ValueError: A file of the folder is broken or of another export, or the
+            precision cannot be had.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        backend: str = 'openvino',
+        precision: str = 'f32',
+        threads: int | None = None,
+    ) -> None:
+        for what, given, known in (
+            ('backend', backend, BACKENDS),
+            ('precision', precision, PRECISIONS),
+        ):
+            if given not in known:
+                raise ValueError(f'{what}={given!r}; expected one of {known}.')
+        self.deployment = read_deployment(Path(folder))
+        super().__init__(self.deployment.data_preprocessor)
+        kind = 'int8' if precision == 'int8' else 'float'
+        files = self.deployment.graph_files(kind, Path(folder))
+        self.image_stage, self.grounding_stage = (
+            open_graph(file, backend, precision, threads) for file in files
+        )
+        self.tokenize = ExpressionTokenizer(**self.deployment.text)
+
+    def forward(
+        self, inputs: Tensor, data_samples: SampleList, mode: str = 'predict'
+    ) -> SampleList:
+        """Answer; an exported detector can do nothing else."""
+        if mode != 'predict':
+            raise ValueError(f'mode={mode!r}, but an exported detector only predicts.')
+        return self.predict(inputs, data_samples)
+
+    def predict(
+        self, inputs: Tensor, data_samples: SampleList, rescale: bool = True
+    ) -> SampleList:
+        """Answer every expression of every image; see ``CLIPVG.predict``."""
+        texts = [expressions_of(sample) for sample in data_samples]
+        image_index = np.repeat(np.arange(len(texts)), [len(own) for own in texts])
+        token_ids = self.tokenize([text for own in texts for text in own]).numpy()
+        rows, columns = self.deployment.grid_size
+        padding = patch_padding(
+            pixel_padding(data_samples, inputs), (rows, columns)
+        ).cpu()
+        images = inputs.float().cpu()
+        answers: list[np.ndarray] = [np.empty((len(token_ids), 4), np.float32)]
+        answers.append(np.ones(len(token_ids), np.float32))
+        for pictures, parts in plan_calls(padding, image_index, token_ids):
+            kept, filling = kept_tokens(padding[pictures])
+            encoded = self.image_stage(
+                dict(images=images[pictures].numpy(), kept=kept.numpy())
+            )
+            feed = dict(zip(FusionTokens._fields, encoded, strict=True))
+            feed['padding'] = filling.numpy()
+            for asked, length in parts:
+                found = self.grounding_stage(
+                    dict(
+                        feed,
+                        token_ids=token_ids[asked, :length],
+                        image_index=np.searchsorted(pictures, image_index[asked]),
+                    )
+                )
+                for whole, part in zip(answers, found, strict=False):
+                    whole[asked] = part
+        boxes, scores = (torch.from_numpy(answer) for answer in answers)
+        boxes = bbox_cxcywh_to_xyxy(boxes).clamp(0, 1)
+        return put_answers(data_samples, boxes, scores, rescale)
+
+
+def plan_calls(
+    padding: Tensor, image_index: np.ndarray, token_ids: np.ndarray
+) -> Iterator[tuple[np.ndarray, list[tuple[np.ndarray, int]]]]:
+    """What to ask together.
+
+    Args:
+        padding (Tensor): True where a patch is padding, of shape (B, P).
+        image_index (np.ndarray): The picture of each expression, of shape (E, ).
+        token_ids (np.ndarray): Of shape (E, L).
+
+    Yields:
+        tuple: Pictures with equally many patches, ascending; and their expressions
+        in parts, each with the length of its longest.
+    """
+    lengths = token_ids.shape[1] - (token_ids[:, ::-1] > 0).argmax(1)
+    counts = padding.sum(1).numpy()
+    for count in np.unique(counts):
+        pictures = np.flatnonzero(counts == count)
+        rows = np.flatnonzero(np.isin(image_index, pictures))
+        rows = rows[np.argsort(lengths[rows], kind='stable')]
+        parts = np.array_split(rows, -(-len(rows) // _ASKED_AT_ONCE))
+        yield pictures, [(part, int(lengths[part[-1]])) for part in parts]
+
+
+def served_config(folder: str | Path, **options: Any) -> Config:
+    """A config whose model is an exported one, and whose test pipeline is its.
+
+    Args:
+        folder (str or Path): The exported folder.
+        options: Of :class:`ServedCLIPVG`.
+
+    Raises:
+        FileNotFoundError: It is no exported folder.
+        ValueError: Its file is broken, or names something else than transforms.
+    """
+    deployment = read_deployment(Path(folder))
+    values: dict[str, Any] = dict(
+        model=dict(type='ServedCLIPVG', folder=str(folder), **options),
+        test_dataloader=dict(dataset=dict(pipeline=deployment.pipeline)),
+    )
+    return Config(values)

@@ -1,0 +1,181 @@
+"""What is exported answers as PyTorch does, whatever is asked together."""
+
+import copy
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from mmdet.structures.bbox import bbox_overlaps
+
+from projects.clip_vg.apis import GroundingInferencer
+
+from ..models.test_clip_vg import PICTURES, SIZE, make_batch
+
+pytest.importorskip('onnxscript')
+pytest.importorskip('openvino')
+pytest.importorskip('onnxruntime')
+
+from projects.clip_vg.deployment import export, quantize, served_clip_vg  # noqa: E402
+from projects.clip_vg.deployment.export import export_detector  # noqa: E402
+from projects.clip_vg.deployment.graphs import open_graph  # noqa: E402
+from projects.clip_vg.deployment.quantize import quantize_deployment  # noqa: E402
+from projects.clip_vg.deployment.served_clip_vg import (  # noqa: E402
+    ServedCLIPVG,
+    plan_calls,
+)
+
+BACKENDS = ['openvino', 'onnxruntime']
+LONG = ' '.join(['dog'] * 20)  # fills the context
+BATCHES = {
+    'ragged groups, all letterboxes': PICTURES,
+    'one question': [((0, 4, 32, 24), 'man')],
+    'the longest text': [
+        ((0, 0, 32, 32), [LONG, 'a']),
+        ((0, 8, 32, 16), ['red', LONG]),
+    ],
+    'forty questions': [((0, 4, 32, 24), [f'{n} left' for n in range(40)])],
+}
+
+
+def answers(model, batch, key='bboxes'):
+    """Of all questions, in pixels of the pictures."""
+    samples = model.test_step(copy.deepcopy(batch))
+    return torch.cat([sample.pred_instances[key] for sample in samples])
+
+
+@pytest.fixture(scope='module', params=BACKENDS)
+def served(folder, request):
+    return ServedCLIPVG(str(folder), request.param)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('pictures', BATCHES.values(), ids=BATCHES)
+def test_answers_are_those_of_pytorch(detector, served, pictures):
+    batch = make_batch(pictures)
+    expected = answers(detector[0], batch)
+    torch.testing.assert_close(
+        answers(served, batch), expected, atol=1e-4 * SIZE, rtol=0
+    )
+    if len(expected) > 1:
+        assert expected.std(0).max() > 0.01 * SIZE  # they do depend on the question
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('at_once', [1, 3])
+def test_answers_do_not_depend_on_what_is_asked_at_once(served, monkeypatch, at_once):
+    batch = make_batch()
+    expected = answers(served, batch)
+    monkeypatch.setattr(served_clip_vg, '_ASKED_AT_ONCE', at_once)
+    torch.testing.assert_close(
+        answers(served, batch), expected, atol=1e-4 * SIZE, rtol=0
+    )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_prompt_template_scores_and_other_widths(variant, variant_folder, backend):
+    batch = make_batch()
+    served = ServedCLIPVG(str(variant_folder), backend)
+    for key, size in (('bboxes', SIZE), ('scores', 1)):
+        expected = answers(variant[0], batch, key)
+        assert expected.std(0).max() > 0.01 * size
+        torch.testing.assert_close(
+            answers(served, batch, key), expected, atol=1e-4 * size, rtol=0
+        )
+
+
+def test_the_folder_alone_answers_pictures(folder, checkpoint, shapes, tmp_path):
+    moved = tmp_path / 'moved'
+    shutil.copytree(folder, moved)
+    files = sorted((shapes / 'images').glob('*.jpg'))[:5]
+    asked = [['red circle', 'star on the left', 'left'][: 1 + i % 3] for i in range(5)]
+    expected = GroundingInferencer(checkpoint, device='cpu')(files, asked)
+    found = GroundingInferencer(moved, batch_size=2)(files, asked)
+    for one, other in zip(found['predictions'], expected['predictions'], strict=True):
+        assert {k: one[k] for k in ('texts', 'image')} == {
+            k: other[k] for k in ('texts', 'image')
+        }
+        np.testing.assert_allclose(one['bboxes'], other['bboxes'], atol=0.02)
+
+
+def test_every_question_is_in_one_call_with_pictures_of_its_size():
+    generator = np.random.default_rng(0)
+    padding = torch.from_numpy(generator.random((9, 16)) < 0.3)
+    padding[1], padding[2] = padding[0], padding[0]
+    image_index = np.repeat(np.arange(9), generator.integers(1, 30, 9))
+    lengths = generator.integers(3, 12, len(image_index))
+    ids = np.where(np.arange(12) < lengths[:, None], 7, 0)
+    ids[:, 1] = 0  # CLIP's id of '!'
+    seen = []
+    for pictures, parts in plan_calls(padding, image_index, ids):
+        assert len({int(row.sum()) for row in padding[pictures]}) == 1
+        for rows, length in parts:
+            assert set(image_index[rows]) <= set(pictures)
+            assert length == lengths[rows].max() and 0 < len(rows) <= 16
+            seen += rows.tolist()
+    assert sorted(seen) == list(range(len(image_index)))
+
+
+def test_a_broken_export_leaves_nothing_to_serve(
+    detector, folder, tmp_path, monkeypatch
+):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setattr(export, '_export', lambda *_: None)  # the graphs stay
+    model, cfg = copy.deepcopy(detector[0]), detector[1]
+    torch.nn.init.normal_(model.fusion.layers[0].linear2.weight)
+    with pytest.raises(RuntimeError, match=r'grounding.onnx is off by .*pictures'):
+        export_detector(model, cfg, tmp_path)
+    with pytest.raises(FileNotFoundError, match=r'has no deployment.json'):
+        ServedCLIPVG(str(tmp_path))
+
+
+def test_a_detector_too_large_for_a_file_is_refused(detector, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, '_MOST_BYTES', 1000)
+    with pytest.raises(ValueError, match='image.onnx would pass 1,000 bytes'):
+        export_detector(*detector, tmp_path)
+
+
+@pytest.fixture(scope='module')
+def quantized(folder, tmp_path_factory):
+    pytest.importorskip('nncf')
+    copied = tmp_path_factory.mktemp('int8') / 'exported'
+    shutil.copytree(folder, copied)
+    torch.manual_seed(0)
+    return copied, quantize_deployment(copied, [make_batch() for _ in range(4)])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_8_bits_answer_almost_the_same(detector, quantized, backend):
+    folder, agreement = quantized
+    assert 0.8 < agreement < 1
+    batch = make_batch()
+    expected = answers(detector[0], batch)
+    found = answers(ServedCLIPVG(str(folder), backend, 'int8'), batch)
+    assert bbox_overlaps(found, expected, is_aligned=True).mean() > 0.8
+    assert not torch.equal(found, expected)
+    sizes = [(folder / f'grounding{k}.onnx').stat().st_size for k in ('_int8', '')]
+    assert sizes[0] < 0.5 * sizes[1]
+
+
+def test_8_bits_that_answer_otherwise_are_not_kept(folder, tmp_path, monkeypatch):
+    copied = tmp_path / 'exported'
+    shutil.copytree(folder, copied)
+    monkeypatch.setattr(quantize, '_quantize', lambda *_: None)
+    monkeypatch.setattr(quantize, 'open_graph', lambda path, *_: upside_down)
+    right = open_graph(copied / 'grounding.onnx', 'openvino', 'f32')
+
+    def upside_down(feed):
+        if 'images' in feed:
+            return right_image(feed)
+        (boxes,) = right(feed)
+        return [1 - boxes]
+
+    right_image = open_graph(copied / 'image.onnx', 'openvino', 'f32')
+    with pytest.raises(RuntimeError, match=r'(?s)mean IoU of 0.*not written'):
+        quantize_deployment(copied, [make_batch()])
+    with pytest.raises(ValueError, match='has no int8 weights'):
+        ServedCLIPVG(str(copied), precision='int8')
+    with pytest.raises(ValueError, match='no picture to calibrate'):
+        quantize_deployment(copied, [])

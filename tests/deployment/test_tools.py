@@ -1,0 +1,78 @@
+"""The commands: export a checkpoint, score what is served."""
+
+import json
+import runpy
+
+import pytest
+
+from projects.clip_vg.apis import GroundingInferencer
+from projects.clip_vg.curriculum.reliability_file import file_sha256
+from projects.clip_vg.deployment.calibration import spread
+
+from ..conftest import ROOT, runner_config
+
+for package in ('onnxscript', 'openvino', 'onnxruntime', 'nncf'):
+    pytest.importorskip(package)
+
+
+def run(tool, *args):
+    module = runpy.run_path(str(ROOT / 'tools' / 'deployment' / f'{tool}.py'))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('sys.argv', [f'{tool}.py', *map(str, args)])
+        module['main']()
+
+
+@pytest.fixture
+def questions(shapes, tmp_path):
+    names = [path.name for path in sorted((shapes / 'images').glob('*.jpg'))[:6]]
+    path = tmp_path / 'questions.jsonl'
+    path.write_text(
+        ''.join(
+            json.dumps(dict(image=name, expression=text)) + '\n'
+            for name in names
+            for text in ('red circle', 'the star on the left')
+        )
+    )
+    return path
+
+
+def test_a_checkpoint_becomes_a_folder_that_is_scored(
+    checkpoint, shapes, sources, questions, tmp_path
+):
+    out = tmp_path / 'exported'
+    calibration = ['--calibration-images', shapes / 'images']
+    calibration += ['--calibration-questions', questions]
+    run('export', checkpoint, '--out', out, '--int8', *calibration)
+    said = json.loads((out / 'deployment.json').read_text())
+    assert said['checkpoint'] == dict(file='best.pth', sha256=file_sha256(checkpoint))
+    assert sorted(said['graphs']) == ['float', 'int8']
+    cfg = runner_config(shapes, sources, tmp_path / 'work')
+    cfg.test_dataloader = cfg.val_dataloader
+    cfg.test_evaluator = dict(
+        type='GroundingMetric', out_file=str(tmp_path / 'results.jsonl')
+    )
+    cfg.test_cfg = dict(type='TestLoop')
+    cfg.dump(tmp_path / 'config.py')
+    run('test', tmp_path / 'config.py', out, '--precision', 'int8', '--threads', 1)
+    lines = (tmp_path / 'results.jsonl').read_text().splitlines()
+    served = GroundingInferencer(out, precision='int8')
+    for line in map(json.loads, lines[:5]):
+        (answer,) = served(line['image'], line['text'])['predictions']
+        assert answer['bboxes'][0] == pytest.approx(line['bbox'], abs=0.02)
+
+
+def test_calibration_without_int8_or_by_half_is_refused(tmp_path, capsys):
+    for options in (
+        ['--calibration-images', tmp_path],
+        ['--calibration-images', tmp_path, '--calibration-questions', 'a.csv'],
+    ):
+        with pytest.raises(SystemExit):
+            run('export', 'a.pth', '--out', tmp_path, *options)
+    said = capsys.readouterr().err
+    assert 'together' in said and 'calibration is for --int8' in said
+
+
+def test_pictures_are_spread_evenly():
+    assert spread(3, 128).tolist() == [0, 1, 2]
+    assert spread(100, 4).tolist() == [0, 33, 66, 99]
+    assert spread(1, 128).tolist() == [0]

@@ -1,0 +1,112 @@
+r"""Export a detector for serving on CPUs, in float32 and optionally in 8 bits.
+
+    python tools/deployment/export.py CHECKPOINT --out DIR
+    python tools/deployment/export.py CHECKPOINT --out DIR --int8 \
+        --calibration-images FOLDER --calibration-questions FILE
+
+DIR gets two ONNX graphs and deployment.json, and is all that
+`GroundingInferencer(DIR)` needs. 8 bits are calibrated with pictures and questions like
+those to be asked, or with the training data of the config. See docs/serving.md.
+"""
+
+import argparse
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+
+from projects.clip_vg.apis import GroundingInferencer
+from projects.clip_vg.apis.work_dir import find_checkpoint
+from projects.clip_vg.deployment.calibration import labelled_batches, question_batches
+from projects.clip_vg.deployment.deployment_file import GRAPHS, graph_name
+from projects.clip_vg.deployment.export import export_detector
+from projects.clip_vg.deployment.quantize import quantize_deployment
+from projects.clip_vg.models import CLIPVG
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        'checkpoint', help='checkpoint, or a work dir: its best one, else its last'
+    )
+    parser.add_argument(
+        '--config', help='config file (default: the one that the checkpoint holds)'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override settings of the config, e.g. where the training data is',
+    )
+    parser.add_argument('--out', type=Path, required=True, help='folder to write')
+    parser.add_argument('--int8', action='store_true', help='also in 8 bits')
+    parser.add_argument(
+        '--calibration-images', type=Path, metavar='FOLDER', help='of pictures'
+    )
+    parser.add_argument(
+        '--calibration-questions',
+        type=Path,
+        metavar='FILE',
+        help='CSV or JSON Lines of image and expression',
+    )
+    parser.add_argument(
+        '--calibration-pictures',
+        type=int,
+        default=128,
+        help='pictures to take, evenly spread (default: %(default)s)',
+    )
+    args = parser.parse_args()
+    if bool(args.calibration_images) != bool(args.calibration_questions):
+        parser.error('give --calibration-images and --calibration-questions together')
+    if args.calibration_images and not args.int8:
+        parser.error('calibration is for --int8')
+    return args
+
+
+def calibration(args: argparse.Namespace, cfg: Config) -> Iterator[dict]:
+    """Batches of a picture each."""
+    if args.calibration_images is None:
+        return labelled_batches(cfg, args.calibration_pictures)
+    return question_batches(
+        args.calibration_images,
+        args.calibration_questions,
+        GroundingInferencer(args.out),
+        args.calibration_pictures,
+    )
+
+
+def size(folder: Path, kind: str) -> float:
+    """MB of the graphs of a kind of weights."""
+    files = [folder / graph_name(graph, kind) for graph in GRAPHS]
+    return sum(file.stat().st_size for file in files) / 1e6
+
+
+def main() -> None:
+    """Export."""
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    args = parse_args()
+    checkpoint = Path(find_checkpoint(args.checkpoint))
+    loaded = GroundingInferencer(checkpoint, args.config, device='cpu')
+    if not isinstance(loaded.model, CLIPVG):
+        raise ValueError(
+            f'{checkpoint} is a {type(loaded.model).__name__}; only CLIPVG is exported.'
+        )
+    if args.cfg_options is not None:
+        loaded.cfg.merge_from_dict(args.cfg_options)
+    export_detector(loaded.model, loaded.cfg, args.out, checkpoint)
+    logging.info('%s: float32, the same answers as in PyTorch', args.out)
+    if args.int8:
+        agreement = quantize_deployment(args.out, calibration(args, loaded.cfg))
+        logging.info(
+            '%s: 8 bits, %.0f MB instead of %.0f; a mean IoU of %.3f with the answers '
+            'in float32 on the calibration data',
+            *(args.out, size(args.out, 'int8'), size(args.out, 'float'), agreement),
+        )
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,55 @@
+"""Score an exported detector on the test data of a config.
+
+    python tools/deployment/test.py CONFIG DIR --precision int8
+
+The accuracy of tools/test.py, of what is served; the options are those of it.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mmengine.runner import Runner
+
+sys.path.append(str(Path(__file__).parents[1]))
+from train import add_common_options, load_config  # imports compat: before mmdet
+
+# isort: split
+from projects.clip_vg.deployment.graphs import BACKENDS, PRECISIONS
+from projects.clip_vg.deployment.served_clip_vg import served_config
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_common_options(parser)
+    parser.add_argument('folder', type=Path, help='of tools/deployment/export.py')
+    parser.add_argument(
+        '--backend', choices=BACKENDS, default='openvino', help='default: %(default)s'
+    )
+    parser.add_argument(
+        '--precision', choices=PRECISIONS, default='f32', help='default: %(default)s'
+    )
+    parser.add_argument('--threads', type=int, help='default: all cores')
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Test."""
+    args = parse_args()
+    cfg = load_config(args)
+    served = served_config(
+        args.folder,
+        backend=args.backend,
+        precision=args.precision,
+        threads=args.threads,
+    )
+    cfg.model = served.model
+    cfg.test_dataloader.dataset.pipeline = served.test_dataloader.dataset.pipeline
+    Runner.from_cfg(cfg).test()
+
+
+if __name__ == '__main__':
+    main()
