@@ -20,6 +20,7 @@ from projects.clip_vg.apis import GroundingInferencer
 from projects.clip_vg.apis.grounding_inferencer import load_picture
 from projects.clip_vg.apis.questions import read_questions
 from projects.clip_vg.atomic import replacing
+from projects.clip_vg.deployment.graphs import PRECISIONS
 from projects.clip_vg.engine.labelling.predictions import list_pictures
 from projects.clip_vg.engine.labelling.resumable import each_once
 from projects.clip_vg.visualization.answers import draw_answers
@@ -33,7 +34,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('image', type=Path, help='a picture, or a folder of pictures')
     parser.add_argument('expressions', nargs='*', help='such as "left man"')
     parser.add_argument(
-        '--checkpoint', type=Path, required=True, help='of a training, or converted'
+        '--checkpoint',
+        type=Path,
+        required=True,
+        help='of a training, or converted, or the folder of an exported detector',
+    )
+    parser.add_argument(
+        '--precision', choices=PRECISIONS, help='of an exported detector: default f32'
     )
     parser.add_argument(
         '--config', type=Path, help='default: the one that the checkpoint holds'
@@ -87,6 +94,7 @@ def main() -> None:
         config=args.config,
         device=args.device,
         batch_size=args.batch_size,
+        **({'precision': args.precision} if args.precision else {}),
     )
     args.out_dir.mkdir(parents=True, exist_ok=True)
     if args.questions:
