@@ -13,7 +13,7 @@ WEB := $(VENV)-web
 CHECKPOINT ?= $(WORK_DIR)
 
 .PHONY: help install mmcv web data quickstart tutorial docs test test-slow \
-	test-browser test-serving check format clean
+	test-browser check format clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -73,12 +73,8 @@ tutorial: install  ## Pseudo-labels and a model: docs/tutorial_without_labels.md
 docs: install  ## Build the documentation into build/docs
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
-# The runtimes of exported detectors crash in a process that has run the other tests.
 test: install  ## Run the tests
-	$(RUN) -m pytest -m 'not slow and not browser' --ignore=tests/deployment
-
-test-serving: install  ## Test export and serving, in a process of its own
-	$(RUN) -m pytest tests/deployment
+	$(RUN) -m pytest -m 'not slow and not browser'
 
 test-slow: install  ## Run the tests that take minutes
 	$(RUN) -m pytest -m slow

@@ -2,6 +2,8 @@
 
 import copy
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from mmdet.structures.bbox import bbox_overlaps
 
 from projects.clip_vg.apis import GroundingInferencer
 
+from ..conftest import ROOT
 from ..models.test_clip_vg import PICTURES, SIZE, make_batch
 
 pytest.importorskip('onnxscript')
@@ -179,3 +182,23 @@ def test_8_bits_that_answer_otherwise_are_not_kept(folder, tmp_path, monkeypatch
         ServedCLIPVG(str(copied), precision='int8')
     with pytest.raises(ValueError, match='no picture to calibrate'):
         quantize_deployment(copied, [])
+
+
+def test_signals_are_handled_when_detectors_have_gone(folder):
+    """Cores of OpenVINO that go in the order they came take the signal stack away."""
+    script = f"""
+import signal
+from pathlib import Path
+from projects.clip_vg.deployment.graphs import open_graph
+
+handled = []
+signal.signal(signal.SIGCHLD, lambda *_: handled.append(1))
+path = Path({str(folder)!r}) / 'image.onnx'
+first, second = (open_graph(path, 'openvino', 'f32') for _ in range(2))
+del first
+del second
+signal.raise_signal(signal.SIGCHLD)
+assert handled
+"""
+    done = subprocess.run([sys.executable, '-c', script], cwd=ROOT, check=False)
+    assert done.returncode == 0

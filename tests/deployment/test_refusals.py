@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from importlib import import_module
 
 import pytest
 
@@ -86,7 +85,7 @@ def test_a_cpu_without_bfloat16(folder, monkeypatch):
         def get_property(self, *_):
             return ['FP32', 'INT8']
 
-    monkeypatch.setattr(import_module('openvino'), 'Core', Core)
+    monkeypatch.setattr(graphs, '_openvino_core', Core)
     with pytest.raises(ValueError, match='this CPU has no bfloat16'):
         ServedCLIPVG(str(folder), precision='bf16')
 
@@ -97,6 +96,8 @@ def test_a_backend_that_is_not_installed(folder, monkeypatch, backend):
         raise ImportError(f'No module named {name!r}')
 
     monkeypatch.setattr(graphs, 'import_module', missing)
+    anew = graphs._openvino_core.__wrapped__
+    monkeypatch.setattr(graphs, '_openvino_core', anew)
     with pytest.raises(ImportError, match=rf"{backend} is needed .*\[serving\]'"):
         GroundingInferencer(folder, backend=backend)
 

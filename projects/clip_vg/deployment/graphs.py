@@ -1,6 +1,7 @@
 """A graph in a file, run by OpenVINO or by ONNX Runtime."""
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,20 @@ def open_graph(
     return _open_onnxruntime(path, precision, threads)
 
 
+@cache
+def _openvino_core() -> Any:
+    """The one of the process, which must never go.
+
+    A core sets the stack that signal handlers run on, and takes it away when it goes:
+    of several cores, one can leave a stack behind that is no longer there, and the next
+    signal (a worker of a data loader that ends) kills the process. OpenVINO's pull
+    request 11894 has the code.
+    """
+    return import_extra('openvino').Core()
+
+
 def _open_openvino(path: Path, precision: str, threads: int | None) -> Graph:
-    core = import_extra('openvino').Core()
+    core = _openvino_core()
     has_bf16 = 'BF16' in core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
     if precision == 'bf16' and not has_bf16:
         raise ValueError(
