@@ -172,7 +172,7 @@ class Study(Trials):
             measured = self.reliability(measurer, TARGET)
             self._single(name, measurer, otsu_valley(measured).threshold, before)
         for begin in (4, 6):
-            self._online([TARGET], 'single', begin)
+            self._online([TARGET], 'single', range(begin, 7, 2))
         valley = round(otsu_valley(values).threshold, 3)
         trial = (Pick(TARGET, TARGET, valley),)
         self.train(
@@ -180,7 +180,7 @@ class Study(Trials):
             [TARGET],
             sampler=self.sampler(trial),
             load_from=str(self.root / 'trials' / plain / 'epoch_10.pth'),
-            epochs=5,
+            epochs=3,
             score=[TARGET],
             score_as='continued',
         )
@@ -193,14 +193,14 @@ class Study(Trials):
             self.reliability('continued', TARGET),
         )
 
-    def _online(self, pool: Sequence[str], part: str, begin: int) -> None:
-        """One training of 10 epochs that scores its labels twice, with valleys."""
-        training = f'online_{begin}_{len(pool)}'
+    def _online(self, pool: Sequence[str], part: str, after: range) -> None:
+        """One training of 10 epochs that selects by valleys after some of them."""
+        training = f'online_{after[0]}_{len(pool)}'
         hook = dict(
             type='PseudoLabelReliabilityHook',
-            begin=begin,
-            interval=2,
-            end=begin + 2,
+            begin=after[0],
+            interval=after.step,
+            end=after[-1],
             threshold='otsu',
             running_mean=False,
             out_dir=str(self.root / 'reliability'),
@@ -215,7 +215,7 @@ class Study(Trials):
             values.append(self.reliability(training, source))
             offset = end
         cost = self.cost([training], result['scored'])
-        name = f'online, valley, from {begin}0 %'
+        name = f'online, valley, at {" and ".join(f"{epoch}0 %" for epoch in after)}'
         self.row(part, name, training, kept, cost, np.concatenate(values))
 
     def multi(self) -> None:
@@ -255,7 +255,7 @@ class Study(Trials):
             self.cost([name, *plain], scored),
             np.concatenate([self.reliability('mean', s) for s in SOURCES]),
         )
-        self._online(SOURCES, 'multi', 6)
+        self._online(SOURCES, 'multi', range(6, 7))
         oracle = tuple(Pick(source, 'oracle', 0.5) for source in SOURCES)
         self.evaluate([oracle])
         name = trial_name(oracle)

@@ -24,7 +24,7 @@ from projects.clip_vg.engine.scoring import score_all
 __all__ = ['base_config', 'precompute_tokens', 'run_training']
 
 CONFIG = Path(__file__).parent / 'configs' / 'curriculum.py'
-EPOCHS, BATCH, MOST = 10, 20, 5
+EPOCHS, BATCH, MOST = 10, 8, 5
 
 
 @HOOKS.register_module()

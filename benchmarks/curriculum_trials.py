@@ -29,10 +29,14 @@ __all__ = ['TARGET', 'Trials']
 
 TARGET = 'template'  # the source of the single-source part
 LEAST = 100  # labels that a trial needs
+_OTHER_PICTURES = 1000  # added to the seed of the pictures that every training knows
 
 
 class Trials:
     """Trainings of a seed: started once, kept, counted.
+
+    All begin with a detector that has learnt the names of shapes on clean labels of
+    other pictures, and nothing else.
 
     Args:
         root (Path): Folder of the seed.
@@ -56,27 +60,35 @@ class Trials:
         self.rows: list[dict] = []
         self.results: dict[str, dict] = {}
         root.mkdir(parents=True, exist_ok=True)
-        make_noisy_sources(root, images, rates, seed)
+        self._make_data(root, images, rates, seed)
+        self._make_data(root / 'names', images, {'names': {}}, seed + _OTHER_PICTURES)
+        self.train('names', ['names'], root=str(root / 'names'), load_from=None)
+        self.right = {
+            name: is_right(np.load(root / f'{name}.kinds.npy')) for name in SOURCES
+        }
+
+    def _make_data(self, root: Path, images: Mapping[str, int], *made: Any) -> None:
+        """Pictures, labels, and what the frozen tower says of the pictures."""
+        make_noisy_sources(root, images, *made)
         np.savez(
             root / 'firsts.npz',
             train=1,
             val=1 + images['train'],
             test=1 + images['train'] + images['val'],
         )
-        submit(self._spec('features', [TARGET], precompute=True)).result()
-        self.right = {
-            name: is_right(np.load(root / f'{name}.kinds.npy')) for name in SOURCES
-        }
+        spec = self._spec('features', [], precompute=True)
+        self.submit(dict(spec, root=str(root))).result()
 
     def _spec(self, name: str, pool: Sequence[str], **more: Any) -> dict:
-        return dict(
+        spec = dict(
             root=str(self.root),
             work_dir=str(self.root / 'trials' / name),
             seed=self.seed,
             steps=self.steps,
             pool=list(pool),
-            **more,
+            load_from=str(self.root / 'trials' / 'names' / 'epoch_10.pth'),
         )
+        return {**spec, **more}
 
     def start(self, name: str, pool: Sequence[str], **more: Any) -> Future:
         """Have a training run."""

@@ -2,7 +2,7 @@
 
 They differ in language, as the paper's do: template ("red star", "left blue circle"),
 relation ("red star left of the circle", "object above all others"), caption ("there is
-a big red star on the left").
+a big red star on the left"). A fourth knows names alone ("star"), to begin with.
 """
 
 import json
@@ -30,6 +30,7 @@ _VAGUE = {
     'template': ('object', 'thing', 'shape'),
     'relation': ('object near another', 'thing beside a shape'),
     'caption': ('a picture of some objects', 'some shapes on a plain ground'),
+    'names': ('object',),
 }
 
 
@@ -109,7 +110,23 @@ def _caption(
                 yield start, text + words.get(place, 'in the middle'), index
 
 
-_LANGUAGES = {'template': _template, 'relation': _relation, 'caption': _caption}
+def _names(
+    size: tuple[int, int],  # noqa: ARG001
+    objects: list[Shape],
+    rng: np.random.Generator,  # noqa: ARG001
+) -> Iterator[tuple[str, str, int]]:
+    shapes = [item.shape for item in objects]
+    for index, shape in enumerate(shapes):
+        if shapes.count(shape) == 1:
+            yield 'name', shape, index
+
+
+_LANGUAGES = {
+    'template': _template,
+    'relation': _relation,
+    'caption': _caption,
+    'names': _names,
+}
 
 
 def _sloppy(box: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -152,7 +169,7 @@ def make_noisy_sources(
     seed: int,
     per_image: int = 8,
 ) -> Path:
-    """Make pictures, clean ``val.jsonl`` and ``test.jsonl``, and three noisy sources.
+    """Make pictures, clean ``val.jsonl`` and ``test.jsonl``, and noisy sources.
 
     ``root/pictures`` is what :func:`make_synthetic` makes; beside it lie
     ``<source>.jsonl`` (ODVG) and ``<source>.kinds.npy``, int8, the error of each
@@ -161,8 +178,8 @@ def make_noisy_sources(
     Args:
         root (str or Path): Where to; what is complete there is not made again.
         images (Mapping[str, int]): Pictures of 'train', 'val', 'test'.
-        rates (Mapping): For each source the shares 'wrong', 'ambiguous', and
-            'sloppy' (of the others).
+        rates (Mapping): For each source ('template', 'relation', 'caption', 'names')
+            the shares 'wrong', 'ambiguous', and 'sloppy' (of the others).
         seed (int): Decides everything.
         per_image (int): Most labels of a source for an image. Defaults to 8.
 
@@ -171,7 +188,7 @@ def make_noisy_sources(
     """
     root = Path(root)
     pictures = make_synthetic(root / 'pictures', images, seed, sides=LARGE_SIDES)
-    if all((root / f'{source}.kinds.npy').exists() for source in SOURCES):
+    if all((root / f'{source}.kinds.npy').exists() for source in rates):
         return root
     scenes = list(read_shapes(pictures / 'shapes' / 'instances.json'))
     objects = {image['id']: items for image, items in scenes}
@@ -186,11 +203,11 @@ def make_noisy_sources(
         truth = [
             line
             for image in parts[split]
-            for source in SOURCES
+            for source in rates
             for line, _ in _label(source, image, objects[image['id']], {}, 2, rng)
         ]
         _write(root, split, truth, np.zeros(len(truth), np.int8))
-    for number, source in enumerate(SOURCES):
+    for number, source in enumerate(rates):
         rng = np.random.default_rng([seed, number])
         labels = [
             label

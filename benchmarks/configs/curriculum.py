@@ -19,5 +19,5 @@ test_pipeline = [
 ]
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 optim_wrapper = dict(
-    optimizer=dict(lr=1.5e-3, betas=(0.9, 0.95)), clip_grad=dict(max_norm=1.0)
+    optimizer=dict(lr=1e-3, betas=(0.9, 0.95), fused=True), clip_grad=dict(max_norm=1.0)
 )
