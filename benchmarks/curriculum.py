@@ -72,8 +72,9 @@ def main() -> None:
         ProcessPoolExecutor(args.jobs, context) as pool,
         ThreadPoolExecutor(len(args.seeds)) as threads,
     ):
-        studies = [
-            Study(
+
+        def begin(seed: int) -> Study:
+            return Study(
                 out / f'seed{seed}',
                 seed,
                 DEFAULT_RATES,
@@ -81,8 +82,8 @@ def main() -> None:
                 args.steps,
                 lambda spec: pool.submit(run_training, spec),
             )
-            for seed in args.seeds
-        ]
+
+        studies = list(threads.map(begin, args.seeds))
         if args.greedy_msa:
             Study.msa_searches = {'h = 0.5': fixed, 'greedy': greedy_walk}
         for part in PARTS:

@@ -179,7 +179,7 @@ class Study(Trials):
             'continued',
             [TARGET],
             sampler=self.sampler(trial),
-            load_from=str(self.root / 'trials' / plain / 'epoch_10.pth'),
+            load_from=self.weights(plain),
             epochs=3,
             score=[TARGET],
             score_as='continued',

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from curriculum_training import EPOCHS
 from noisy_sources import SOURCES, is_right, make_noisy_sources
 
 from projects.clip_vg.curriculum.reliability_file import (
@@ -86,9 +87,13 @@ class Trials:
             seed=self.seed,
             steps=self.steps,
             pool=list(pool),
-            load_from=str(self.root / 'trials' / 'names' / 'epoch_10.pth'),
+            load_from=self.weights('names'),
         )
         return {**spec, **more}
+
+    def weights(self, training: str) -> str:
+        """Where a finished training of full length has left its weights."""
+        return str(self.root / 'trials' / training / f'epoch_{EPOCHS}.pth')
 
     def start(self, name: str, pool: Sequence[str], **more: Any) -> Future:
         """Have a training run."""

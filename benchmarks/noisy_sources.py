@@ -6,7 +6,8 @@ a big red star on the left"). A fourth knows names alone ("star"), to begin with
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ __all__ = ['CLEAN', 'SLOPPY', 'SOURCES', 'is_right', 'make_noisy_sources']
 
 SOURCES = ('template', 'relation', 'caption')
 CLEAN, SLOPPY, WRONG, AMBIGUOUS = range(4)
+_KIND = attrgetter('color', 'shape')
 # How often an expression names no single object any more.
 _VAGUE = {
     'template': ('object', 'thing', 'shape'),
@@ -50,9 +52,11 @@ def _places(size: tuple[int, int], item: Shape) -> list[str]:
     return found
 
 
-def _named_once(objects: list[Shape]) -> Iterator[tuple[int, Shape]]:
-    """Objects that no other has the colour and shape of."""
-    names = [(item.color, item.shape) for item in objects]
+def _named_once(
+    objects: list[Shape], name: Callable[[Shape], object]
+) -> Iterator[tuple[int, Shape]]:
+    """Objects whose name no other has."""
+    names = [name(item) for item in objects]
     for index, item in enumerate(objects):
         if names.count(names[index]) == 1:
             yield index, item
@@ -63,7 +67,7 @@ def _template(
     objects: list[Shape],
     rng: np.random.Generator,  # noqa: ARG001  # one signature for the three
 ) -> Iterator[tuple[str, str, int]]:
-    for index, item in _named_once(objects):
+    for index, item in _named_once(objects, _KIND):
         name = f'{item.color} {item.shape}'
         yield 'name', name, index
         yield 'size', f'{item.size} {name}', index
@@ -103,7 +107,7 @@ def _caption(
 ) -> Iterator[tuple[str, str, int]]:
     words = dict(left='on the left', right='on the right')
     words.update(top='at the top', bottom='at the bottom')
-    for index, item in _named_once(objects):
+    for index, item in _named_once(objects, _KIND):
         for place in _places(size, item) or ['middle']:
             for start in ('a picture with', 'there is', 'you can see'):
                 text = f'{start} a {item.size} {item.color} {item.shape} '
@@ -115,10 +119,8 @@ def _names(
     objects: list[Shape],
     rng: np.random.Generator,  # noqa: ARG001
 ) -> Iterator[tuple[str, str, int]]:
-    shapes = [item.shape for item in objects]
-    for index, shape in enumerate(shapes):
-        if shapes.count(shape) == 1:
-            yield 'name', shape, index
+    for index, item in _named_once(objects, attrgetter('shape')):
+        yield 'name', item.shape, index
 
 
 _LANGUAGES = {
