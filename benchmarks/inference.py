@@ -29,6 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import projects.clip_vg  # noqa: F401
 from projects.clip_vg.models import CLIPVG
 from projects.clip_vg.models.clip_vg import patch_padding
+from projects.clip_vg.models.compiled import compile_for_inference
 from projects.clip_vg.models.data_preprocessor import pixel_padding
 
 MODEL = Path(__file__).parents[1] / 'configs/_base_/models/clip_vg_vit-b16.py'
@@ -47,6 +48,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--batch-size', type=int, default=8, help='as of both ways')
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--bf16', action='store_true', help='ours in bfloat16 as well')
+    parser.add_argument(
+        '--compile', action='store_true', help="the last of them by PyTorch's compiler"
+    )
     parser.add_argument('--memory', choices=['published', 'ours'], help='only this way')
     return parser.parse_args()
 
@@ -155,16 +159,22 @@ def main() -> None:
     peak = matmul_gflops()
     logging.info('%s; matrix product: %.0f GFLOP/s', describe(), peak)
     slow = PublishedPath(model).eval()
-    half = build_model().requires_grad_(False).bfloat16() if args.bf16 else None
+    dtype = torch.bfloat16 if args.bf16 else torch.float32
+    ways = {'ours': model}
+    if args.bf16:
+        ways['bf16'] = build_model().requires_grad_(False).bfloat16()
+    if args.compile:
+        ways['compiled'] = build_model().requires_grad_(False).to(dtype)
+        compile_for_inference(ways['compiled'])
     for expressions in args.expressions:
         # As many pictures as make whole batches of the published way, and no more.
         inputs, samples = make_batch(args.batch_size, expressions)
         paths = {
             'published': published_way(slow, inputs, samples, args.batch_size),
-            'ours': our_way(model, inputs, samples),
         }
-        if half is not None:
-            paths['bf16'] = our_way(half, inputs.bfloat16(), samples)
+        for name, way in ways.items():
+            its_inputs = inputs.to(next(way.parameters()).dtype)
+            paths[name] = our_way(way, its_inputs, samples)
         answers = {name: path().float() for name, path in paths.items()}
         seconds = alternate(paths, args.rounds, warmup=0)
         pairs = args.batch_size * expressions
@@ -175,9 +185,10 @@ def main() -> None:
                 *(expressions, name, pairs / seconds[name]),
                 *(seconds['published'] / seconds[name],),
                 (answers[name] - answers['published']).abs().max(),
-                # PyTorch does not count what nn.MultiheadAttention does in eval mode.
+                # PyTorch does not count what nn.MultiheadAttention does in eval mode,
+                # nor what it has compiled.
                 ''
-                if name == 'published'
+                if name in ('published', 'compiled')
                 else f', {flops(paths[name]) / seconds[name] / 1e9:.0f} GFLOP/s',
             )
     most = args.expressions[-1]

@@ -8,10 +8,12 @@ compare with it, and tests check the fast path against it.
 from collections.abc import Sequence
 
 import torch
+from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from projects.clip_vg.models import CLIPVG
+from projects.clip_vg.models.clip_tower import LeanQuickGELU
 
 __all__ = ['PublishedPath']
 
@@ -40,11 +42,14 @@ class _ClipBlock(nn.Module):
             own.num_heads,
         )
         self.block = block
+        act = block.mlp.gelu
+        self.act = QuickGELU() if isinstance(act, LeanQuickGELU) else act
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         normed = self.block.ln_1(x)
         x = x + self.attn(normed, normed, normed, attn_mask=mask, need_weights=False)[0]
-        return x + self.block.mlp(self.block.ln_2(x))
+        mlp = self.block.mlp
+        return x + mlp.c_proj(self.act(mlp.c_fc(self.block.ln_2(x))))
 
 
 class _FusionLayer(nn.Module):

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 
 import numpy as np
 import pytest
@@ -216,3 +217,22 @@ def test_a_file_of_questions_goes_on_where_it_was(checkpoint, shapes, tmp_path, 
     path.write_text(text + (f'{names[0]},\n' if kind == 'csv' else '{"image": "x"}\n'))
     with pytest.raises(ValueError, match='entry 4'):
         demo(*command)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which('g++'), reason='there is no C++ compiler')
+def test_compiled_it_answers_the_same(ask, checkpoint, shapes):
+    compiled = GroundingInferencer(checkpoint, device='cpu', batch_size=2, compile=True)
+    pictures = sorted((shapes / 'images').glob('*.jpg'))[:3]
+    for asked in (ASKED[:1], ASKED, [*ASKED, 'the big blue square at the top']):
+        expected = boxes(ask(pictures, [asked] * 3))
+        np.testing.assert_allclose(
+            boxes(compiled(pictures, [asked] * 3)), expected, atol=1e-3
+        )
+
+
+def test_compiling_without_a_compiler_is_refused(checkpoint, monkeypatch):
+    monkeypatch.setenv('PATH', '')
+    monkeypatch.delenv('CXX', raising=False)
+    with pytest.raises(RuntimeError, match=r'C\+\+ compiler'):
+        GroundingInferencer(checkpoint, device='cpu', compile=True)

@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 
 from ..deployment.served_clip_vg import served_config
 from ..engine.labelling.predictions import list_pictures
+from ..models.compiled import compile_for_inference
 from ..models.frozen_weights import without_downloads
 from ..visualization.answers import draw_answers
 from .checkpoint_config import config_of_checkpoint
@@ -46,12 +47,16 @@ class GroundingInferencer:
         batch_size (int): Pictures encoded at once. Defaults to 8.
         dtype (torch.dtype): Of the weights; ``torch.bfloat16`` is fast on CPUs with
             AMX and moves boxes by about 0.002 of the picture. Defaults to float32.
+        compile (bool): Whether PyTorch compiles the model at the first answer, which
+            takes a minute or two and a C++ compiler, and makes the others faster; see
+            :func:`compile_for_inference`. Defaults to False.
         served: ``backend``, ``precision``, ``threads`` of an exported detector, which
             runs on the CPU; see :class:`ServedCLIPVG`.
 
     Raises:
         FileNotFoundError: There is no such file.
         ImportError: What runs an exported detector is not installed.
+        RuntimeError: ``compile`` without a C++ compiler.
         ValueError: The checkpoint holds no config, or is of another model; or options
             of an exported detector are given for a checkpoint.
 
@@ -68,6 +73,7 @@ class GroundingInferencer:
         device: str | None = None,
         batch_size: int = 8,
         dtype: torch.dtype = torch.float32,
+        compile: bool = False,
         **served: Any,
     ) -> None:
         first = Path(checkpoint_or_config).expanduser()
@@ -89,6 +95,8 @@ class GroundingInferencer:
         if checkpoint is not None:
             load_checkpoint(self.model, str(checkpoint), map_location='cpu')
         self.model.to(self.device, dtype).eval()
+        if compile:
+            compile_for_inference(self.model)
         steps = self.cfg.test_dataloader.dataset.pipeline
         self.pipeline = Compose(
             [TRANSFORMS.build(step) for step in steps if step['type'] not in _LOADING]

@@ -10,7 +10,13 @@ from open_clip.model import _build_text_tower, _build_vision_tower
 from torch import Tensor, nn
 
 from .clip_config import clip_config
-from .clip_tower import CLIPTower, freeze, init_blocks, run_block
+from .clip_tower import (
+    CLIPTower,
+    freeze,
+    init_blocks,
+    run_block,
+    use_lean_activations,
+)
 from .clip_weights import load_clip_tower
 from .expression_tokenizer import ExpressionTokenizer
 
@@ -85,6 +91,7 @@ class CLIPVisualEncoder(CLIPTower):
         # Never read: the pooled output, and blocks after the last extracted one.
         vit.ln_post, vit.proj = nn.Identity(), None
         del vit.transformer.resblocks[max(self.extract_layers) + 1 :]
+        use_lean_activations(vit.transformer.resblocks)
         self.vit = vit
         if frozen:
             freeze(vit)
@@ -171,6 +178,7 @@ class CLIPTextEncoder(CLIPTower):
         self.out_channels = transformer.output_dim
         self.expression_tokenizer = ExpressionTokenizer(self.context_length, template)
         self.tokenizer = self.expression_tokenizer.words
+        use_lean_activations(transformer.transformer.resblocks)
         self.transformer = transformer
         if frozen:
             freeze(transformer)

@@ -3,11 +3,20 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from mmengine.model import BaseModule
+from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ['CLIPTower', 'freeze', 'init_blocks', 'run_block']
+__all__ = [
+    'CLIPTower',
+    'LeanQuickGELU',
+    'freeze',
+    'init_blocks',
+    'run_block',
+    'use_lean_activations',
+]
 
 
 def freeze(module: nn.Module) -> None:
@@ -26,6 +35,25 @@ def init_blocks(blocks: nn.ModuleList) -> None:
         nn.init.normal_(block.attn.out_proj.weight, std=(2 * depth * width) ** -0.5)
         nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
         nn.init.normal_(block.mlp.c_proj.weight, std=(2 * depth * width) ** -0.5)
+
+
+class LeanQuickGELU(nn.Module):
+    """open_clip's QuickGELU, the same to the bit, with one new tensor and not three."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x sigmoid(1.702 x)."""
+        gate = 1.702 * x
+        if gate.requires_grad:
+            return x * torch.sigmoid(gate)
+        return gate.sigmoid_().mul_(x)
+
+
+def use_lean_activations(blocks: nn.ModuleList) -> None:
+    """Replace the QuickGELU of open_clip's blocks."""
+    block: Any
+    for block in blocks:
+        if isinstance(block.mlp.gelu, QuickGELU):
+            block.mlp.gelu = LeanQuickGELU()
 
 
 def run_block(module: Callable[..., Tensor], x: Tensor, with_cp: bool) -> Tensor:

@@ -1,6 +1,7 @@
 """CLIP-VG: visual grounding with the two towers of CLIP (arXiv 2305.08685)."""
 
 from contextlib import nullcontext
+from math import ceil
 from typing import Any, NamedTuple
 
 import torch
@@ -215,10 +216,10 @@ class CLIPVG(BaseDetector):
         visual, padding, text, text_padding, image_index = encoded
         # The fusion's memory grows with the expressions, not with the images; where
         # nothing is kept for a backward pass, a part of them at a time is enough.
-        at_once = len(text) if torch.is_grad_enabled() else _FUSED_AT_ONCE
+        parts = 1 if torch.is_grad_enabled() else ceil(len(text) / _FUSED_AT_ONCE)
+        bounds = [len(text) * part // parts for part in range(parts + 1)]
         tokens = []
-        for start in range(0, len(text), at_once):
-            part = slice(start, start + at_once)
+        for part in map(slice, bounds[:-1], bounds[1:]):
             images = slice(int(image_index[part][0]), int(image_index[part][-1]) + 1)
             tokens.append(
                 self.fusion(

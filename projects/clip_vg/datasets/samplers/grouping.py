@@ -16,7 +16,7 @@ class Plan:
     """Groups of labels, one after another.
 
     Args:
-        order (np.ndarray): int64, labels; those of a group stand side by side.
+        order (np.ndarray): Labels, int32 or int64; those of a group stand side by side.
         starts (np.ndarray): int64 (G, ), where each group begins in ``order``.
         sizes (np.ndarray): int64 (G, ), how many labels it has.
     """
@@ -53,16 +53,13 @@ class ImageGroups:
         labels: np.ndarray | None = None,
         max_size: int | None = None,
     ) -> None:
-        labels = np.arange(len(image_index)) if labels is None else np.asarray(labels)
-        # Sorted by one integer of image and place, several times faster than a
-        # stable sort by image.
-        images = image_index[labels].astype(np.int64)
-        by_image = np.argsort((images << 32) | np.arange(len(labels)))
-        self.order = labels[by_image].astype(np.int64)
-        self._by_image = by_image
-        self.images = images[by_image]
-        firsts = np.flatnonzero(np.r_[True, self.images[1:] != self.images[:-1]])
-        counts = np.diff(np.r_[firsts, len(labels)])
+        self._labels = None if labels is None else np.asarray(labels, np.int64)
+        self._images = image_index if labels is None else image_index[self._labels]
+        places = _by_image(self._images)
+        self.order = self._label_at(places)
+        images = self._images[places]
+        firsts = np.flatnonzero(np.r_[True, images[1:] != images[:-1]])
+        counts = np.diff(np.r_[firsts, len(images)])
         size = max_size or max(1, counts.max(initial=1))
         groups_of = -(-counts // size)
         within = np.arange(groups_of.sum()) - np.repeat(
@@ -87,10 +84,26 @@ class ImageGroups:
         """
         order = self.order
         if rng is not None:
-            lots = np.empty(len(order), np.int64)
-            lots[rng.permutation(len(order))] = np.arange(len(order))
-            order = order[np.argsort((self.images << 32) | lots[self._by_image])]
+            lots = np.arange(len(order), dtype=np.int32)  # new memory is what is slow
+            rng.shuffle(lots)
+            order = self._label_at(lots[_by_image(self._images[lots])])
         return Plan(order, self.starts, self.sizes).take(draw(len(self), length, rng))
+
+    def _label_at(self, places: np.ndarray) -> np.ndarray:
+        return places if self._labels is None else self._labels[places]
+
+
+def _by_image(images: np.ndarray) -> np.ndarray:
+    """Places of labels, sorted by image and then by place.
+
+    Sorts one integer of both, several times faster than a stable sort of the images.
+    """
+    keys = images.astype(np.int64)
+    keys <<= 32
+    keys |= np.arange(len(images), dtype=np.int32)
+    keys.sort()
+    keys &= 0xFFFFFFFF
+    return keys
 
 
 def draw(count: int, length: int, rng: np.random.Generator | None) -> np.ndarray:
