@@ -1,7 +1,6 @@
 """The published model's recorded answers, through the converter and a config alone."""
 
 import argparse
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from projects.clip_vg.compat import load_from_local
 from projects.clip_vg.models.data_preprocessor import pixel_padding
 from projects.clip_vg.safe_pickle import load_torch
 
-from .conftest import ROOT
+from .commands import run_script
 
 pytestmark = pytest.mark.parity
 
@@ -33,8 +32,7 @@ def parity(request):
 
 
 def converter(*args):
-    tool = ROOT / 'tools/model_converters/official_clip_vg.py'
-    subprocess.run([sys.executable, tool, *map(str, args)], check=True, cwd=ROOT)
+    run_script('tools/model_converters/official_clip_vg.py', *args).check_returncode()
 
 
 @pytest.fixture(scope='module')

@@ -14,6 +14,7 @@ import mmdet
 import pytest
 import torch
 
+from .commands import run_script
 from .conftest import ROOT
 
 MMDET_TOOLS = Path(mmdet.__file__).parent / '.mim' / 'tools'
@@ -43,6 +44,7 @@ default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1))
 
 
 def run(*command, check=True, cwd=ROOT, timeout=300, **env):
+    """A command in a process of its own, as its user starts it."""
     done = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
@@ -53,12 +55,25 @@ def run(*command, check=True, cwd=ROOT, timeout=300, **env):
         check=False,
     )
     if check:
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        ended_well(done)
     return done
 
 
-def tool(*command, **options):
-    return run(sys.executable, *command, **options)
+def ended_well(done):
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+def tool(*command, check=True):
+    """A script of ours, without the time of its imports."""
+    done = run_script(*command)
+    if check:
+        ended_well(done)
+    return done
+
+
+def mmdet_tool(name, *args):
+    """A script of MMDetection's, started as its user starts it."""
+    return run(sys.executable, MMDET_TOOLS / name, *args)
 
 
 @pytest.fixture(scope='session')
@@ -72,7 +87,7 @@ def config(tmp_path_factory, shapes):
 def trained(tmp_path_factory, config):
     """A work dir of two epochs."""
     work_dir = tmp_path_factory.mktemp('trained')
-    tool('tools/train.py', config, '--work-dir', work_dir)
+    run(sys.executable, 'tools/train.py', config, '--work-dir', work_dir)
     return work_dir
 
 
@@ -218,12 +233,12 @@ needs_mim = pytest.mark.skipif(
 
 @needs_mim
 def test_mmdetections_own_tools_train_and_test(trained, config, tmp_path):
-    tool(
-        *(MMDET_TOOLS / 'train.py', config, '--work-dir', tmp_path / 'train'),
+    mmdet_tool(
+        *('train.py', config, '--work-dir', tmp_path / 'train'),
         *('--cfg-options', 'train_cfg.max_epochs=1'),
     )
-    tool(
-        *(MMDET_TOOLS / 'test.py', config, tmp_path / 'train/epoch_1.pth'),
+    mmdet_tool(
+        *('test.py', config, tmp_path / 'train/epoch_1.pth'),
         *('--work-dir', tmp_path / 'test'),
     )
     assert 0 <= metrics(tmp_path / 'test')['grounding/acc@0.5'] <= 1
@@ -231,16 +246,16 @@ def test_mmdetections_own_tools_train_and_test(trained, config, tmp_path):
 
 @needs_mim
 def test_mmdetections_analysis_tools(trained, config, tmp_path):
-    printed = tool(MMDET_TOOLS / 'misc/print_config.py', config).stdout
+    printed = mmdet_tool('misc/print_config.py', config).stdout
     assert "type='CLIPVG'" in printed
-    tool(
-        *(MMDET_TOOLS / 'analysis_tools/browse_dataset.py', config, '--not-show'),
+    mmdet_tool(
+        *('analysis_tools/browse_dataset.py', config, '--not-show'),
         *('--output-dir', tmp_path / 'browse'),
     )
     assert list((tmp_path / 'browse').glob('*.jpg'))
     log = next(trained.glob('*/vis_data/scalars.json'))
-    tool(
-        *(MMDET_TOOLS / 'analysis_tools/analyze_logs.py', 'plot_curve', log),
+    mmdet_tool(
+        *('analysis_tools/analyze_logs.py', 'plot_curve', log),
         *('--keys', 'loss', '--out', tmp_path / 'loss.png'),
     )
     assert (tmp_path / 'loss.png').is_file()

@@ -25,6 +25,7 @@ def plain(shapes, sources, tmp_path):
     return losses(shapes, sources, tmp_path / 'plain')
 
 
+@pytest.mark.slow
 def test_a_compiled_step_learns_the_same(plain, shapes, sources, tmp_path):
     # The graph is captured and run by PyTorch itself: Inductor wants a C++ compiler.
     compiled = losses(

@@ -1,8 +1,6 @@
 """The commands: export a checkpoint, score what is served."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -10,22 +8,15 @@ from projects.clip_vg.apis import GroundingInferencer
 from projects.clip_vg.curriculum.reliability_file import file_sha256
 from projects.clip_vg.deployment.calibration import spread
 
-from ..conftest import ROOT, runner_config
+from ..commands import run_script
+from ..conftest import runner_config
 
 for package in ('onnxscript', 'openvino', 'onnxruntime', 'nncf'):
     pytest.importorskip(package)
 
 
 def run(tool, *args):
-    """The command in a process of its own, as its user would."""
-    script = ROOT / 'tools' / 'deployment' / f'{tool}.py'
-    return subprocess.run(
-        [sys.executable, script, *map(str, args)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-    )
+    return run_script(f'tools/deployment/{tool}.py', *args)
 
 
 def ended_well(done):

@@ -2,8 +2,6 @@
 
 import argparse
 import re
-import subprocess
-import sys
 
 import open_clip
 import pytest
@@ -20,6 +18,7 @@ from projects.clip_vg.models.released_layout import (
 )
 from projects.clip_vg.safe_pickle import load_torch
 
+from ..commands import run_script
 from ..conftest import ROOT
 
 # Other dimensions than any real model's: 6 blocks seen, 3 read (0, 2, 5); vision
@@ -131,14 +130,7 @@ def test_a_copy_that_is_none_is_named():
 
 
 def run_tool(*args):
-    tool = ROOT / 'tools/model_converters/official_clip_vg.py'
-    return subprocess.run(
-        [sys.executable, tool, *map(str, args)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-    )
+    return run_script('tools/model_converters/official_clip_vg.py', *args)
 
 
 def save(tmp_path, model, **extra):
