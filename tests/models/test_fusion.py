@@ -5,6 +5,7 @@ import torch
 from mmdet.registry import MODELS
 
 from projects.clip_vg.models.fusion import kept_tokens, take_tokens
+from projects.clip_vg.models.fusion_layer import FusionLayer
 
 E, B, GRID, LENGTH, D = 5, 3, (3, 3), 4, 16
 
@@ -84,3 +85,15 @@ def test_kept_tokens_are_the_class_token_and_the_picture_in_order():
     tokens = torch.arange(10).view(2, 5, 1)
     assert take_tokens(tokens, kept)[0, :, 0].tolist() == [0, 2, 3]
     assert take_tokens(tokens, kept)[1, 0, 0] == 5
+
+
+def test_autocast_keeps_the_residual_stream_in_float32():
+    layer = FusionLayer(16, num_heads=2, feedforward_channels=32, dropout=0.1).eval()
+    for linear in (layer.out_proj, layer.linear2):
+        torch.nn.init.zeros_(linear.weight)
+        torch.nn.init.zeros_(linear.bias)
+    tokens = torch.randn(2, 5, 16)
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+        answer = layer(tokens, *layer.project(tokens, tokens), None)
+    expected = layer.norm2(layer.norm1(tokens))
+    torch.testing.assert_close(answer, expected, rtol=1e-5, atol=1e-5)

@@ -116,11 +116,10 @@ class FusionLayer(BaseModule):
         return to_keys, to_values.transpose(0, 1).flatten(1)
 
     def _after_attention(self, tokens: Tensor, mixed: Tensor) -> Tensor:
-        # In place where no gradient needs what was there: new memory is slow.
         dropout = self.dropout if self.training else 0.0
-        mixed = F.dropout(self.out_proj(mixed), dropout, self.training)
-        tokens = self.norm1(mixed.add_(tokens))
+        mixed = self.out_proj(mixed)
+        tokens = self.norm1(tokens + F.dropout(mixed, dropout, self.training))
+        # In place, as no gradient needs what was there and new memory is slow.
         hidden = F.relu(self.linear1(tokens), inplace=True)
         hidden = self.linear2(F.dropout(hidden, dropout, self.training))
-        hidden = F.dropout(hidden, dropout, self.training)
-        return self.norm2(hidden.add_(tokens))
+        return self.norm2(tokens + F.dropout(hidden, dropout, self.training))
