@@ -1,0 +1,139 @@
+"""What comes before the model: reading the labels, and loading the pictures.
+
+    python benchmarks/data.py --ann-file FILE --split-file FILE --images FOLDER
+
+Seconds and memory of reading all labels, in a process of its own. Then samples a
+second through the test transforms: the published way decodes and resizes the picture
+again for each expression, ours once for all its expressions.
+"""
+
+import argparse
+import itertools
+import logging
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from machine import alternate, describe, peak_mib
+from mmdet.registry import DATASETS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from projects.clip_vg.datasets import RefExpDataset
+from projects.clip_vg.datasets.readers import read_annotations
+from projects.clip_vg.datasets.synthetic import make_synthetic
+
+PIPELINE = Path(__file__).parents[1] / 'configs/_base_/datasets/refexp_224.py'
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--ann-file', type=Path, help='default: synthetic pictures')
+    parser.add_argument('--split-file', type=Path)
+    parser.add_argument('--images', type=Path, help='labels of others are left out')
+    parser.add_argument(
+        '--expressions', type=int, nargs='+', default=[1, 4, 7, 16], help='of a picture'
+    )
+    parser.add_argument('--pictures', type=int, default=40, help='most to load')
+    parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--only-read', action='store_true', help='the labels, and end')
+    return parser.parse_args()
+
+
+def read(args: argparse.Namespace) -> None:
+    """Read the labels, say what that took."""
+    before, started = peak_mib(), time.perf_counter()
+    table = read_annotations(args.ann_file, args.split_file)
+    seconds = time.perf_counter() - started
+    grown = (peak_mib() - before) * 2**20 / len(table)
+    logging.info(
+        '%s labels read in %.1f s, %.0f bytes each, reading included',
+        *(f'{len(table):,}', seconds, grown),
+    )
+
+
+def open_dataset(args: argparse.Namespace) -> RefExpDataset:
+    """The labels with the test transforms of the configs."""
+    init_default_scope('mmdet')
+    return DATASETS.build(
+        dict(
+            type='RefExpDataset',
+            ann_file=str(args.ann_file),
+            split_file=str(args.split_file) if args.split_file else None,
+            data_prefix=dict(img=str(args.images)),
+            test_mode=True,
+            pipeline=Config.fromfile(PIPELINE).test_pipeline,
+        )
+    )
+
+
+def labels_of_pictures(
+    dataset: RefExpDataset, images: Path, most: int
+) -> list[list[int]]:
+    """The labels of each of the pictures that are there."""
+    index = dataset.table.image_index
+    order = np.argsort(index, kind='stable')
+    starts = np.flatnonzero(np.diff(index[order], prepend=-1))
+    found = []
+    for rows in np.split(order, starts[1:]):
+        if Path(dataset.get_data_info(int(rows[0]))['img_path']).is_file():
+            found.append(rows.tolist())
+        if len(found) == most:
+            break
+    if not found:
+        raise FileNotFoundError(f'No picture of the labels is in {images}.')
+    return found
+
+
+def main() -> None:
+    """Measure, print."""
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    args = parse_args()
+    if args.only_read:
+        read(args)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        options = sys.argv[1:]
+        if args.ann_file is None:
+            root = make_synthetic(Path(folder, 'data'), dict(train=args.pictures), 0)
+            args.ann_file = root / 'shapes' / 'instances.json'
+            args.split_file = root / 'shapes' / 'refs(synthetic).p'
+            args.images = root / 'images'
+            options += ['--ann-file', str(args.ann_file)]
+            options += ['--split-file', str(args.split_file)]
+        logging.info('%s', describe())
+        subprocess.run([sys.executable, __file__, *options, '--only-read'], check=True)
+        dataset = open_dataset(args)
+        pictures = labels_of_pictures(dataset, args.images, args.pictures)
+        for expressions in args.expressions:
+            asked = [
+                tuple(itertools.islice(itertools.cycle(rows), expressions))
+                for rows in pictures
+            ]
+
+            def published(asked: list[tuple[int, ...]] = asked) -> None:
+                for rows in asked:
+                    for row in rows:
+                        dataset[row]
+
+            def ours(asked: list[tuple[int, ...]] = asked) -> None:
+                for rows in asked:
+                    dataset[rows]
+
+            seconds = alternate(dict(published=published, ours=ours), args.rounds)
+            for name, taken in seconds.items():
+                logging.info(
+                    '%2d expressions, %-9s: %7.1f a second, %4.1f x',
+                    *(expressions, name, len(pictures) * expressions / taken),
+                    seconds['published'] / taken,
+                )
+
+
+if __name__ == '__main__':
+    main()
