@@ -161,11 +161,9 @@ def test_killed_at_three_points_it_ends_the_same(config, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_a_training(config, tmp_path):
-    tool(
-        *('tools/self_paced.py', config, '--work-dir', tmp_path, '--start', '0'),
-        *('--strategy', 'fixed', '--launcher', 'pytorch', '--processes', '2'),
-        OMP_NUM_THREADS='1',
-    )
+    command = ('tools/self_paced.py', config, '--work-dir', tmp_path, '--start', '0')
+    options = ('--strategy', 'fixed', '--launcher', 'pytorch', '--processes', '2')
+    run(sys.executable, *command, *options, OMP_NUM_THREADS='1')
     assert record_of(tmp_path)['final']['trial'] == 'one_by_one_0'
     log = (tmp_path / 'trials' / 'one_by_one_0' / 'log.txt').read_text()
     assert '--nproc-per-node 2' in log
