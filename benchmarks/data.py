@@ -16,7 +16,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 from machine import alternate, describe, peak_mib
 from mmdet.registry import DATASETS
 from mmengine.config import Config
@@ -24,9 +23,26 @@ from mmengine.registry import init_default_scope
 
 from projects.clip_vg.datasets import RefExpDataset
 from projects.clip_vg.datasets.readers import read_annotations
+from projects.clip_vg.datasets.samplers.grouping import ImageGroups
 from projects.clip_vg.datasets.synthetic import make_synthetic
 
 PIPELINE = Path(__file__).parents[1] / 'configs/_base_/datasets/refexp_224.py'
+
+
+def add_label_options(parser: argparse.ArgumentParser) -> None:
+    """Which labels and pictures a program measures on."""
+    parser.add_argument('--ann-file', type=Path, help='default: synthetic pictures')
+    parser.add_argument('--split-file', type=Path)
+    parser.add_argument('--images', type=Path)
+
+
+def fill_in_synthetic(args: argparse.Namespace, folder: str, pictures: int) -> None:
+    """Draw pictures where no labels are given."""
+    if args.ann_file is None:
+        root = make_synthetic(Path(folder, 'data'), dict(train=pictures), 0)
+        args.ann_file = root / 'shapes' / 'instances.json'
+        args.split_file = root / 'shapes' / 'refs(synthetic).p'
+        args.images = root / 'images'
 
 
 def parse_args() -> argparse.Namespace:
@@ -34,9 +50,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--ann-file', type=Path, help='default: synthetic pictures')
-    parser.add_argument('--split-file', type=Path)
-    parser.add_argument('--images', type=Path, help='labels of others are left out')
+    add_label_options(parser)
     parser.add_argument(
         '--expressions', type=int, nargs='+', default=[1, 4, 7, 16], help='of a picture'
     )
@@ -75,15 +89,13 @@ def open_dataset(args: argparse.Namespace) -> RefExpDataset:
 
 def labels_of_pictures(
     dataset: RefExpDataset, images: Path, most: int
-) -> list[list[int]]:
+) -> list[tuple[int, ...]]:
     """The labels of each of the pictures that are there."""
-    index = dataset.table.image_index
-    order = np.argsort(index, kind='stable')
-    starts = np.flatnonzero(np.diff(index[order], prepend=-1))
+    groups = ImageGroups(dataset.table.image_index)
     found = []
-    for rows in np.split(order, starts[1:]):
-        if Path(dataset.get_data_info(int(rows[0]))['img_path']).is_file():
-            found.append(rows.tolist())
+    for rows in groups.plan(len(groups), None):
+        if Path(dataset.get_data_info(rows[0])['img_path']).is_file():
+            found.append(rows)
         if len(found) == most:
             break
     if not found:
@@ -99,16 +111,12 @@ def main() -> None:
         read(args)
         return
     with tempfile.TemporaryDirectory() as folder:
-        options = sys.argv[1:]
-        if args.ann_file is None:
-            root = make_synthetic(Path(folder, 'data'), dict(train=args.pictures), 0)
-            args.ann_file = root / 'shapes' / 'instances.json'
-            args.split_file = root / 'shapes' / 'refs(synthetic).p'
-            args.images = root / 'images'
-            options += ['--ann-file', str(args.ann_file)]
-            options += ['--split-file', str(args.split_file)]
+        fill_in_synthetic(args, folder, args.pictures)
         logging.info('%s', describe())
-        subprocess.run([sys.executable, __file__, *options, '--only-read'], check=True)
+        options = ['--ann-file', str(args.ann_file), '--only-read']
+        if args.split_file is not None:
+            options += ['--split-file', str(args.split_file)]
+        subprocess.run([sys.executable, __file__, *options], check=True)
         dataset = open_dataset(args)
         pictures = labels_of_pictures(dataset, args.images, args.pictures)
         for expressions in args.expressions:

@@ -10,31 +10,21 @@ import argparse
 import logging
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
+from data import add_label_options, fill_in_synthetic, open_dataset
 from inference import build_model
 from machine import alternate, describe
-from mmdet.registry import DATASETS
 from mmengine.dataset import pseudo_collate
 from published_path import PublishedPath
 
 from projects.clip_vg.datasets import RefExpDataset
-from projects.clip_vg.datasets.synthetic import make_synthetic
 from projects.clip_vg.engine.scoring import score_all
 from projects.clip_vg.models import CLIPVG
 from projects.clip_vg.models.answers import to_original
 from projects.clip_vg.models.clip_vg import patch_padding
 from projects.clip_vg.models.data_preprocessor import pixel_padding
-
-PIPELINE = [
-    dict(type='LoadGroundingImage'),
-    dict(type='PILResize', size=224),
-    dict(type='Letterbox', size=224),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='PackGroundingInputs'),
-]
 
 
 def parse_args() -> argparse.Namespace:
@@ -42,9 +32,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--ann-file', type=Path, help='default: synthetic pictures')
-    parser.add_argument('--split-file', type=Path)
-    parser.add_argument('--images', type=Path)
+    add_label_options(parser)
     parser.add_argument('--batch-size', type=int, default=8)
     parser.add_argument('--rounds', type=int, default=1)
     return parser.parse_args()
@@ -84,22 +72,9 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        if args.ann_file is None:
-            root = make_synthetic(Path(folder, 'data'), dict(train=32), 0)
-            args.ann_file = root / 'shapes' / 'instances.json'
-            args.split_file = root / 'shapes' / 'refs(synthetic).p'
-            args.images = root / 'images'
+        fill_in_synthetic(args, folder, pictures=32)
         model = build_model()
-        dataset = DATASETS.build(
-            dict(
-                type='RefExpDataset',
-                ann_file=str(args.ann_file),
-                split_file=str(args.split_file) if args.split_file else None,
-                data_prefix=dict(img=str(args.images)),
-                test_mode=True,
-                pipeline=PIPELINE,
-            )
-        )
+        dataset = open_dataset(args)
         answers: dict[str, np.ndarray] = {}
         slow = published_way(model, dataset, args.batch_size)
 

@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from data import PIPELINE
 from inference import MODEL, SIZE, build_model, make_batch, our_way, published_way
 from machine import alternate, describe
 from mmdet.structures import DetDataSample
@@ -28,7 +29,6 @@ from projects.clip_vg.deployment.export import export_detector
 from projects.clip_vg.deployment.quantize import quantize_deployment
 from projects.clip_vg.deployment.served_clip_vg import ServedCLIPVG
 
-PIPELINE = MODEL.parents[1] / 'datasets' / 'refexp_224.py'
 SERVED = [
     ('openvino', 'f32'),
     ('openvino', 'bf16'),

@@ -18,7 +18,7 @@ from projects.clip_vg.compat import load_from_local
 from projects.clip_vg.models.data_preprocessor import pixel_padding
 from projects.clip_vg.safe_pickle import load_torch
 
-from .commands import run_script
+from .commands import ended_well, run_script
 
 pytestmark = pytest.mark.parity
 
@@ -32,7 +32,7 @@ def parity(request):
 
 
 def converter(*args):
-    run_script('tools/model_converters/official_clip_vg.py', *args).check_returncode()
+    ended_well(run_script('tools/model_converters/official_clip_vg.py', *args))
 
 
 @pytest.fixture(scope='module')

@@ -14,7 +14,7 @@ import mmdet
 import pytest
 import torch
 
-from .commands import run_script
+from .commands import ended_well, run_script
 from .conftest import ROOT
 
 MMDET_TOOLS = Path(mmdet.__file__).parent / '.mim' / 'tools'
@@ -57,10 +57,6 @@ def run(*command, check=True, cwd=ROOT, timeout=300, **env):
     if check:
         ended_well(done)
     return done
-
-
-def ended_well(done):
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
 def tool(*command, check=True):

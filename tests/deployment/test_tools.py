@@ -8,7 +8,7 @@ from projects.clip_vg.apis import GroundingInferencer
 from projects.clip_vg.curriculum.reliability_file import file_sha256
 from projects.clip_vg.deployment.calibration import spread
 
-from ..commands import run_script
+from ..commands import ended_well, run_script
 from ..conftest import runner_config
 
 for package in ('onnxscript', 'openvino', 'onnxruntime', 'nncf'):
@@ -17,10 +17,6 @@ for package in ('onnxscript', 'openvino', 'onnxruntime', 'nncf'):
 
 def run(tool, *args):
     return run_script(f'tools/deployment/{tool}.py', *args)
-
-
-def ended_well(done):
-    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.fixture
