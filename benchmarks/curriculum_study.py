@@ -57,6 +57,9 @@ class Study(Trials):
                 score_as=f'fold{fold}',
                 score_folds=dict(number=2, keep=[1 - fold]),
             )
+        for name, pool in (('agreement', [TARGET]), ('agreement_all', SOURCES)):
+            task = dict(task='score_agreement', score_as=name)
+            self.start(name, pool, **task).result()
         for name, future in futures.items():
             self._keep(name, future)
         halves = [self.reliability(f'fold{fold}', TARGET) for fold in (0, 1)]
@@ -68,18 +71,19 @@ class Study(Trials):
             others = [self.reliability(m, source) for m in SOURCES if m != source]
             self.derive('cross', source, np.mean(others, 0))
 
-    def _single(self, name: str, measurer: str, threshold: float, before: list) -> None:
+    def _single(
+        self, name: str, measurer: str, threshold: float, before: list, scored: int
+    ) -> None:
         """A row of one training at a threshold that needs no search."""
         trial = (Pick(TARGET, measurer, round(threshold, 3)),)
         self.evaluate([trial])
         training = trial_name(trial)
-        scored = len(self.right[TARGET]) * len(before)
         self.row(
             'single',
             name,
             training,
             self._kept(trial),
-            self.cost([training, *dict.fromkeys(before)], scored),
+            self.cost([training, *before], scored * len(self.right[TARGET])),
             self.reliability(measurer, TARGET),
         )
 
@@ -131,7 +135,7 @@ class Study(Trials):
                 values,
             )
         self._label_free(plain, values)
-        self._single('oracle', 'oracle', 0.5, [])
+        self._single('oracle', 'oracle', 0.5, [], 0)
 
     def grid(self) -> None:
         """Every threshold: what a walk may miss."""
@@ -163,16 +167,18 @@ class Study(Trials):
 
     def _label_free(self, plain: str, values: np.ndarray) -> None:
         """Thresholds without labelled val, other measures, and one training."""
-        for name, measurer, before in (
-            ('valley of SR', TARGET, [plain]),
-            ('valley of CR', 'cross', ['plain_relation', 'plain_caption']),
-            ('out-of-fold SR, valley', 'oof', ['fold0', 'fold1']),
-            ('trajectory mean, valley', 'trajectory', [plain] * 3),
+        for name, measurer, before, scored in (
+            ('valley of SR', TARGET, [plain], 1),
+            ('valley of CR', 'cross', ['plain_relation', 'plain_caption'], 2),
+            ('out-of-fold SR, valley', 'oof', ['fold0', 'fold1'], 1),
+            ('trajectory mean, valley', 'trajectory', [plain], 3),
+            ('agreement, valley', 'agreement', [], 1),
         ):
-            measured = self.reliability(measurer, TARGET)
-            self._single(name, measurer, otsu_valley(measured).threshold, before)
+            valley = otsu_valley(self.reliability(measurer, TARGET)).threshold
+            self._single(name, measurer, valley, before, scored)
         for begin in (4, 6):
             self._online([TARGET], 'single', range(begin, 7, 2))
+        self._online([TARGET], 'single', range(6, 7), 'agreement')
         valley = round(otsu_valley(values).threshold, 3)
         trial = (Pick(TARGET, TARGET, valley),)
         self.train(
@@ -193,16 +199,22 @@ class Study(Trials):
             self.reliability('continued', TARGET),
         )
 
-    def _online(self, pool: Sequence[str], part: str, after: range) -> None:
-        """One training of 10 epochs that selects by valleys after some of them."""
-        training = f'online_{after[0]}_{len(pool)}'
+    def _online(
+        self, pool: Sequence[str], part: str, after: range, prior: str | None = None
+    ) -> None:
+        """One training of 10 epochs that selects by valleys after some of them.
+
+        With the agreement as a prior it begins on a selection, and the mean counts.
+        """
+        training = f'online_{after[0]}_{len(pool)}' + f'_{prior}' * bool(prior)
         hook = dict(
             type='PseudoLabelReliabilityHook',
             begin=after[0],
             interval=after.step,
             end=after[-1],
             threshold='otsu',
-            running_mean=False,
+            running_mean=bool(prior),
+            prior=[str(self.path(prior, source)) for source in pool] if prior else None,
             out_dir=str(self.root / 'reliability'),
             name=training,
         )
@@ -214,8 +226,11 @@ class Study(Trials):
             kept[source] = chosen[(chosen >= offset) & (chosen < end)] - offset
             values.append(self.reliability(training, source))
             offset = end
-        cost = self.cost([training], result['scored'])
+        scored = result['scored'] + offset * bool(prior)
+        cost = self.cost([training], scored)
         name = f'online, valley, at {" and ".join(f"{epoch}0 %" for epoch in after)}'
+        if prior:
+            name = 'online from agreement, at 60 %'
         self.row(part, name, training, kept, cost, np.concatenate(values))
 
     def multi(self) -> None:
@@ -237,29 +252,37 @@ class Study(Trials):
             found, used = self.search(steps)
             cost = self.cost([*used, *plain], scored)
             self._multi_row(f'MSA, {label}', found, cost)
-        valley = tuple(
-            Pick(
-                source,
-                'mean',
-                round(otsu_valley(self.reliability('mean', source)).threshold, 3),
-            )
-            for source in SOURCES
-        )
-        self.evaluate([valley])
-        name = trial_name(valley)
-        self.row(
-            'multi',
-            'valley of the mean of all measurers',
-            name,
-            self._kept(valley),
-            self.cost([name, *plain], scored),
-            np.concatenate([self.reliability('mean', s) for s in SOURCES]),
-        )
+        for name, measurer, before, cost in (
+            ('valley of the mean of all measurers', 'mean', plain, scored),
+            ('agreement, valley', 'agreement_all', [], scored // 3),
+        ):
+            self._multi_valley(name, measurer, before, cost)
         self._online(SOURCES, 'multi', range(6, 7))
+        self._online(SOURCES, 'multi', range(6, 7), 'agreement_all')
         oracle = tuple(Pick(source, 'oracle', 0.5) for source in SOURCES)
         self.evaluate([oracle])
         name = trial_name(oracle)
         self.row('multi', 'oracle', name, self._kept(oracle), self.cost([name]))
+
+    def _multi_valley(
+        self, name: str, measurer: str, before: Sequence[str], scored: int
+    ) -> None:
+        """A row of one training on what lies above the valley of each source."""
+        values = {source: self.reliability(measurer, source) for source in SOURCES}
+        trial = tuple(
+            Pick(source, measurer, round(otsu_valley(values[source]).threshold, 3))
+            for source in SOURCES
+        )
+        self.evaluate([trial])
+        training = trial_name(trial)
+        self.row(
+            'multi',
+            name,
+            training,
+            self._kept(trial),
+            self.cost([training, *before], scored),
+            np.concatenate(list(values.values())),
+        )
 
     def _multi_row(self, name: str, found: Any, cost: float) -> None:
         training = trial_name(found.trial)

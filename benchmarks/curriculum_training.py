@@ -9,7 +9,7 @@ from typing import Any
 import frozen_features
 import numpy as np
 import torch
-from mmdet.registry import DATASETS, HOOKS
+from mmdet.registry import DATASETS, HOOKS, MODELS
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
@@ -19,9 +19,16 @@ from mmengine.runner import Runner
 import projects.clip_vg  # noqa: F401
 from projects.clip_vg.atomic import replacing
 from projects.clip_vg.curriculum.reliability_file import ReliabilityFile, file_sha256
-from projects.clip_vg.engine.scoring import score_all
+from projects.clip_vg.engine.agreement_judge import (
+    AGREEMENT_PIPELINE,
+    AgreementJudge,
+    agreement_config,
+    agreement_measurer,
+)
+from projects.clip_vg.engine.reliability_scoring import score_sources
+from projects.clip_vg.engine.scoring import evaluation_view, score_all
 
-__all__ = ['base_config', 'precompute_tokens', 'run_training']
+__all__ = ['base_config', 'precompute_tokens', 'run_training', 'score_agreement']
 
 CONFIG = Path(__file__).parent / 'configs' / 'curriculum.py'
 EPOCHS, BATCH, MOST = 10, 8, 5
@@ -58,6 +65,31 @@ def precompute_tokens(spec: dict) -> None:
     cfg = base_config(Path(spec['root']))
     for split in ('train', 'val', 'test'):
         frozen_features.precompute(cfg, Path(spec['root']) / f'{split}.npy', split)
+
+
+def score_agreement(spec: dict) -> None:
+    """What CLIP alone says of the pool's labels, from crops of the pictures."""
+    root = Path(spec['root'])
+    options = agreement_config(base_config(root))
+    data = dict(
+        type='RefExpDataset',
+        data_root=str(root),
+        ann_file=[f'{source}.jsonl' for source in spec['pool']],
+        source=spec['pool'],
+        data_prefix=dict(img='pictures/images'),
+    )
+    dataset = evaluation_view(DATASETS.build(data), AGREEMENT_PIPELINE)
+    dataset.full_init()
+    score_sources(
+        MODELS.build(options),
+        dataset,
+        dataset.label_files,
+        root / 'reliability',
+        dict(agreement_measurer(options, dataset.label_files), name=spec['score_as']),
+        AGREEMENT_PIPELINE,
+        batch_size=64,
+        judge=AgreementJudge(dataset),
+    )
 
 
 def _config(spec: dict) -> Config:
@@ -196,7 +228,8 @@ def run_training(spec: dict) -> dict:
     Args:
         spec (dict): ``root``, ``work_dir``, ``seed``, ``steps``, ``pool``; further
             ``sampler``, ``hooks``, ``image_folds``, ``load_from``, ``lr``,
-            ``epochs``, ``score`` (sources) with ``score_as`` and ``score_folds``.
+            ``epochs``, ``score`` (sources) with ``score_as`` and ``score_folds``; or
+            ``task``, a function of this module to run instead.
 
     Returns:
         dict: ``val`` and ``test`` accuracy, ``seen`` labels, ``seconds``.
@@ -207,9 +240,10 @@ def run_training(spec: dict) -> dict:
         return json.loads(done.read_text())
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
-    if spec.get('precompute'):
-        precompute_tokens(spec)
-        return {}
+    for task in (precompute_tokens, score_agreement):
+        if spec.get('task') == task.__name__:
+            task(spec)
+            return {}
     started = time.monotonic()
     cfg = _config(spec)
     runner = Runner.from_cfg(cfg)

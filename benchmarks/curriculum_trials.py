@@ -77,7 +77,7 @@ class Trials:
             val=1 + images['train'],
             test=1 + images['train'] + images['val'],
         )
-        spec = self._spec('features', [], precompute=True)
+        spec = self._spec('features', [], task='precompute_tokens')
         self.submit(dict(spec, root=str(root))).result()
 
     def _spec(self, name: str, pool: Sequence[str], **more: Any) -> dict:

@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 
 from projects.clip_vg.datasets.readers import read_annotations
 from projects.clip_vg.datasets.readers.released_files import read_iou_result
@@ -23,6 +24,9 @@ SOURCE = """
 train_dataloader = dict(dataset=dict(
     _delete_=True, type='RefExpDataset', ann_file=['{sources}/one.jsonl'],
     data_prefix=dict(img='{data}/images'), pipeline=_base_.train_pipeline))
+# The towers here have random weights.
+agreement = dict(
+    arch={arch}, pretrained='projects/clip_vg/assets/tiny_clip.safetensors')
 """
 
 
@@ -32,8 +36,10 @@ def config(tmp_path_factory, shapes, sources):
     # In a base of its own, as a dict of one file cannot delete what it inherits twice.
     (folder / 'base.py').write_text(CONFIG.format(root=ROOT, data=shapes))
     path = folder / 'one.py'
+    arch = Config.fromfile(ROOT / 'configs/clip_vg_synthetic.py').arch.to_dict()
     path.write_text(
-        f"_base_ = '{folder}/base.py'\n" + SOURCE.format(sources=sources, data=shapes)
+        f"_base_ = '{folder}/base.py'\n"
+        + SOURCE.format(sources=sources, data=shapes, arch=arch)
     )
     return path
 
@@ -95,6 +101,28 @@ def test_two_processes_score_as_one(searched, tmp_path):
     assert np.isfinite(two).all()
     assert two == pytest.approx(one, abs=1e-5)
     assert (tmp_path / 'two.html').is_file()
+
+
+def test_clips_agreement_scores_without_a_checkpoint(config, tmp_path):
+    options = ('--agreement', '--out', tmp_path, '--work-dir', tmp_path / 'work')
+    tool('tools/score_reliability.py', config, *options, '--report')
+    one = np.load(tmp_path / 'agreement__one.npy')
+    assert np.isfinite(one).all() and 0 <= one.min() < one.max() <= 1
+    assert (tmp_path / 'agreement.html').is_file()
+    run(
+        *(sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2'),
+        *('--master_port=29614', 'tools/score_reliability.py', config, *options),
+        *('--name', 'two', '--launcher', 'pytorch', '--batch-size', '2'),
+        OMP_NUM_THREADS='1',
+    )
+    assert np.load(tmp_path / 'two__one.npy') == pytest.approx(one, abs=1e-4)
+    # Not over what other options have made.
+    changed = (*options, '--cfg-options', 'agreement.context=2.0')
+    done = tool('tools/score_reliability.py', config, *changed, check=False)
+    assert done.returncode and 'agreement__one' in done.stderr
+    both = ('x.pth', *options)
+    done = tool('tools/score_reliability.py', config, *both, check=False)
+    assert done.returncode and 'not allowed with' in done.stderr
 
 
 def test_released_files_there_and_back(searched, sources, tmp_path):
@@ -171,10 +199,16 @@ def test_two_processes_a_training(config, tmp_path):
 
 @pytest.mark.slow
 def test_online_and_valley_searches_run(config, tmp_path):
-    for strategy in ('online', 'valley'):
+    for strategy, *more in (
+        ('online',),
+        ('valley',),
+        ('online', '--agreement'),
+        ('valley', '--agreement'),
+    ):
+        shutil.rmtree(tmp_path / strategy, ignore_errors=True)
         tool(
             *('tools/self_paced.py', config, '--work-dir', tmp_path / strategy),
-            *('--strategy', strategy, '--criterion', 'label-free'),
+            *('--strategy', strategy, '--criterion', 'label-free', *more),
             *('--cfg-options', 'train_cfg.max_epochs=3'),
             'param_scheduler.0.total_steps=3',
         )

@@ -1,21 +1,29 @@
 """Score pseudo-labels: how far does a model agree with each of them?
 
     python tools/score_reliability.py CONFIG CHECKPOINT --out DIR
+    python tools/score_reliability.py CONFIG --agreement --out DIR
 
 The labels are those that the config trains on. For each source, DIR gets
 MEASURER__SOURCE.npy (reliability of every label, in the file's order), .boxes.npy (the
 answers) and .json (what they belong to). Interrupted, the same command continues.
+
+With --agreement nothing needs to be trained: the frozen CLIP of the config says, from
+crops, which of a picture's labelled boxes an expression means.
 """
 
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from mmengine.dist import init_dist, is_distributed, is_main_process
 from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
+from torch import nn
 from train import add_common_options, load_config
 
 # isort: split
@@ -23,8 +31,14 @@ from mmdet.registry import DATASETS, MODELS
 
 import projects.clip_vg  # noqa: F401
 from projects.clip_vg.curriculum.reliability_file import file_sha256
+from projects.clip_vg.engine.agreement_judge import (
+    AGREEMENT_PIPELINE,
+    AgreementJudge,
+    agreement_config,
+    agreement_measurer,
+)
 from projects.clip_vg.engine.reliability_scoring import choose_sources, score_sources
-from projects.clip_vg.engine.scoring import evaluation_view, uses_groups
+from projects.clip_vg.engine.scoring import evaluation_view, judge_answers, uses_groups
 from projects.clip_vg.models.frozen_weights import without_downloads
 from projects.clip_vg.visualization.curriculum_report import write_scoring_report
 
@@ -35,10 +49,18 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_common_options(parser)
-    parser.add_argument('checkpoint', help='checkpoint of the measurer')
+    measurer = parser.add_mutually_exclusive_group(required=True)
+    measurer.add_argument('checkpoint', nargs='?', help='checkpoint of the measurer')
+    measurer.add_argument(
+        '--agreement',
+        action='store_true',
+        help="measure by CLIP's agreement of crops with expressions instead",
+    )
     parser.add_argument('--out', required=True, help='folder of reliability files')
     parser.add_argument(
-        '--name', help="the measurer's name in the files (default: of the checkpoint)"
+        '--name',
+        help="the measurer's name in the files (default: of the checkpoint, or "
+        'agreement)',
     )
     parser.add_argument('--sources', nargs='+', help='score only these (default: all)')
     parser.add_argument(
@@ -65,6 +87,25 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+def build_measurer(
+    args: argparse.Namespace, cfg: Config, dataset: BaseDataset
+) -> tuple[nn.Module, dict[str, Any]]:
+    """What scores the labels, and what the manifests say of it."""
+    if args.agreement:
+        options = agreement_config(cfg)
+        measurer = agreement_measurer(options, dataset.label_files)
+        return MODELS.build(options), measurer
+    without_downloads(cfg, args.checkpoint)
+    model = MODELS.build(cfg.model)
+    load_checkpoint(model, args.checkpoint, map_location='cpu')
+    return model, dict(
+        name=Path(args.checkpoint).stem,
+        checkpoint=str(args.checkpoint),
+        sha256=file_sha256(args.checkpoint),
+        config=Path(args.config).name,
+    )
+
+
 def main() -> None:
     """Score."""
     args = parse_args()
@@ -72,32 +113,26 @@ def main() -> None:
     if args.launcher != 'none' and not is_distributed():
         init_dist(args.launcher)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
-    without_downloads(cfg, args.checkpoint)
     loader = cfg.test_dataloader
-    pipeline = loader.dataset.pipeline
+    pipeline = AGREEMENT_PIPELINE if args.agreement else loader.dataset.pipeline
     dataset = evaluation_view(DATASETS.build(cfg.train_dataloader.dataset), pipeline)
     files = choose_sources(dataset, args.sources)
-    name = args.name or Path(args.checkpoint).stem
+    model, measurer = build_measurer(args, cfg, dataset)
+    name = measurer['name'] = args.name or measurer['name']
     if '__' in name:
         raise ValueError(f'--name {name}: it may not have "__", which ends it.')
-    model = MODELS.build(cfg.model)
-    load_checkpoint(model, args.checkpoint, map_location='cpu')
     model.to(args.device).eval()
     score_sources(
         model,
         dataset,
         files,
         args.out,
-        dict(
-            name=name,
-            checkpoint=str(args.checkpoint),
-            sha256=file_sha256(args.checkpoint),
-            config=Path(args.config).name,
-        ),
-        [step.to_dict() for step in pipeline],
-        grouped=uses_groups(loader),
+        measurer,
+        [dict(step) for step in pipeline],
+        grouped=args.agreement or uses_groups(loader),
         batch_size=args.batch_size or loader.batch_size,
         num_workers=loader.num_workers,
+        judge=AgreementJudge(dataset) if args.agreement else judge_answers,
     )
     if args.report and is_main_process():
         report = write_scoring_report(

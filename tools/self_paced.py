@@ -74,6 +74,12 @@ def parse_args() -> argparse.Namespace:
         'trained on (default: %(default)s)',
     )
     parser.add_argument(
+        '--agreement',
+        action='store_true',
+        help="measure by CLIP's own agreement of crops with expressions; no measurer "
+        'is trained, and --strategy online begins with it',
+    )
+    parser.add_argument(
         '--processes',
         type=int,
         default=1,
@@ -97,6 +103,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if not 0 < args.step <= 0.5 or not 0 <= args.start <= 1 or args.folds < 1:
         parser.error('expected 0 < --step <= 0.5, 0 <= --start <= 1, --folds >= 1')
+    if args.agreement and args.folds > 1:
+        parser.error('--agreement trains no measurers, so there are no --folds')
     return args
 
 
@@ -107,7 +115,9 @@ def main() -> None:
     cfg = load_config(args)
     work_dir = Path(cfg.work_dir)
     if args.work_dir is None and not (args.cfg_options or {}).get('work_dir'):
-        work_dir = Path('work_dirs') / f'{Path(args.config).stem}_{args.strategy}'
+        work_dir = Path('work_dirs') / (
+            f'{Path(args.config).stem}_{args.strategy}' + '_agreement' * args.agreement
+        )
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     search = SelfPaced(
         cfg,
@@ -120,6 +130,7 @@ def main() -> None:
             args.valley,
             tuple(args.order) if args.order else None,
             args.folds,
+            args.agreement,
         ),
         Resources(
             Path(__file__).parent, launcher, args.processes, args.jobs, args.gpus

@@ -5,13 +5,17 @@ import json
 import numpy as np
 import pytest
 import torch
+from mmdet.registry import DATASETS
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.hub import get_config
 from mmengine.runner import Runner
 
-from projects.clip_vg.curriculum.reliability_file import read_reliability
+from projects.clip_vg.curriculum.reliability_file import (
+    ReliabilityFile,
+    read_reliability,
+)
 from projects.clip_vg.engine import PseudoLabelReliabilityHook
 
 from ..conftest import pool_config, runner_config
@@ -123,6 +127,51 @@ def test_resume_keeps_reliability_and_selection(shapes, sources, tmp_path):
     np.testing.assert_array_equal(
         *(r.train_dataloader.sampler.selection for r in (resumed, whole))
     )
+
+
+def write_prior(data, folder, values):
+    """Reliability files of another measurer, one for each source."""
+    paths = []
+    for file in data.label_files:
+        indices, places = data.places(file)
+        store = ReliabilityFile(folder, dict(name='before'), file)
+        store.write(places, values[indices])
+        store.flush()
+        paths.append(str(folder / f'before__{file.source}.npy'))
+    return paths
+
+
+@pytest.mark.parametrize('running', [True, False])
+def test_a_prior_selects_first_and_counts_as_a_snapshot(
+    shapes, sources, tmp_path, monkeypatch, running
+):
+    snapshots = []
+    score = PseudoLabelReliabilityHook.score
+
+    def keep(self, model):
+        snapshots.append(score(self, model))
+        return snapshots[-1]
+
+    monkeypatch.setattr(PseudoLabelReliabilityHook, 'score', keep)
+    cfg = runner_config(shapes, sources, tmp_path / 'run')
+    data = DATASETS.build(cfg.train_dataloader.dataset)
+    data.full_init()
+    before = np.random.default_rng(0).random(len(data)).astype(np.float32)
+    prior = write_prior(data, tmp_path / 'before', before)
+    cfg = hooked(
+        cfg, prior=prior, threshold=0.4, min_share=0.1, running_mean=running, end=1
+    )
+    runner = Runner.from_cfg(cfg)
+    draws = Draws()
+    runner.register_hook(draws)
+    runner.train()
+    names = data.table.sample_ids
+    assert draws.epochs[0] == {names[i] for i in np.flatnonzero(before > 0.4)}
+    (snapshot,) = snapshots
+    expected = (before + snapshot) / 2 if running else snapshot
+    assert hook_of(runner).mean == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(ValueError, match=r"nothing of the labels of \['two'\]"):
+        train(hooked(runner_config(shapes, sources, tmp_path / 'no'), prior=prior[:1]))
 
 
 def test_the_averaged_model_scores(shapes, sources, tmp_path, monkeypatch):

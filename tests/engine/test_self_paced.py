@@ -108,6 +108,9 @@ CASES = [
     dict(strategy='valley'),
     dict(strategy='online'),
     dict(names=['one'], folds=2),
+    dict(agreement=True),
+    dict(strategy='valley', agreement=True),
+    dict(strategy='online', agreement=True),
     dict(names=['one'], criterion='label-free'),
 ]
 
@@ -180,6 +183,30 @@ def test_msa_orders_sources_by_words_and_builds_on_what_it_chose(
         shapes, sources, tmp_path / 'o', Trainer(), monkeypatch, order=('two', 'one')
     )
     assert other.sources == ['two', 'one']
+
+
+def test_with_agreement_clip_is_the_only_measurer(
+    shapes, sources, tmp_path, monkeypatch
+):
+    trainer = Trainer()
+    options = dict(agreement=True, strategy='online')
+    search(shapes, sources, tmp_path / 'on', trainer, monkeypatch, **options).run()
+    assert trainer.scored == ['agreement'] and trainer.trained == ['online']
+    online = Config.fromfile(tmp_path / 'on/trials/online/config.py')
+    (hook,) = online.custom_hooks
+    files = {f'agreement__{name}.npy' for name in ('one', 'two')}
+    assert set(hook.prior) == {str(tmp_path / 'on/reliability' / f) for f in files}
+    trainer = Trainer()
+    search(shapes, sources, tmp_path / 'v', trainer, monkeypatch, agreement=True).run()
+    record = record_of(tmp_path / 'v')
+    assert record['measurers'] == [] and trainer.scored == ['agreement']
+    picks = [pick for trial in record['trials'] for pick in trial['picks']]
+    assert {pick['measurer'] for pick in picks} == {'agreement'}
+    with pytest.raises(ValueError, match="A source is called 'agreement'"):
+        found = search(shapes, sources, tmp_path / 'n', Trainer(), monkeypatch)
+        cfg = found.cfg
+        cfg.train_dataloader.dataset.source = ['one', 'agreement']
+        SelfPaced(cfg, tmp_path / 'n', Settings(agreement=True), found.resources)
 
 
 def test_label_free_validates_on_images_it_does_not_train_on(

@@ -12,6 +12,8 @@ arch = dict(
         layers=3,
         head_width=16,
         pos_embed_type='sin_cos_2d',
+        # Its patches agree with texts, not its class token.
+        pool_type='avg',
     ),
     # The vocabulary is CLIP's own.
     text_cfg=dict(context_length=77, vocab_size=49408, width=64, heads=2, layers=1),
@@ -32,4 +34,8 @@ model = dict(
         dropout=0.0,
         pos_embed_init='sin_cos_2d',
     ),
+)
+# What it was pretrained with; see CropTextCLIP.
+agreement = dict(
+    template='{}', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]
 )

@@ -75,6 +75,11 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         ) from error
 
 
+def _as_read(value: Any) -> Any:
+    """As it comes back from a manifest."""
+    return json.loads(json.dumps(value, default=str))
+
+
 def _check(path: Path, what: str, found: Any, expected: Any) -> None:
     if found != expected:
         raise ValueError(
@@ -164,7 +169,7 @@ class ReliabilityFile:
     Args:
         folder (str or Path): Where to.
         measurer (dict): ``name``, and what else tells measurers apart:
-            ``checkpoint``, ``sha256``, ``config``.
+            ``sha256``, ``config``, ``options``, ``candidates``.
         labels (LabelFile): What is scored.
         transforms (list, optional): Of the test pipeline. Defaults to None.
 
@@ -184,19 +189,19 @@ class ReliabilityFile:
         self.boxes_path = self.path.with_suffix('.boxes.npy')
         self.path.parent.mkdir(parents=True, exist_ok=True)
         manifest = dict(
-            measurer=dict(measurer),
+            measurer=_as_read(measurer),
             labels=asdict(labels),
-            transforms=json.loads(json.dumps(transforms, default=str)),
+            transforms=_as_read(transforms),
         )
         if self.path.exists():
             found = _read_manifest(self.path)
             _check_labels(self.path, found, labels)
-            for key in ('sha256', 'config'):
+            for key in ('sha256', 'config', 'options', 'candidates'):
                 _check(
                     self.path,
                     f'a measurer of {key}',
                     found['measurer'].get(key),
-                    measurer.get(key),
+                    manifest['measurer'].get(key),
                 )
             _check(self.path, 'transforms', found['transforms'], manifest['transforms'])
         else:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from mmengine.config import Config
 
+from ..curriculum.agreement import AGREEMENT
 from ..curriculum.reliability_file import ReliabilityFile, file_sha256, read_reliability
+from ..curriculum.search import own_first
 from .launch import run_jobs
 from .trial import FOLDS, keep_sources, with_selection, write_config
 
@@ -21,7 +23,8 @@ class Measurers:
     """Trains a model on all labels of each source, and scores all sources with each.
 
     With ``folds`` of 2 and more a measurer is as many models, each trained without a
-    part of the images, which is the part that it scores.
+    part of the images, which is the part that it scores. With ``agreement`` none is
+    trained: CLIP alone is the measurer of all sources.
 
     Args:
         search (SelfPaced): Whose measurers they are.
@@ -30,6 +33,14 @@ class Measurers:
     def __init__(self, search: 'SelfPaced') -> None:
         self.search = search
 
+    @property
+    def names(self) -> dict[str, list[str]]:
+        """The measurers of each source; of equal ones the first wins."""
+        sources = self.search.sources
+        if self.search.settings.agreement:
+            return dict.fromkeys(sources, [AGREEMENT])
+        return own_first(sources)
+
     def _image_folds(self) -> dict[str, Any]:
         """The parts of the images that the search may train on."""
         own = self.search.cfg.train_dataloader.dataset.get('image_folds')
@@ -37,6 +48,8 @@ class Measurers:
 
     def models(self) -> dict[str, tuple[str, list[int] | None]]:
         """Name of each model, its source, and the parts of the images it scores."""
+        if self.search.settings.agreement:
+            return {}
         folds = self.search.settings.folds
         if folds == 1:
             return {source: (source, None) for source in self.search.sources}
@@ -65,31 +78,39 @@ class Measurers:
     def run(self) -> None:
         """Train and score what is not there yet."""
         search = self.search
+        if search.settings.agreement:
+            self._score(AGREEMENT, '--agreement', None, search.work_dir / 'measurers')
+            return
         models = self.models()
         lines = search.train(
             {f'measurer_{name}': self._config(*how) for name, how in models.items()},
             'measurers',
         )
         for (name, (_, scored)), line in zip(models.items(), lines, strict=True):
-            step = f'score_{name}'
-            if step in search.journal.steps:
-                continue
             folder = search.work_dir / 'measurers' / f'measurer_{name}'
-            write_config(self._score_config(scored), folder / 'score.py')
-            arguments = [
-                str(folder / 'score.py'),
-                str(search.work_dir / line['checkpoint']),
-                *('--out', str(search.reliability_dir), '--name', name),
-                # A folder of its own: MMEngine would log into work_dirs.
-                *('--work-dir', str(folder)),
-            ]
-            job = search.resources.job(
-                'score_reliability.py', arguments, folder / 'score.txt'
-            )
-            run_jobs([job])
-            search.journal.done(step)
+            self._score(name, str(search.work_dir / line['checkpoint']), scored, folder)
         if search.settings.folds > 1:
             self._join()
+
+    def _score(
+        self, name: str, how: str, scored: list[int] | None, folder: Path
+    ) -> None:
+        """Have a measurer score all sources, unless it has."""
+        search, step = self.search, f'score_{name}'
+        if step in search.journal.steps:
+            return
+        write_config(self._score_config(scored), folder / 'score.py')
+        arguments = [
+            *(str(folder / 'score.py'), how),
+            *('--out', str(search.reliability_dir), '--name', name),
+            # A folder of its own: MMEngine would log into work_dirs.
+            *('--work-dir', str(folder)),
+        ]
+        job = search.resources.job(
+            'score_reliability.py', arguments, folder / 'score.txt'
+        )
+        run_jobs([job])
+        search.journal.done(step)
 
     def _join(self) -> None:
         """One file of what the folds have scored."""

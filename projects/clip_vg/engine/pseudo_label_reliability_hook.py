@@ -45,6 +45,9 @@ class PseudoLabelReliabilityHook(Hook):
             scoring. Defaults to 0.5.
         running_mean (bool): Whether a label's reliability is the mean over all
             snapshots so far, or that of the last one. Defaults to True.
+        prior (Sequence[str], optional): Reliability files, one for each source, by
+            which labels are selected before the training; with ``running_mean``
+            they count as the first snapshot. Defaults to None: begins on all labels.
         use_ema (bool): Whether to score with the model of the ``EMAHook``, where
             there is one. Defaults to True.
         min_share (float): Least share of a source to keep; the threshold is lowered
@@ -60,8 +63,8 @@ class PseudoLabelReliabilityHook(Hook):
         name (str): Of the measurer in these files. Defaults to 'online'.
 
     Raises:
-        ValueError: The sampler is no :obj:`CurriculumSampler`, or an argument is
-            unknown.
+        ValueError: The sampler is no :obj:`CurriculumSampler`, an argument is
+            unknown, or ``prior`` leaves out a source.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class PseudoLabelReliabilityHook(Hook):
         end: int | None = None,
         threshold: float | str | Mapping[str, Any] = 0.5,
         running_mean: bool = True,
+        prior: Sequence[str] | None = None,
         use_ema: bool = True,
         min_share: float = 0.1,
         pipeline: Sequence[Any] | None = None,
@@ -101,6 +105,7 @@ class PseudoLabelReliabilityHook(Hook):
         self.pipeline, self.grouped = pipeline, grouped
         self.batch_size, self.num_workers = batch_size, num_workers
         self.out_dir, self.name = out_dir, name
+        self.prior = prior
         self.mean: np.ndarray | None = None
         self.count = 0
         self.labels_scored = 0
@@ -126,6 +131,9 @@ class PseudoLabelReliabilityHook(Hook):
             if self.grouped is None:
                 self.grouped = isinstance(loader.sampler, ImageGroupSampler)
         self.view = evaluation_view(sampler.dataset, self.pipeline)
+        if self.prior and runner.epoch == 0:
+            self.mean, self.count = self._read_prior(), 1
+            self._choose(runner, 0, 0.0)
         if self.out_dir and is_main_process():
             # Now, not after hours: files of another measurer are an error.
             measurer = dict(name=self.name, config=runner.cfg.filename)
@@ -133,6 +141,34 @@ class PseudoLabelReliabilityHook(Hook):
                 (file, ReliabilityFile(self.out_dir, measurer, file))
                 for file in self.view.label_files
             ]
+
+    def _read_prior(self) -> np.ndarray:
+        """What is known of all labels before the training."""
+        table = self.view.table
+        values = np.full(len(table), np.nan, np.float32)
+        for path in self.prior or ():
+            read = self.view.read_reliability(path)
+            values = np.where(np.isnan(read), values, read)
+        scored = set(table.sources[~np.isnan(values)].tolist())
+        missing = [
+            table.source_names[code]
+            for code in sorted(set(table.sources.tolist()) - scored)
+        ]
+        if missing:
+            raise ValueError(
+                f'prior={list(self.prior or ())} says nothing of the labels of '
+                f'{missing}: give a file for each source.'
+            )
+        return values
+
+    def _choose(self, runner: Runner, epoch: int, progress: float) -> dict[str, float]:
+        """Have the sampler draw from what passes; returns what to log."""
+        selection, scalars = self._select(runner, progress)
+        sampler = train_sampler(runner)
+        sampler.described = f'PseudoLabelReliabilityHook after epoch {epoch}'
+        sampler.require(train_batch_size(runner))
+        sampler.set_selection(selection)
+        return scalars
 
     def scorings(self, max_epochs: int) -> range:
         """After which epochs labels are scored.
@@ -159,11 +195,7 @@ class PseudoLabelReliabilityHook(Hook):
         )
         self.count += 1
         progress = scorings.index(epoch) / max(1, len(scorings) - 1)
-        selection, scalars = self._select(runner, progress)
-        sampler = train_sampler(runner)
-        sampler.described = f'PseudoLabelReliabilityHook after epoch {epoch}'
-        sampler.require(train_batch_size(runner))
-        sampler.set_selection(selection)
+        scalars = self._choose(runner, epoch, progress)
         scalars['curriculum/seconds'] = time.monotonic() - started
         runner.visualizer.add_scalars(scalars, step=epoch)
         self._write()

@@ -16,7 +16,7 @@ from ..curriculum.reliability_file import (
     read_reliability,
     reliability_path,
 )
-from .scoring import plan_batches, score_labels
+from .scoring import Judge, judge_answers, plan_batches, score_labels
 
 __all__ = ['choose_sources', 'score_sources']
 
@@ -54,6 +54,7 @@ def score_sources(
     grouped: bool = True,
     batch_size: int = 16,
     num_workers: int = 0,
+    judge: Judge = judge_answers,
 ) -> list[Path]:
     """Write ``<measurer>__<source>.npy`` for each source.
 
@@ -62,7 +63,7 @@ def score_sources(
     first one writes.
 
     Args:
-        model (nn.Module): The measurer, has ``test_step``.
+        model (nn.Module): The measurer.
         dataset (BaseDataset): The labels through the test transforms.
         files (Sequence[LabelFile]): Of the data set.
         folder (str or Path): Where to.
@@ -72,6 +73,8 @@ def score_sources(
             True.
         batch_size (int): Images, or labels where not grouped. Defaults to 16.
         num_workers (int): Processes that load images. Defaults to 0.
+        judge (Callable): How the measurer is asked. Defaults to
+            :func:`judge_answers`, for detectors.
 
     Returns:
         list[Path]: The files, one for each source.
@@ -105,7 +108,7 @@ def score_sources(
             disable=not is_main_process(),
         ) as bar:
             for labels, ious, boxes in score_labels(
-                model, dataset, batches, num_workers
+                model, dataset, batches, num_workers, judge=judge
             ):
                 if store is not None:
                     store.write(place_of[labels], ious, boxes)

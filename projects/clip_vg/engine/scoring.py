@@ -1,7 +1,7 @@
 """Score labels with a model: reliability of each, every image encoded once."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,9 @@ from ..datasets.transforms.loading import loaded_as_stored
 from ..evaluation.grounding_metric import top_boxes
 
 __all__ = [
+    'Judge',
     'evaluation_view',
+    'judge_answers',
     'plan_batches',
     'score_all',
     'score_labels',
@@ -26,6 +28,11 @@ __all__ = [
 ]
 
 Batch = list[tuple[int, ...]]
+# Of a model, a data set, a batch of its labels, and what the data set gives for it:
+# the labels (n, ), their reliability (n, ) and answers (n, 4).
+Judge = Callable[
+    [nn.Module, BaseDataset, Batch, Any], tuple[np.ndarray, np.ndarray, np.ndarray]
+]
 
 
 def evaluation_view(dataset: BaseDataset, pipeline: Sequence[Any]) -> BaseDataset:
@@ -74,6 +81,37 @@ def plan_batches(
     return [samples[i : i + batch_size] for i in range(0, len(samples), batch_size)]
 
 
+def judge_answers(
+    model: nn.Module, dataset: BaseDataset, batch: Batch, data: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Compare a detector's answers with the labels' boxes (method, section 4).
+
+    The reliability of a label is the IoU of the answer with the label's box, in
+    pixels of the original image. Works with any detector whose ``test_step`` gives
+    ``pred_instances``: of several boxes the highest scored counts.
+
+    Args:
+        model (nn.Module): Has ``test_step``.
+        dataset (BaseDataset): See :func:`evaluation_view`.
+        batch (list[tuple[int, ...]]): Labels of each sample.
+        data (Any): The samples.
+
+    Returns:
+        tuple: Labels (n, ), their reliability (n, ), answers (n, 4) xyxy.
+    """
+    labels = np.array([label for sample in batch for label in sample])
+    answers = model.test_step(data)  # type: ignore[operator]
+    boxes = torch.cat(
+        [
+            top_boxes(answer.pred_instances.to_dict(), len(sample))
+            for answer, sample in zip(answers, batch, strict=True)
+        ]
+    )
+    truth = torch.from_numpy(dataset.table.boxes[labels])
+    ious = bbox_overlaps(boxes, truth, is_aligned=True).nan_to_num(0.0).clamp(0, 1)
+    return labels, ious.numpy(), boxes.numpy()
+
+
 @torch.inference_mode()
 def score_labels(
     model: nn.Module,
@@ -81,20 +119,17 @@ def score_labels(
     batches: Sequence[Batch],
     num_workers: int = 0,
     gather_every: int = 1,
+    judge: Judge = judge_answers,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Answer labels' expressions and compare with their boxes.
-
-    The reliability of a label is the IoU of the answer with the label's box, in
-    pixels of the original image (method, section 4). Works with any detector whose
-    ``test_step`` gives ``pred_instances``: of several boxes the highest scored
-    counts. The model is in eval mode meanwhile.
+    """Judge labels with a model, which is in eval mode meanwhile.
 
     Args:
-        model (nn.Module): Has ``test_step``.
+        model (nn.Module): What the judge asks.
         dataset (BaseDataset): See :func:`evaluation_view`.
         batches (Sequence): See :func:`plan_batches`; processes take turns.
         num_workers (int): Processes that load images. Defaults to 0.
         gather_every (int): Batches between two gatherings. Defaults to 1.
+        judge (Callable): Defaults to :func:`judge_answers`.
 
     Yields:
         tuple: Indices of labels (n, ), their reliability (n, ), predicted boxes
@@ -118,7 +153,7 @@ def score_labels(
         loaded = iter(loader)
         for number in range(rounds):
             part = own[number * gather_every : (number + 1) * gather_every]
-            scored = [_score_batch(model, dataset, b, next(loaded)) for b in part]
+            scored = [judge(model, dataset, b, next(loaded)) for b in part]
             everyone = [item for rank_ in all_gather_object(scored) for item in rank_]
             yield tuple(np.concatenate(column) for column in zip(*everyone))  # type: ignore[misc]  # noqa: B905
     finally:
@@ -150,19 +185,3 @@ def score_all(
     for labels, ious, answers in score_labels(model, dataset, batches, num_workers):
         values[labels], boxes[labels] = ious, answers
     return values, boxes
-
-
-def _score_batch(
-    model: nn.Module, dataset: BaseDataset, batch: Batch, data: Any
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    labels = np.array([label for sample in batch for label in sample])
-    answers = model.test_step(data)  # type: ignore[operator]
-    boxes = torch.cat(
-        [
-            top_boxes(answer.pred_instances.to_dict(), len(sample))
-            for answer, sample in zip(answers, batch, strict=True)
-        ]
-    )
-    truth = torch.from_numpy(dataset.table.boxes[labels])
-    ious = bbox_overlaps(boxes, truth, is_aligned=True).nan_to_num(0.0).clamp(0, 1)
-    return labels, ious.numpy(), boxes.numpy()

@@ -13,6 +13,7 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from ..curriculum.agreement import AGREEMENT
 from ..curriculum.reliability_file import read_reliability, reliability_path
 from ..curriculum.search import (
     STRATEGIES,
@@ -23,7 +24,6 @@ from ..curriculum.search import (
     WalkResult,
     follow,
     multi_source,
-    own_first,
 )
 from ..curriculum.selection import VALLEYS, select_reliable
 from .journal import Journal
@@ -59,7 +59,8 @@ class SelfPaced:
         resources (Resources): With what.
 
     Raises:
-        ValueError: The config cannot be searched, or the order names other sources.
+        ValueError: The config cannot be searched, the order names other sources, or
+            a source has the name of CLIP's agreement.
     """
 
     def __init__(
@@ -97,6 +98,11 @@ class SelfPaced:
             raise ValueError(
                 f'order={list(self.sources)}, but the sources are {list(self.files)}.'
             )
+        if settings.agreement and AGREEMENT in self.sources:
+            raise ValueError(
+                f'A source is called {AGREEMENT!r}, as what CLIP says of all sources: '
+                'name it otherwise (`source` of RefExpDataset).'
+            )
         self.reliability_dir = self.work_dir / 'reliability'
         self.measurers = Measurers(self)
         self.trials: dict[str, dict[str, Any]] = {}
@@ -126,10 +132,11 @@ class SelfPaced:
         """
         self.open_journal()
         strategy = self.settings.strategy
+        if strategy != 'online' or self.settings.agreement:
+            self.measurers.run()
         if strategy == 'online':
             found = self._online()
         else:
-            self.measurers.run()
             found = self._valley() if strategy == 'valley' else self._search()
         if not found.trial:
             raise ValueError(
@@ -250,7 +257,7 @@ class SelfPaced:
         make = STRATEGIES[self.settings.strategy]
         search = multi_source(
             self.sources,
-            own_first(self.sources),
+            self.measurers.names,
             lambda: make(start=self.settings.start, step=self.settings.step),
             self.settings.start,
         )
@@ -262,7 +269,8 @@ class SelfPaced:
         decided = []
         for source in self.sources:
             # A measurer of another source has not memorised this one's errors.
-            others = [m for m in self.sources if m != source] or [source]
+            measurers = self.measurers.names[source]
+            others = [name for name in measurers if name != source] or measurers
             valleys = {
                 name: VALLEYS[self.settings.valley](
                     self.reliability(Pick(source, name, 0.0))
@@ -281,10 +289,15 @@ class SelfPaced:
 
     def _online(self) -> MultiSourceResult:
         """One training that selects as it goes."""
+        options: dict[str, Any] = dict(threshold=self.settings.valley)
+        if self.settings.agreement:
+            options['prior'] = [
+                str(self.reliability_path(AGREEMENT, source)) for source in self.sources
+            ]
         cfg = with_online(
             with_selection(keep_sources(self.cfg, self.sources), None),
             self.reliability_dir,
-            threshold=self.settings.valley,
+            **options,
         )
         (line,) = self.train({'online': cfg}, 'trials')
         trial = tuple(Pick(source, 'online', float('nan')) for source in self.sources)

@@ -36,22 +36,26 @@ def describe_plan(search: SelfPaced) -> str:
         for name in search.sources
     ]
     fewest = most = 1
+    models = len(search.measurers.models())
+    if settings.agreement:
+        lines.append("CLIP's agreement of crops and expressions scores all sources")
+    elif settings.strategy != 'online':
+        lines.append(f'{models} trainings of measurers, each then scores all sources')
     if settings.strategy == 'online':
         lines.append('1 training that scores its labels twice and selects')
     else:
-        models = len(search.measurers.models())
-        lines.append(f'{models} trainings of measurers, each then scores all sources')
         if settings.strategy == 'valley':
             lines.append('1 training on what lies above the valleys')
         else:
             low, high = number_of_trials(
                 settings.strategy, settings.start, settings.step
             )
-            compared = count - 1
+            measurers = len(search.measurers.names[search.sources[0]])
+            compared = measurers - 1
             lines.append(
                 f'{compared + low} to {compared + high} trainings for each source: '
-                f'{count} measurers at {settings.start:g}, then the thresholds (fewer '
-                'where too few labels are left)'
+                f'{measurers} measurers at {settings.start:g}, then the thresholds '
+                '(fewer where too few labels are left)'
             )
             fewest, most = count * (compared + low), count * (compared + high)
         fewest, most = fewest + models, most + models

@@ -28,6 +28,9 @@ class Settings:
         folds (int): Measurers that score images they have not seen: 2 and more
             trainings each. Defaults to 1: one measurer scores what it was trained
             on, as the paper.
+        agreement (bool): Whether CLIP's own agreement of crops with expressions
+            measures, and no measurer is trained; 'online' begins with it. Defaults
+            to False.
     """
 
     strategy: str = 'greedy'
@@ -37,6 +40,7 @@ class Settings:
     valley: str = 'otsu'
     order: tuple[str, ...] | None = None
     folds: int = 1
+    agreement: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from mmengine.dataset import BaseDataset
 
+from ..curriculum.agreement import AGREEMENT
 from ..curriculum.reliability_file import read_reliability, reliability_path
 from ..curriculum.selection import otsu_valley, select_reliable
 from .curriculum_figures import (
@@ -107,13 +108,17 @@ def write_report(record_path: str | Path, dataset: BaseDataset) -> Path:
     out.mkdir(exist_ok=True)
     folder = root / 'reliability'
     names = [source['name'] for source in record['sources']]
-    online = record['settings']['strategy'] == 'online'
+    measurers = [] if record['settings']['strategy'] == 'online' else names
+    if record['settings']['agreement']:
+        measurers = [AGREEMENT]
+    if record['settings']['strategy'] == 'online':
+        measurers = [*measurers, 'online']
     reliability = {
         (source, measurer): np.asarray(
             read_reliability(reliability_path(folder, measurer, source))
         )
         for source in names
-        for measurer in (['online'] if online else names)
+        for measurer in measurers
     }
     picks = _final_picks(record)
     chosen = {(p['source'], p['measurer']): p['threshold'] for p in picks}
@@ -121,7 +126,8 @@ def write_report(record_path: str | Path, dataset: BaseDataset) -> Path:
         (
             'Reliability',
             'Rows: sources. Columns: measurers. On the diagonal each model scores what '
-            'it was trained on (SR), elsewhere what another source says (CR).',
+            'it was trained on (SR), elsewhere what another source says (CR); '
+            "'agreement' is CLIP's own.",
             png(draw_histograms(reliability, chosen), out / 'histograms.png'),
         )
     ]

@@ -1,0 +1,98 @@
+"""Whole CLIP on crops: the same as open_clip asked by hand."""
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from mmengine.config import Config
+from PIL import Image
+from torch.nn.functional import normalize
+
+from projects.clip_vg.engine.agreement_judge import agreement_config
+from projects.clip_vg.models import CropTextCLIP
+from projects.clip_vg.models.clip_files import read_clip_weights
+from projects.clip_vg.models.clip_weights import resolve_weights
+from projects.clip_vg.models.crop_text_clip import square_around
+
+from ..conftest import ROOT
+
+
+@pytest.fixture(scope='module')
+def options():
+    cfg = Config.fromfile(ROOT / 'configs/clip_vg_synthetic.py')
+    found = agreement_config(cfg)
+    assert found.pop('type') == 'CropTextCLIP'
+    return found
+
+
+def test_squares_hold_their_box():
+    for box in ((3, 4, 10, 30), (0, 0, 5, 5), (7.4, 2.2, 7.9, 2.6)):
+        top, left, side = square_around(box, 1.5)
+        assert left <= box[0] + 0.5 and left + side >= box[2] - 0.5
+        assert top <= box[1] + 0.5 and top + side >= box[3] - 0.5
+        assert side == max(1, round(1.5 * max(box[2] - box[0], box[3] - box[1])))
+
+
+def test_as_open_clip_by_hand(options):
+    clip = CropTextCLIP(**options)
+    state, _ = read_clip_weights(
+        resolve_weights(options['arch'], options['pretrained'])
+    )
+    plain = open_clip.CLIP(**options['arch'], init_logit_bias=0.0)
+    plain.load_state_dict({k: v.float() for k, v in state.items()})
+    plain.eval()
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (50, 70, 3), np.uint8)
+    boxes = torch.tensor([[10.0, 10.0, 30.0, 26.0], [55.0, 30.0, 70.0, 50.0]])
+    texts = ['red star', 'small blue circle', 'red star']
+    crops = []
+    for left, top, right, bottom in boxes.tolist():
+        side = round(1.5 * max(right - left, bottom - top))
+        x, y = round((left + right - side) / 2), round((top + bottom - side) / 2)
+        cut = Image.fromarray(picture).crop((x, y, x + side, y + side))
+        pixels = np.asarray(cut.resize((64, 64), Image.BICUBIC), np.float32)
+        crops.append((pixels - options['mean']) / options['std'])
+    images = torch.tensor(np.stack(crops), dtype=torch.float32).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        expected = (
+            plain.logit_scale.exp()
+            * normalize(plain.encode_text(open_clip.tokenize(texts)), dim=-1)
+            @ normalize(plain.encode_image(images), dim=-1).T
+        )
+    (found,) = clip([torch.from_numpy(picture).permute(2, 0, 1)], [boxes], [texts])
+    assert found.shape == (3, 2)
+    # PIL rounds after each direction, torchvision once: a grey level here and there.
+    assert torch.allclose(found, expected, atol=0.15)
+    assert torch.equal(found[0], found[2])
+    assert not any(weight.requires_grad for weight in clip.parameters())
+
+
+def test_pictures_do_not_depend_on_each_other(options):
+    clip = CropTextCLIP(**options)
+    rng = torch.Generator().manual_seed(1)
+    pictures = [
+        torch.randint(0, 256, (3, h, w), dtype=torch.uint8, generator=rng)
+        for h, w in ((40, 60), (80, 30))
+    ]
+    boxes = [
+        torch.tensor([[1.0, 2.0, 20.0, 30.0]]),
+        torch.tensor([[0.0, 0.0, 9.0, 9.0], [5.0, 40.0, 29.0, 79.0]]),
+    ]
+    texts = [['red star', 'circle'], ['cross']]
+    together = clip(pictures, boxes, texts)
+    for i in range(2):
+        (alone,) = clip(pictures[i : i + 1], boxes[i : i + 1], texts[i : i + 1])
+        assert torch.allclose(alone, together[i], atol=1e-4)
+
+
+def test_a_config_without_clip_is_told_what_to_give():
+    cfg = Config(dict(model=dict(type='GroundingDINO')))
+    with pytest.raises(ValueError, match='agreement.arch=ViT-B-16-quickgelu'):
+        agreement_config(cfg)
+    cfg.agreement = dict(arch='ViT-B-32-quickgelu', pretrained='openai', context=2.0)
+    assert agreement_config(cfg) == dict(
+        type='CropTextCLIP',
+        arch='ViT-B-32-quickgelu',
+        pretrained='openai',
+        context=2.0,
+    )
