@@ -38,7 +38,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--out', default='work_dirs/curriculum', help='folder to fill')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
-    parser.add_argument('--steps', type=int, default=1800, help='of one training')
+    parser.add_argument('--steps', type=int, default=2700, help='of one training')
     parser.add_argument('--pictures', type=int, default=1200, help='to train on')
     parser.add_argument('--jobs', type=int, default=os.cpu_count())
     parser.add_argument(

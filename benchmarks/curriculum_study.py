@@ -88,7 +88,8 @@ class Study(Trials):
         )
 
     def single(self) -> None:
-        """One source, every way to select."""
+        """One source, every way to select; what counts is its own language."""
+        self.languages = [TARGET]
         self._plain()
         plain = f'plain_{TARGET}'
         values = self.reliability(TARGET, TARGET)
@@ -134,11 +135,21 @@ class Study(Trials):
                 self.cost([*used, plain], count),
                 values,
             )
+        found, used = self.ssa(TARGET, greedy_walk, 'agreement')
+        self.row(
+            'single',
+            'greedy SSA by agreement',
+            trial_name(found.trial),
+            self._kept(found.trial),
+            self.cost(used, count),
+            self.reliability('agreement', TARGET),
+        )
         self._label_free(plain, values)
         self._single('oracle', 'oracle', 0.5, [], 0)
 
     def grid(self) -> None:
         """Every threshold: what a walk may miss."""
+        self.languages = [TARGET]
         plain = f'plain_{TARGET}'
         found, used = self.ssa(TARGET, full_grid)
         values = self.reliability(TARGET, TARGET)
@@ -234,7 +245,8 @@ class Study(Trials):
         self.row(part, name, training, kept, cost, np.concatenate(values))
 
     def multi(self) -> None:
-        """Three sources: merged, the best of them, and MSA."""
+        """Three sources: merged, the best of them, and MSA; all languages count."""
+        self.languages = SOURCES
         plain = [f'plain_{source}' for source in SOURCES]
         everything = {s: np.arange(len(self.right[s])) for s in SOURCES}
         self.train('merged', SOURCES)

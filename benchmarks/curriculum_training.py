@@ -187,15 +187,15 @@ def _config(spec: dict) -> Config:
             randomness=dict(seed=spec['seed']),
             load_from=spec.get('load_from'),
             log_level='ERROR',
-            views=dict(train=[load('train'), pack], test=[load('test'), pack]),
+            views={split: [load(split), pack] for split in ('train', 'val', 'test')},
         )
     )
 
 
 def _measure(
     spec: dict, cfg: Config, model: torch.nn.Module, split: str, out: str | None
-) -> float:
-    """Accuracy on a split, or the reliability files of the pool."""
+) -> dict[str, float]:
+    """Accuracy on each language of a split, or the reliability files of the pool."""
     if split == 'pool':
         data = dict(cfg.train_dataloader.dataset, pipeline=cfg.views.train)
         data.update(
@@ -205,7 +205,7 @@ def _measure(
         )
     else:
         data = dict(cfg.val_dataloader.dataset, ann_file=f'{split}.jsonl')
-        data['pipeline'] = cfg.views.test
+        data['pipeline'] = cfg.views[split]
     dataset = DATASETS.build(data)
     ious, boxes = score_all(model, dataset, batch_size=64, grouped=True)
     if out is not None:
@@ -219,7 +219,11 @@ def _measure(
             )
             written.write(places, ious[indices], boxes[indices])
             written.flush()
-    return float((ious >= 0.5).mean())
+    table = dataset.table
+    return {
+        name: float((ious[table.sources == code] >= 0.5).mean())
+        for code, name in enumerate(table.source_names)
+    }
 
 
 def run_training(spec: dict) -> dict:
@@ -232,7 +236,8 @@ def run_training(spec: dict) -> dict:
             ``task``, a function of this module to run instead.
 
     Returns:
-        dict: ``val`` and ``test`` accuracy, ``seen`` labels, ``seconds``.
+        dict: ``val`` and ``test`` accuracy on each language, ``seen`` labels,
+        ``seconds``.
     """
     work_dir = Path(spec['work_dir'])
     done = work_dir / 'result.json'
@@ -248,12 +253,11 @@ def run_training(spec: dict) -> dict:
     cfg = _config(spec)
     runner = Runner.from_cfg(cfg)
     runner.train()
-    val = runner.message_hub.get_scalar('val/grounding/acc@0.5').current()
     counted = next(hook for hook in runner.hooks if isinstance(hook, CountLabels))
     scored = [getattr(hook, 'labels_scored', 0) for hook in runner.hooks]
     trained = time.monotonic() - started
     result = dict(
-        val=float(val),
+        val=_measure(spec, cfg, runner.model, 'val', None),
         test=_measure(spec, cfg, runner.model, 'test', None),
         seen=counted.seen,
         scored=sum(scored),

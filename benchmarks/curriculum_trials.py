@@ -33,6 +33,10 @@ LEAST = 100  # labels that a trial needs
 _OTHER_PICTURES = 1000  # added to the seed of the pictures that every training knows
 
 
+def _rounded(accuracy: Mapping[str, float]) -> str:
+    return ' '.join(f'{value:.3f}' for value in accuracy.values())
+
+
 class Trials:
     """Trainings of a seed: started once, kept, counted.
 
@@ -58,6 +62,7 @@ class Trials:
         submit: Callable[[dict], Future],
     ) -> None:
         self.root, self.seed, self.steps, self.submit = root, seed, steps, submit
+        self.languages: Sequence[str] = SOURCES  # that accuracy is the mean of
         self.rows: list[dict] = []
         self.results: dict[str, dict] = {}
         root.mkdir(parents=True, exist_ok=True)
@@ -107,10 +112,16 @@ class Trials:
         result = future.result()
         self.results[name] = result
         logging.info(
-            'seed %d %s: val %.3f test %.3f, %.0f s',
-            *(self.seed, name, result['val'], result['test'], result['seconds']),
+            'seed %d %s: val %s test %s, %.0f s',
+            *(self.seed, name, *map(_rounded, (result['val'], result['test']))),
+            result['seconds'],
         )
         return result
+
+    def accuracy(self, training: str, split: str) -> float:
+        """Of a finished training: the mean over the languages that count."""
+        found = self.results[training][split]
+        return float(np.mean([found[language] for language in self.languages]))
 
     def reliability(self, measurer: str, source: str) -> np.ndarray:
         """Of a source's labels under a measurer."""
@@ -161,7 +172,8 @@ class Trials:
                 futures[trial] = self.start(name, pool, sampler=self.sampler(trial))
         scores = dict.fromkeys(trials, float('-inf'))
         for trial, future in futures.items():
-            scores[trial] = self._keep(trial_name(trial), future)['val']
+            self._keep(trial_name(trial), future)
+            scores[trial] = self.accuracy(trial_name(trial), 'val')
         return scores
 
     def search(self, steps: Generator) -> tuple[Any, list[str]]:
@@ -180,11 +192,12 @@ class Trials:
             )
         return found, list(used)
 
-    def ssa(self, source: str, threshold_search: Callable) -> tuple[Any, list[str]]:
-        """Search the threshold of one source under its own measurer."""
-        return self.search(
-            multi_source([source], own_first([source]), threshold_search)
-        )
+    def ssa(
+        self, source: str, threshold_search: Callable, measurer: str | None = None
+    ) -> tuple[Any, list[str]]:
+        """Search the threshold of one source, under its own measurer unless named."""
+        measurers = {source: [measurer]} if measurer else own_first([source])
+        return self.search(multi_source([source], measurers, threshold_search))
 
     def cost(self, names: Sequence[str], scored: int = 0) -> float:
         """Labels seen by trainings and scorings, in units of one plain training."""
@@ -209,8 +222,9 @@ class Trials:
             dict(
                 part=part,
                 name=name,
-                accuracy=self.results[training]['test'],
-                val=self.results[training]['val'],
+                accuracy=self.accuracy(training, 'test'),
+                val=self.accuracy(training, 'val'),
+                languages=self.results[training]['test'],
                 auroc=None if values is None else auroc(values, right),
                 cost=cost,
                 **quality,

@@ -22,7 +22,7 @@ __all__ = [
     'agreement_measurer',
 ]
 
-AGREEMENT_PIPELINE = [
+AGREEMENT_PIPELINE: list[dict[str, Any]] = [
     dict(type='LoadGroundingImage'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='PackGroundingInputs'),

@@ -109,7 +109,7 @@ def write_report(record_path: str | Path, dataset: BaseDataset) -> Path:
     folder = root / 'reliability'
     names = [source['name'] for source in record['sources']]
     measurers = [] if record['settings']['strategy'] == 'online' else names
-    if record['settings']['agreement']:
+    if record['settings'].get('agreement'):
         measurers = [AGREEMENT]
     if record['settings']['strategy'] == 'online':
         measurers = [*measurers, 'online']
