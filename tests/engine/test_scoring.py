@@ -82,14 +82,14 @@ def test_interrupted_scoring_goes_on_and_ends_with_the_same_bytes(
     paths = score_sources(model, pool, files, tmp_path / 'whole', MEASURER, TEST)
     asked = []
 
-    def interrupted(model, view, batches, workers):
-        for number, part in enumerate(score_labels(model, view, batches, workers)):
+    def interrupted(*given, **more):
+        for number, part in enumerate(score_labels(*given, **more)):
             if number == 1:
                 raise KeyboardInterrupt
             yield part
 
-    def counting(model, view, batches, workers):
-        for part in score_labels(model, view, batches, workers):
+    def counting(*given, **more):
+        for part in score_labels(*given, **more):
             asked.extend(part[0])
             yield part
 
