@@ -37,6 +37,20 @@ def train(cfg):
     return runner
 
 
+@pytest.fixture
+def snapshots(monkeypatch):
+    """What every scoring has found."""
+    found = []
+    score = PseudoLabelReliabilityHook.score
+
+    def keep(self, model):
+        found.append(score(self, model))
+        return found[-1]
+
+    monkeypatch.setattr(PseudoLabelReliabilityHook, 'score', keep)
+    return found
+
+
 class Draws(Hook):
     """Notes which labels each epoch trained on."""
 
@@ -68,15 +82,7 @@ def test_trains_on_what_it_selects(shapes, sources, tmp_path):
     assert draws.epochs[2] == selected < everything
 
 
-def test_the_mean_is_over_all_snapshots(shapes, sources, tmp_path, monkeypatch):
-    snapshots = []
-    score = PseudoLabelReliabilityHook.score
-
-    def keep(self, model):
-        snapshots.append(score(self, model))
-        return snapshots[-1]
-
-    monkeypatch.setattr(PseudoLabelReliabilityHook, 'score', keep)
+def test_the_mean_is_over_all_snapshots(shapes, sources, tmp_path, snapshots):
     for running in (True, False):
         snapshots.clear()
         cfg = hooked(
@@ -143,16 +149,8 @@ def write_prior(data, folder, values):
 
 @pytest.mark.parametrize('running', [True, False])
 def test_a_prior_selects_first_and_counts_as_a_snapshot(
-    shapes, sources, tmp_path, monkeypatch, running
+    shapes, sources, tmp_path, snapshots, running
 ):
-    snapshots = []
-    score = PseudoLabelReliabilityHook.score
-
-    def keep(self, model):
-        snapshots.append(score(self, model))
-        return snapshots[-1]
-
-    monkeypatch.setattr(PseudoLabelReliabilityHook, 'score', keep)
     cfg = runner_config(shapes, sources, tmp_path / 'run')
     data = DATASETS.build(cfg.train_dataloader.dataset)
     data.full_init()
