@@ -123,27 +123,20 @@ class Study(Trials):
                 {TARGET: np.sort(drawn)},
                 self.cost([name]),
             )
-        for name, result, used in (
-            ('fixed h = 0.5', half, in_fixed),
-            ('greedy SSA', greedy, in_walk),
+        by_clip, in_clip = self.ssa(TARGET, greedy_walk, 'agreement')
+        for name, result, used, measurer in (
+            ('fixed h = 0.5', half, [*in_fixed, plain], TARGET),
+            ('greedy SSA', greedy, [*in_walk, plain], TARGET),
+            ('greedy SSA by agreement', by_clip, in_clip, 'agreement'),
         ):
             self.row(
                 'single',
                 name,
                 trial_name(result.trial),
                 self._kept(result.trial),
-                self.cost([*used, plain], count),
-                values,
+                self.cost(used, count),
+                self.reliability(measurer, TARGET),
             )
-        found, used = self.ssa(TARGET, greedy_walk, 'agreement')
-        self.row(
-            'single',
-            'greedy SSA by agreement',
-            trial_name(found.trial),
-            self._kept(found.trial),
-            self.cost(used, count),
-            self.reliability('agreement', TARGET),
-        )
         self._label_free(plain, values)
         self._single('oracle', 'oracle', 0.5, [], 0)
 

@@ -60,6 +60,15 @@ def base_config(root: Path) -> Config:
     return cfg
 
 
+def _labels(root: Path) -> dict:
+    """What all data sets on the pictures in ``root`` have in common."""
+    return dict(
+        type='RefExpDataset',
+        data_root=str(root),
+        data_prefix=dict(img='pictures/images'),
+    )
+
+
 def precompute_tokens(spec: dict) -> None:
     """Encode the pictures of all splits once."""
     cfg = base_config(Path(spec['root']))
@@ -72,14 +81,11 @@ def score_agreement(spec: dict) -> None:
     root = Path(spec['root'])
     options = agreement_config(base_config(root))
     data = dict(
-        type='RefExpDataset',
-        data_root=str(root),
+        _labels(root),
         ann_file=[f'{source}.jsonl' for source in spec['pool']],
         source=spec['pool'],
-        data_prefix=dict(img='pictures/images'),
     )
     dataset = evaluation_view(DATASETS.build(data), AGREEMENT_PIPELINE)
-    dataset.full_init()
     score_sources(
         MODELS.build(options),
         dataset,
@@ -114,11 +120,7 @@ def _config(spec: dict) -> Config:
     ):
         model[part] = dict(type=stand_in, encoder=model[part])
     model['data_preprocessor'] = dict(type='DetDataPreprocessor')
-    labels = dict(
-        type='RefExpDataset',
-        data_root=str(root),
-        data_prefix=dict(img='pictures/images'),
-    )
+    labels = _labels(root)
     epochs = spec.get('epochs', EPOCHS)
     pool = spec['pool']
     loader = dict(num_workers=0, persistent_workers=False)

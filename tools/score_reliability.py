@@ -30,6 +30,7 @@ from train import add_common_options, load_config
 from mmdet.registry import DATASETS, MODELS
 
 import projects.clip_vg  # noqa: F401
+from projects.clip_vg.curriculum.agreement import AGREEMENT
 from projects.clip_vg.curriculum.reliability_file import file_sha256
 from projects.clip_vg.engine.agreement_judge import (
     AGREEMENT_PIPELINE,
@@ -99,7 +100,6 @@ def build_measurer(
     model = MODELS.build(cfg.model)
     load_checkpoint(model, args.checkpoint, map_location='cpu')
     return model, dict(
-        name=Path(args.checkpoint).stem,
         checkpoint=str(args.checkpoint),
         sha256=file_sha256(args.checkpoint),
         config=Path(args.config).name,
@@ -117,17 +117,17 @@ def main() -> None:
     pipeline = AGREEMENT_PIPELINE if args.agreement else loader.dataset.pipeline
     dataset = evaluation_view(DATASETS.build(cfg.train_dataloader.dataset), pipeline)
     files = choose_sources(dataset, args.sources)
-    model, measurer = build_measurer(args, cfg, dataset)
-    name = measurer['name'] = args.name or measurer['name']
+    name = args.name or (AGREEMENT if args.agreement else Path(args.checkpoint).stem)
     if '__' in name:
         raise ValueError(f'--name {name}: it may not have "__", which ends it.')
+    model, measurer = build_measurer(args, cfg, dataset)
     model.to(args.device).eval()
     score_sources(
         model,
         dataset,
         files,
         args.out,
-        measurer,
+        dict(measurer, name=name),
         [dict(step) for step in pipeline],
         grouped=args.agreement or uses_groups(loader),
         batch_size=args.batch_size or loader.batch_size,

@@ -9,7 +9,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
 from torch import nn
 
-from ..curriculum.agreement import AGREEMENT, distinct_boxes, expected_iou
+from ..curriculum.agreement import distinct_boxes, expected_iou
 from ..curriculum.reliability_file import LabelFile, file_sha256
 from ..datasets.samplers.grouping import ImageGroups
 from ..models.clip_weights import resolve_weights
@@ -65,12 +65,11 @@ def agreement_measurer(
         files (Sequence[LabelFile]): Of the data set, whose boxes are candidates.
 
     Returns:
-        dict: ``name``, ``sha256`` of the weights, the other options, and the
-        identity of all labels.
+        dict: All but its ``name``: ``sha256`` of the weights, the other options, and
+        the identity of all labels.
     """
     weights = resolve_weights(options['arch'], options['pretrained'])
     return dict(
-        name=AGREEMENT,
         sha256=file_sha256(weights),
         options={k: v for k, v in options.items() if k != 'pretrained'},
         candidates={file.source: file.sample_ids_sha256 for file in files},
@@ -91,19 +90,16 @@ class AgreementJudge:
     """
 
     def __init__(self, dataset: BaseDataset) -> None:
-        groups = ImageGroups(dataset.table.image_index)
-        self._order, self._starts, self._sizes = (
-            groups.order,
-            groups.starts,
-            groups.sizes,
-        )
-        self._images = dataset.table.image_index[self._order[self._starts]]
+        self._groups = ImageGroups(dataset.table.image_index)
+        firsts = self._groups.order[self._groups.starts]
+        self._images = dataset.table.image_index[firsts]
 
     def _candidates(self, dataset: BaseDataset, label: int) -> torch.Tensor:
+        groups = self._groups
         image = dataset.table.image_index[label]
         group = int(np.searchsorted(self._images, image))
-        start = self._starts[group]
-        labels = self._order[start : start + self._sizes[group]]
+        start = groups.starts[group]
+        labels = groups.order[start : start + groups.sizes[group]]
         return distinct_boxes(torch.from_numpy(dataset.table.boxes[labels]))
 
     def __call__(

@@ -28,10 +28,18 @@ class Measurers:
 
     Args:
         search (SelfPaced): Whose measurers they are.
+
+    Raises:
+        ValueError: A source has the name of CLIP's agreement, which is asked for.
     """
 
     def __init__(self, search: 'SelfPaced') -> None:
         self.search = search
+        if search.settings.agreement and AGREEMENT in search.sources:
+            raise ValueError(
+                f'A source is called {AGREEMENT!r}, as what CLIP says of all sources: '
+                'name it otherwise (`source` of RefExpDataset).'
+            )
 
     @property
     def names(self) -> dict[str, list[str]]:
@@ -40,6 +48,14 @@ class Measurers:
         if self.search.settings.agreement:
             return dict.fromkeys(sources, [AGREEMENT])
         return own_first(sources)
+
+    @property
+    def prior(self) -> list[str] | None:
+        """Reliability files that are there before any training, if any."""
+        if not self.search.settings.agreement:
+            return None
+        path = self.search.reliability_path
+        return [str(path(AGREEMENT, source)) for source in self.search.sources]
 
     def _image_folds(self) -> dict[str, Any]:
         """The parts of the images that the search may train on."""

@@ -13,7 +13,6 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from ..curriculum.agreement import AGREEMENT
 from ..curriculum.reliability_file import read_reliability, reliability_path
 from ..curriculum.search import (
     STRATEGIES,
@@ -97,11 +96,6 @@ class SelfPaced:
         if sorted(self.sources) != sorted(self.files):
             raise ValueError(
                 f'order={list(self.sources)}, but the sources are {list(self.files)}.'
-            )
-        if settings.agreement and AGREEMENT in self.sources:
-            raise ValueError(
-                f'A source is called {AGREEMENT!r}, as what CLIP says of all sources: '
-                'name it otherwise (`source` of RefExpDataset).'
             )
         self.reliability_dir = self.work_dir / 'reliability'
         self.measurers = Measurers(self)
@@ -289,15 +283,11 @@ class SelfPaced:
 
     def _online(self) -> MultiSourceResult:
         """One training that selects as it goes."""
-        options: dict[str, Any] = dict(threshold=self.settings.valley)
-        if self.settings.agreement:
-            options['prior'] = [
-                str(self.reliability_path(AGREEMENT, source)) for source in self.sources
-            ]
         cfg = with_online(
             with_selection(keep_sources(self.cfg, self.sources), None),
             self.reliability_dir,
-            **options,
+            threshold=self.settings.valley,
+            prior=self.measurers.prior,
         )
         (line,) = self.train({'online': cfg}, 'trials')
         trial = tuple(Pick(source, 'online', float('nan')) for source in self.sources)

@@ -1,6 +1,7 @@
 """CLIP as it was made: a picture's crop and a text, and how well they agree."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import open_clip
 import torch
@@ -79,11 +80,11 @@ class CropTextCLIP(nn.Module):
         net.logit_scale.data.copy_(state['logit_scale'])
         self.net = net.eval()
         freeze(self.net)
-        tag = isinstance(arch, str) and open_clip.get_pretrained_cfg(arch, pretrained)
-        known = tag or {}
-        self.mean = [255 * m for m in known.get('mean', OPENAI_DATASET_MEAN)]
-        self.std = [255 * s for s in known.get('std', OPENAI_DATASET_STD)]
-        self.mean, self.std = list(mean or self.mean), list(std or self.std)
+        known: dict[str, Any] = {}
+        if isinstance(arch, str):
+            known = open_clip.get_pretrained_cfg(arch, pretrained) or {}
+        self.mean = mean or [255 * m for m in known.get('mean', OPENAI_DATASET_MEAN)]
+        self.std = std or [255 * s for s in known.get('std', OPENAI_DATASET_STD)]
         self.context = context
         self.tokenize = ExpressionTokenizer(net.text.context_length, template)
 
@@ -104,7 +105,7 @@ class CropTextCLIP(nn.Module):
             square = resized_crop(
                 picture, top, left, side, side, size, InterpolationMode.BICUBIC
             )
-            cut.append(normalize(square.float(), self.mean, self.std))
+            cut.append(normalize(square.float(), list(self.mean), list(self.std)))
         return torch.stack(cut)
 
     @torch.inference_mode()

@@ -55,9 +55,9 @@ def draw_histograms(
             # A thousand bins as the paper's, shown ten at a time.
             axes.stairs(counts.reshape(-1, 10).sum(1), edges[::10], fill=True)
             missed = (values <= 0).mean() if len(values) else 0.0
-            kind = ' (SR)' if source == measurer else ''
-            if measurer in sources and not kind:
-                kind = ' (CR)'
+            kind = ''
+            if measurer in sources:
+                kind = ' (SR)' if source == measurer else ' (CR)'
             axes.set_title(
                 f'{source} by {measurer}{kind}\n{len(values):,} labels, r = 0: '
                 f'{missed:.0%}',

@@ -108,11 +108,11 @@ def write_report(record_path: str | Path, dataset: BaseDataset) -> Path:
     out.mkdir(exist_ok=True)
     folder = root / 'reliability'
     names = [source['name'] for source in record['sources']]
-    measurers = [] if record['settings']['strategy'] == 'online' else names
+    online = record['settings']['strategy'] == 'online'
+    measurers = [] if online else names
     if record['settings'].get('agreement'):
         measurers = [AGREEMENT]
-    if record['settings']['strategy'] == 'online':
-        measurers = [*measurers, 'online']
+    measurers = measurers + ['online'] * online
     reliability = {
         (source, measurer): np.asarray(
             read_reliability(reliability_path(folder, measurer, source))
