@@ -182,6 +182,7 @@ class Study(Trials):
             self._single(name, measurer, valley, before, scored)
         for begin in (4, 6):
             self._online([TARGET], 'single', range(begin, 7, 2))
+            self.oracle_from(begin)
         self._online([TARGET], 'single', range(6, 7), 'agreement')
         valley = round(otsu_valley(values).threshold, 3)
         trial = (Pick(TARGET, TARGET, valley),)

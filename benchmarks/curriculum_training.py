@@ -25,6 +25,9 @@ from projects.clip_vg.engine.agreement_judge import (
     agreement_config,
     agreement_measurer,
 )
+from projects.clip_vg.engine.pseudo_label_reliability_hook import (
+    PseudoLabelReliabilityHook,
+)
 from projects.clip_vg.engine.reliability_scoring import score_sources
 from projects.clip_vg.engine.scoring import evaluation_view, score_all
 
@@ -50,6 +53,19 @@ class CountLabels(Hook):
     ) -> None:
         """Add those of a batch."""
         self.seen += sum(len(sample.text) for sample in data_batch['data_samples'])
+
+
+@HOOKS.register_module()
+class OracleHook(PseudoLabelReliabilityHook):
+    """Selects in the midst of a training by what is known of the labels."""
+
+    def __init__(self, known: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.known = known
+
+    def score(self, model: torch.nn.Module) -> np.ndarray:  # noqa: ARG002
+        """What is known, in the place of a model's judgement."""
+        return self.view.read_reliability(self.known)
 
 
 def base_config(root: Path) -> Config:
