@@ -50,12 +50,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _write(out: Path, studies: Sequence[Study]) -> str:
-    """The table of what there is so far, also written to a file."""
+def _write(out: Path, studies: Sequence[Study], only: str | None) -> str:
+    """The table of what there is so far, also written to files; a part to its own."""
     rows = [dict(row, seed=study.seed) for study in studies for row in study.rows]
-    (out / 'rows.json').write_text(json.dumps(rows, indent=1))
+    part = f'_{only}' if only else ''
+    (out / f'rows{part}.json').write_text(json.dumps(rows, indent=1))
     table = make_table(rows)
-    (out / 'table.md').write_text(table)
+    (out / f'table{part}.md').write_text(table)
     return table
 
 
@@ -86,10 +87,11 @@ def main() -> None:
         studies = list(threads.map(begin, args.seeds))
         if args.greedy_msa:
             Study.msa_searches = {'h = 0.5': fixed, 'greedy': greedy_walk}
+        list(threads.map(Study.measurers, studies))
         for part in PARTS:
             if args.only in (None, part):
                 list(threads.map(methodcaller(part), studies))
-                logging.info('%s', _write(out, studies))
+                logging.info('%s', _write(out, studies, args.only))
 
 
 if __name__ == '__main__':

@@ -27,8 +27,8 @@ class Study(Trials):
     # The walk takes twice the trainings: ``--greedy-msa`` adds it.
     msa_searches = {'h = 0.5': fixed}
 
-    def _plain(self) -> None:
-        """The measurers: each source on its own, and half of the target."""
+    def measurers(self) -> None:
+        """What every part needs: each source on its own, and half of the target."""
         trajectory = dict(
             type='PseudoLabelReliabilityHook',
             begin=4,
@@ -90,7 +90,6 @@ class Study(Trials):
     def single(self) -> None:
         """One source, every way to select; what counts is its own language."""
         self.languages = [TARGET]
-        self._plain()
         plain = f'plain_{TARGET}'
         values = self.reliability(TARGET, TARGET)
         count = len(values)
