@@ -182,4 +182,6 @@ def draw_examples(
                 gt_bbox=info['bbox'],
             )
         )
-    return draw_grid(results, title, names=("measurer's answer", 'label'))
+    # Of CLIP's probabilities, or of several snapshots, it is not the answer's IoU.
+    names = ("measurer's answer", 'label')
+    return draw_grid(results, title, names=names, measure='reliability')

@@ -20,7 +20,9 @@ __all__ = ['draw_grid', 'draw_labels', 'draw_sample']
 _TRUE, _HIT, _MISS = '#1a1a1a', '#00c853', '#ff1744'
 
 
-def draw_sample(axes: Axes, image: np.ndarray, result: Mapping) -> None:
+def draw_sample(
+    axes: Axes, image: np.ndarray, result: Mapping, measure: str = 'IoU'
+) -> None:
     """Draw one answer.
 
     Args:
@@ -28,6 +30,7 @@ def draw_sample(axes: Axes, image: np.ndarray, result: Mapping) -> None:
         image (np.ndarray): RGB of shape (H, W, 3), uint8.
         result (Mapping): ``text``, ``iou``, ``bbox`` and ``gt_bbox`` (xyxy in
             pixels of ``image``), as ``GroundingMetric(out_file=...)`` writes them.
+        measure (str): What ``iou`` is called. Defaults to 'IoU'.
     """
     axes.imshow(image)
     axes.set_axis_off()
@@ -35,7 +38,8 @@ def draw_sample(axes: Axes, image: np.ndarray, result: Mapping) -> None:
     _draw_box(axes, result['gt_bbox'], _TRUE, '--', 1.6)
     _draw_box(axes, result['bbox'], _HIT if hit else _MISS, '-', 2.4)
     text = textwrap.fill(f'"{result["text"]}"', 30)
-    axes.set_title(f'{text}\nIoU {result["iou"]:.2f}', fontsize=9, parse_math=False)
+    value = f'{measure} {result["iou"]:.2f}'
+    axes.set_title(f'{text}\n{value}', fontsize=9, parse_math=False)
 
 
 def _draw_box(
@@ -95,6 +99,7 @@ def draw_grid(
     title: str,
     columns: int = 4,
     names: tuple[str, str] = ('predicted', 'true'),
+    measure: str = 'IoU',
 ) -> Figure:
     """Draw answers side by side.
 
@@ -105,6 +110,7 @@ def draw_grid(
         columns (int): Defaults to 4.
         names (tuple[str, str]): What ``bbox`` and ``gt_bbox`` are called. Defaults
             to 'predicted' and 'true'.
+        measure (str): What ``iou`` is called. Defaults to 'IoU'.
 
     Returns:
         Figure: To be saved by the caller.
@@ -117,13 +123,14 @@ def draw_grid(
         axes.set_axis_off()
     for axes, result in zip(grid.flat, results, strict=False):
         with Image.open(result['image']) as picture:
-            draw_sample(axes, np.asarray(picture.convert('RGB')), result)
+            draw_sample(axes, np.asarray(picture.convert('RGB')), result, measure)
     figure.suptitle(title, fontsize=13)
+    answer = f'{names[0]}, {measure}'
     legend = [
-        Line2D([], [], color=_HIT, linewidth=2.4, label=f'{names[0]}, IoU >= 0.5'),
-        Line2D([], [], color=_MISS, linewidth=2.4, label=f'{names[0]}, IoU < 0.5'),
+        Line2D([], [], color=_HIT, linewidth=2.4, label=f'{answer} >= 0.5'),
+        Line2D([], [], color=_MISS, linewidth=2.4, label=f'{answer} < 0.5'),
         Line2D([], [], color=_TRUE, linestyle='--', linewidth=1.6, label=names[1]),
     ]
     figure.legend(handles=legend, loc='lower center', ncols=3, frameon=False)
-    figure.tight_layout(rect=(0, 0.05, 1, 0.98))
+    figure.tight_layout(rect=(0, 0.05, 1, 0.98), h_pad=1.6)
     return figure
