@@ -4,7 +4,7 @@ import pytest
 from matplotlib.colors import to_rgba
 from PIL import Image
 
-from projects.clip_vg.visualization import draw_grid
+from projects.clip_vg.visualization import draw_grid, draw_sample
 
 BOX, OTHER = [4.0, 2.0, 20.0, 12.0], [1.0, 1.0, 9.0, 9.0]
 
@@ -45,4 +45,17 @@ def test_every_answer_is_drawn_with_its_boxes_and_its_value(results, measure):
         'label',
     ]
     assert colours == [to_rgba(c) for c in list(labels.values())[:2]]
+    plt.close(figure)
+
+
+def test_the_true_box_is_seen_on_a_dark_picture():
+    figure = plt.figure(figsize=(2, 2), dpi=100, facecolor='black')
+    axes = figure.add_axes((0, 0, 1, 1))
+    corner = dict(text='', iou=0.0, bbox=[0, 0, 10, 10], gt_bbox=[50, 50, 150, 150])
+    draw_sample(axes, np.zeros((200, 200, 3), np.uint8), corner)
+    figure.canvas.draw()
+    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].max(-1)
+    for edge in (pixels[46:54, 55:145], pixels[55:145, 146:154].T):
+        assert (edge.max(0) > 200).mean() > 0.5
+    assert pixels[60:140, 60:140].max() == 0
     plt.close(figure)

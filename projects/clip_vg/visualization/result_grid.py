@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from PIL import Image
 
 __all__ = ['draw_grid', 'draw_labels', 'draw_sample']
@@ -55,6 +56,8 @@ def _draw_box(
             edgecolor=color,
             linestyle=style,
             linewidth=width,
+            # Seen on dark pictures too.
+            path_effects=[withStroke(linewidth=width + 1.4, foreground='white')],
         )
     )
 
@@ -132,5 +135,6 @@ def draw_grid(
         Line2D([], [], color=_TRUE, linestyle='--', linewidth=1.6, label=names[1]),
     ]
     figure.legend(handles=legend, loc='lower center', ncols=3, frameon=False)
-    figure.tight_layout(rect=(0, 0.05, 1, 0.98), h_pad=1.6)
+    for _ in range(2):  # how far titles reach depends on the pictures' final shapes
+        figure.tight_layout(rect=(0, 0.05, 1, 0.98))
     return figure
