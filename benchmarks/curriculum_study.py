@@ -1,7 +1,6 @@
 """The rows of the curriculum benchmark for one seed: every way to select."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from curriculum_trials import TARGET, Trials
@@ -9,6 +8,7 @@ from noisy_sources import SOURCES
 
 from projects.clip_vg.curriculum.search import (
     Pick,
+    Trial,
     fixed,
     full_grid,
     greedy_walk,
@@ -71,35 +71,42 @@ class Study(Trials):
             others = [self.reliability(m, source) for m in SOURCES if m != source]
             self.derive('cross', source, np.mean(others, 0))
 
+    def _trial_row(
+        self,
+        part: str,
+        name: str,
+        trial: Trial,
+        cost: float,
+        values: np.ndarray | None = None,
+    ) -> None:
+        training, kept = trial_name(trial), self._kept(trial)
+        self.row(part, name, training, kept, cost, values)
+
     def _single(
         self, name: str, measurer: str, threshold: float, before: list, scored: int
     ) -> None:
         """A row of one training at a threshold that needs no search."""
         trial = (Pick(TARGET, measurer, round(threshold, 3)),)
         self.evaluate([trial])
-        training = trial_name(trial)
-        self.row(
-            'single',
-            name,
-            training,
-            self._kept(trial),
-            self.cost([training, *before], scored * len(self.right[TARGET])),
-            self.reliability(measurer, TARGET),
-        )
+        cost = self.cost([trial_name(trial), *before], scored * len(self.right[TARGET]))
+        values = self.reliability(measurer, TARGET)
+        self._trial_row('single', name, trial, cost, values)
 
     def single(self) -> None:
         """One source, every way to select; what counts is its own language."""
         self.languages = [TARGET]
         plain = f'plain_{TARGET}'
-        values = self.reliability(TARGET, TARGET)
-        count = len(values)
+        count = len(self.right[TARGET])
         everything = {TARGET: np.arange(count)}
         self.row('single', 'no selection', plain, everything, 1.0)
         greedy, in_walk = self.ssa(TARGET, greedy_walk)
         half, in_fixed = self.ssa(TARGET, fixed)
         kept = self._kept(half.trial)[TARGET]
         best = self._kept(greedy.trial)[TARGET]
-        subsets = {'random_half': len(kept), 'random_greedy': len(best)}
+        subsets = {
+            'random_half': ('h = 0.5', len(kept)),
+            'random_greedy': ('greedy', len(best)),
+        }
         if len(kept) == len(best):
             del subsets['random_half']
         futures = {
@@ -108,11 +115,9 @@ class Study(Trials):
                 [TARGET],
                 sampler=dict(subset=dict(size=size, seed=self.seed)),
             )
-            for name, size in subsets.items()
+            for name, (_, size) in subsets.items()
         }
-        for (name, size), label in zip(
-            subsets.items(), ('h = 0.5', 'greedy')[-len(subsets) :], strict=True
-        ):
+        for name, (label, size) in subsets.items():
             self._keep(name, futures[name])
             drawn = np.random.default_rng(self.seed).choice(count, size, replace=False)
             self.row(
@@ -128,15 +133,9 @@ class Study(Trials):
             ('greedy SSA', greedy, [*in_walk, plain], TARGET),
             ('greedy SSA by agreement', by_clip, in_clip, 'agreement'),
         ):
-            self.row(
-                'single',
-                name,
-                trial_name(result.trial),
-                self._kept(result.trial),
-                self.cost(used, count),
-                self.reliability(measurer, TARGET),
-            )
-        self._label_free(plain, values)
+            cost, values = self.cost(used, count), self.reliability(measurer, TARGET)
+            self._trial_row('single', name, result.trial, cost, values)
+        self._label_free(plain)
         self._single('oracle', 'oracle', 0.5, [], 0)
 
     def grid(self) -> None:
@@ -145,31 +144,23 @@ class Study(Trials):
         plain = f'plain_{TARGET}'
         found, used = self.ssa(TARGET, full_grid)
         values = self.reliability(TARGET, TARGET)
-        self.row(
-            'single',
-            'full grid',
-            trial_name(found.trial),
-            self._kept(found.trial),
-            self.cost([*used, plain], len(values)),
-            values,
-        )
+        cost = self.cost([*used, plain], len(values))
+        self._trial_row('single', 'full grid', found.trial, cost, values)
 
     def measures(self) -> None:
         """How well each measure tells right labels from wrong ones."""
-        for path in sorted((self.root / 'reliability').glob(f'*__{TARGET}.npy')):
-            name = path.stem.split('__')[0]
-            if name not in ('oracle', 'fold0', 'fold1'):
-                values = self.reliability(name, TARGET)
-                self.rows.append(
-                    dict(
-                        part='measures',
-                        name=name,
-                        auroc=auroc(values, self.right[TARGET]),
-                    )
-                )
+        known = ('oracle', 'fold0', 'fold1')
+        for path in sorted((self.root / 'reliability').glob('*.npy')):
+            name, _, source = path.stem.partition('__')
+            if source in SOURCES and name not in known:
+                values = self.reliability(name, source)
+                name += f' on {source}' * (source != TARGET)
+                area = auroc(values, self.right[source])
+                self.rows.append(dict(part='measures', name=name, auroc=area))
 
-    def _label_free(self, plain: str, values: np.ndarray) -> None:
+    def _label_free(self, plain: str) -> None:
         """Thresholds without labelled val, other measures, and one training."""
+        values = self.reliability(TARGET, TARGET)
         for name, measurer, before, scored in (
             ('valley of SR', TARGET, [plain], 1),
             ('valley of CR', 'cross', ['plain_relation', 'plain_caption'], 2),
@@ -181,7 +172,7 @@ class Study(Trials):
             self._single(name, measurer, valley, before, scored)
         for begin in (4, 6):
             self._online([TARGET], 'single', range(begin, 7, 2))
-            self.oracle_from(begin)
+            self._oracle_from(begin)
         self._online([TARGET], 'single', range(6, 7), 'agreement')
         valley = round(otsu_valley(values).threshold, 3)
         trial = (Pick(TARGET, TARGET, valley),)
@@ -237,6 +228,18 @@ class Study(Trials):
             name = 'online from agreement, at 60 %'
         self.row(part, name, training, kept, cost, np.concatenate(values))
 
+    def _oracle_from(self, epoch: int) -> None:
+        """How far selecting in the midst of a training could get at best."""
+        known = str(self.path('oracle', TARGET))
+        hook = dict(
+            type='OracleHook', known=known, begin=epoch, end=epoch, threshold=0.5
+        )
+        training = f'oracle_from_{epoch}'
+        self.train(training, [TARGET], hooks=[hook])
+        kept = {TARGET: np.flatnonzero(self.right[TARGET])}
+        name = f'online, oracle, at {epoch}0 %'
+        self.row('single', name, training, kept, self.cost([training]))
+
     def multi(self) -> None:
         """Three sources: merged, the best of them, and MSA; all languages count."""
         self.languages = SOURCES
@@ -249,14 +252,14 @@ class Study(Trials):
         best = max(SOURCES, key=lambda source: scores[at_half[source]])
         found, used = self.ssa(best, greedy_walk)
         cost = self.cost([*used, f'plain_{best}'], len(self.right[best]))
-        self._multi_row('best single source, SSA', found, cost)
+        self._trial_row('multi', 'best single source, SSA', found.trial, cost)
         # Simple to complex, as the paper orders them.
         scored = 3 * sum(map(len, self.right.values()))
         for label, threshold_search in self.msa_searches.items():
             steps = multi_source(SOURCES, own_first(SOURCES), threshold_search)
             found, used = self.search(steps)
             cost = self.cost([*used, *plain], scored)
-            self._multi_row(f'MSA, {label}', found, cost)
+            self._trial_row('multi', f'MSA, {label}', found.trial, cost)
         for name, measurer, before, cost in (
             ('valley of the mean of all measurers', 'mean', plain, scored),
             ('agreement, valley', 'agreement_all', [], scored // 3),
@@ -266,8 +269,8 @@ class Study(Trials):
         self._online(SOURCES, 'multi', range(6, 7), 'agreement_all')
         oracle = tuple(Pick(source, 'oracle', 0.5) for source in SOURCES)
         self.evaluate([oracle])
-        name = trial_name(oracle)
-        self.row('multi', 'oracle', name, self._kept(oracle), self.cost([name]))
+        cost = self.cost([trial_name(oracle)])
+        self._trial_row('multi', 'oracle', oracle, cost)
 
     def _multi_valley(
         self, name: str, measurer: str, before: Sequence[str], scored: int
@@ -279,16 +282,6 @@ class Study(Trials):
             for source in SOURCES
         )
         self.evaluate([trial])
-        training = trial_name(trial)
-        self.row(
-            'multi',
-            name,
-            training,
-            self._kept(trial),
-            self.cost([training, *before], scored),
-            np.concatenate(list(values.values())),
-        )
-
-    def _multi_row(self, name: str, found: Any, cost: float) -> None:
-        training = trial_name(found.trial)
-        self.row('multi', name, training, self._kept(found.trial), cost)
+        cost = self.cost([trial_name(trial), *before], scored)
+        every = np.concatenate(list(values.values()))
+        self._trial_row('multi', name, trial, cost, every)

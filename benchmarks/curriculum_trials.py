@@ -199,18 +199,6 @@ class Trials:
         measurers = {source: [measurer]} if measurer else own_first([source])
         return self.search(multi_source([source], measurers, threshold_search))
 
-    def oracle_from(self, epoch: int) -> None:
-        """A row: how far selecting in the midst of a training could get at best."""
-        known = str(self.path('oracle', TARGET))
-        hook = dict(
-            type='OracleHook', known=known, begin=epoch, end=epoch, threshold=0.5
-        )
-        name = f'oracle_from_{epoch}'
-        self.train(name, [TARGET], hooks=[hook])
-        kept = {TARGET: np.flatnonzero(self.right[TARGET])}
-        label = f'online, oracle, at {epoch}0 %'
-        self.row('single', label, name, kept, self.cost([name]))
-
     def cost(self, names: Sequence[str], scored: int = 0) -> float:
         """Labels seen by trainings and scorings, in units of one plain training."""
         seen = sum(self.results[name]['seen'] for name in names if name in self.results)
