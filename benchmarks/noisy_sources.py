@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from projects.clip_vg.atomic import replacing
-from projects.clip_vg.datasets.synthetic import LARGE_SIDES, make_synthetic
+from projects.clip_vg.datasets.synthetic import make_synthetic
 from projects.clip_vg.datasets.synthetic_detections import read_shapes
 from projects.clip_vg.datasets.synthetic_expressions import (
     MARGIN,
@@ -21,6 +21,7 @@ from projects.clip_vg.datasets.synthetic_expressions import (
     Shape,
     choose,
 )
+from projects.clip_vg.datasets.synthetic_scenes import LARGE_SIDES
 
 __all__ = ['CLEAN', 'SLOPPY', 'SOURCES', 'is_right', 'make_noisy_sources']
 

@@ -6,11 +6,8 @@ import logging
 from collections import Counter
 from pathlib import Path
 
-from projects.clip_vg.datasets.synthetic import (
-    LARGE_SIDES,
-    SIDES,
-    make_synthetic,
-)
+from projects.clip_vg.datasets.synthetic import make_synthetic
+from projects.clip_vg.datasets.synthetic_scenes import LARGE_SIDES, SIDES
 
 
 def parse_args() -> argparse.Namespace:

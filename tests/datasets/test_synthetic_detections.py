@@ -5,12 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from projects.clip_vg.datasets.synthetic import COLORS, SHAPES, make_synthetic
+from projects.clip_vg.datasets.synthetic import make_synthetic
 from projects.clip_vg.datasets.synthetic_detections import (
     ErrorRates,
     play_models,
     read_shapes,
 )
+from projects.clip_vg.datasets.synthetic_scenes import COLORS, SHAPES
 from projects.clip_vg.datasets.synthetic_truth import judge
 from projects.clip_vg.pseudo_labels.detection import iou
 

@@ -9,8 +9,8 @@ import numpy as np
 from jinja2 import Environment
 from PIL import Image, UnidentifiedImageError
 
-from ..datasets.synthetic import draw, sample_scene
 from ..datasets.synthetic_expressions import choose, describe
+from ..datasets.synthetic_scenes import draw, sample_scene
 from ..visualization.answers import color_of, draw_answers
 from .grounding_inferencer import load_picture
 from .shared_models import SharedModels

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .synthetic import COLORS, SHAPES
 from .synthetic_expressions import RELATIONS, Shape
+from .synthetic_scenes import COLORS, SHAPES
 
 __all__ = ['absent_twin', 'names_nothing']
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from ..atomic import replacing
-from .synthetic import COLORS, SHAPES
 from .synthetic_expressions import MARGIN, RELATIONS, Shape
+from .synthetic_scenes import COLORS, SHAPES
 
 __all__ = ['ErrorRates', 'play_models', 'read_shapes']
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 
 from ..pseudo_labels.detection import Box, iou
 from ..pseudo_labels.geometry import predicates
-from .synthetic import COLORS, SHAPES
 from .synthetic_expressions import MARGIN, RELATIONS, Shape
+from .synthetic_scenes import COLORS, SHAPES
 
 __all__ = ['VERDICTS', 'judge']
 
