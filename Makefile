@@ -13,7 +13,7 @@ WEB := $(VENV)-web
 CHECKPOINT ?= $(WORK_DIR)
 
 .PHONY: help install mmcv web data quickstart tutorial docs test test-slow \
-	test-browser check format clean
+	test-browser fuzz check format clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -83,6 +83,9 @@ test-browser: $(WEB)/.installed  ## Test the web page in Debian's Chromium
 	@command -v chromium >/dev/null \
 		|| { echo 'No chromium: on Debian, apt-get install chromium'; exit 1; }
 	$(WEB)/bin/python -m pytest -m 'not slow' tests/browser tests/test_app.py
+
+fuzz: install  ## Feed the loaders of pickles with a million random ones
+	$(RUN) tests/fuzz_unpickling.py --programs 1000000
 
 check: install  ## Lint and types, as CI runs them
 	$(BIN)/ruff check .

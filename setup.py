@@ -85,8 +85,8 @@ setup(
         'scipy',
         # MMEngine imports pkg_resources, which setuptools 81 removed.
         'setuptools<81',
-        'torch>=2.1',
-        'torchvision>=0.16',
+        'torch>=2.6',
+        'torchvision>=0.21',
         'tqdm',
     ],
     extras_require=dict(EXTRAS, dev=DEV),

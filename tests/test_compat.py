@@ -261,7 +261,7 @@ def test_getattr_in_a_checkpoint_reaches_nothing_else(tmp_path):
 
     path = str(tmp_path / 'hostile.pth')
     torch.save(dict(state_dict={}, x=Attack()), path)
-    with pytest.raises(ValueError, match='getattr.*__init__.*not allowed'):
+    with pytest.raises(ValueError, match='getattr.*__init__'):
         CheckpointLoader.load_checkpoint(path, logger=None)
 
 

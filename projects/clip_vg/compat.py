@@ -5,8 +5,9 @@ Importing this module does three things, each only where it is needed:
 * where ``mmcv._ext`` cannot be imported (``mmcv-lite``), an import of it finds
   :mod:`projects.clip_vg.mmcv_ext`. A compiled MMCV always wins, because the
   finder comes last;
-* MMEngine's loader of local checkpoints reads them through an allow-list, so
-  that they load and resume on PyTorch >= 2.6 and still cannot run code;
+* MMEngine's loader of local checkpoints reads them with PyTorch's ``weights_only``
+  loader and stand-ins for the few names of MMEngine, so that they load and resume on
+  PyTorch >= 2.6;
 * the file backend ``AtomicLocalBackend`` is registered, which checkpoint hooks
   can be given so that a killed process leaves no half-written file.
 """
@@ -17,43 +18,115 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer
 from mmengine.optim.scheduler import OneCycleParamScheduler
 from mmengine.runner import CheckpointLoader
 
 from . import mmcv_finder  # noqa: F401  # its import installs the finder
-from .safe_pickle import load_torch
+from .safe_pickle import StandIn, UnsafePickleError
+from .safe_torch import load_torch
 
 __all__ = ['AtomicLocalBackend', 'load_from_local', 'setup_cpu_distributed']
 
 
-class _OneCycle:
+class _Method(StandIn):
+    """Stands for a function of MMEngine that a checkpoint names."""
+
+    __slots__ = ('function',)
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def thaw(self, held: tuple) -> Any:  # noqa: ARG002
+        return self.function
+
+
+class _History(StandIn):
+    """Stands for ``HistoryBuffer``, the values of a loss or a metric."""
+
+    __slots__ = ('state',)
+    state: dict
+
+    def __new__(cls) -> '_History':
+        self = super().__new__(cls)
+        self.state = {}
+        return self
+
+    def __setstate__(self, state: Any) -> None:
+        methods = state.get('statistics_methods', {}) if type(state) is dict else None
+        if type(methods) is not dict or any(
+            type(method) is not _Method for method in methods.values()
+        ):
+            raise UnsafePickleError('it has a damaged HistoryBuffer')
+        self.state = state
+
+    def held(self) -> tuple:
+        return (self.state,)
+
+    def thaw(self, held: tuple) -> HistoryBuffer:
+        values, counts = (
+            np.asarray(held[0].get(key, ()), float)
+            for key in ('_log_history', '_count_history')
+        )
+        most = held[0].get('max_length', 1_000_000)
+        fits = values.shape == counts.shape == (values.size,)
+        if not fits or type(most) is not int or most < 1:
+            raise UnsafePickleError('it has a damaged HistoryBuffer')
+        history = HistoryBuffer(max_length=most)
+        history._log_history = held[0].get('_log_history', values)
+        history._count_history = held[0].get('_count_history', counts)
+        return history
+
+
+class _ConfigDict(StandIn):
+    """Stands for a dict of a config."""
+
+    __slots__ = ('items',)
+    items: dict
+
+    def __new__(cls, items: Any = None) -> '_ConfigDict':
+        self = super().__new__(cls)
+        if type(items) is not dict:
+            raise UnsafePickleError('it has a damaged ConfigDict')
+        self.items = items
+        return self
+
+    def held(self) -> tuple:
+        return (self.items,)
+
+    def thaw(self, held: tuple) -> ConfigDict:
+        return ConfigDict(held[0])
+
+
+class _OneCycle(StandIn):
     """Stands for ``OneCycleParamScheduler``, whose state holds one of its functions."""
 
+    __slots__ = ()
 
-def _allowed_attribute(obj: Any, name: str) -> Any:
-    """What ``getattr`` in a checkpoint may do, and nothing else.
+
+def _method_of(owner: Any, name: Any) -> _Method:
+    """What ``getattr`` in a checkpoint may mean, and nothing else.
 
     Statistics of a HistoryBuffer, and the two curves of the one-cycle schedule.
     """
-    if obj is HistoryBuffer or isinstance(obj, HistoryBuffer):
-        if name in ('min', 'max', 'current', 'mean', 'statistics'):
-            return getattr(obj, name)
-    elif obj is _OneCycle and name in ('_annealing_cos', '_annealing_linear'):
-        return getattr(OneCycleParamScheduler, name)
-    raise ValueError(f'getattr({obj!r}, {name!r}) is not allowed')
+    if owner is _History and name in ('min', 'max', 'current', 'mean', 'statistics'):
+        return _Method(getattr(HistoryBuffer, name))
+    if owner is _OneCycle and name in ('_annealing_cos', '_annealing_linear'):
+        return _Method(getattr(OneCycleParamScheduler, name))
+    raise UnsafePickleError(f'it asks for "builtins.getattr" of {name!r:.80}')
 
 
-# Beside tensors and containers, what a checkpoint of MMEngine holds.
-_MMENGINE_NAMES = frozenset(
-    {
-        ('mmengine.logging.history_buffer', 'HistoryBuffer'),
-        ('mmengine.config.config', 'ConfigDict'),
-    }
-)
+# Beside tensors and containers, what a checkpoint of MMEngine names.
+_MMENGINE_NAMES = {
+    'builtins.getattr': _method_of,
+    'mmengine.config.config.ConfigDict': _ConfigDict,
+    'mmengine.logging.history_buffer.HistoryBuffer': _History,
+    f'{OneCycleParamScheduler.__module__}.OneCycleParamScheduler': _OneCycle,
+}
 
 
 def load_from_local(filename: str, map_location: Any = None) -> Any:
@@ -72,13 +145,7 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
         ValueError: The file is truncated or was not written by ``torch.save``.
     """
     return load_torch(
-        Path(filename).expanduser(),
-        map_location=map_location,
-        allowed=_MMENGINE_NAMES,
-        replaced={
-            ('builtins', 'getattr'): _allowed_attribute,
-            (OneCycleParamScheduler.__module__, 'OneCycleParamScheduler'): _OneCycle,
-        },
+        Path(filename).expanduser(), map_location=map_location, names=_MMENGINE_NAMES
     )
 
 

@@ -21,7 +21,7 @@ from torchvision.ops import box_convert
 from projects.clip_vg.atomic import replacing
 from projects.clip_vg.datasets.readers.common import entry_of, required
 from projects.clip_vg.engine.labelling.entries import read_images, read_names
-from projects.clip_vg.safe_pickle import load_torch
+from projects.clip_vg.safe_torch import load_torch
 
 
 def parse_args() -> argparse.Namespace:

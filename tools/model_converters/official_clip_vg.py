@@ -20,7 +20,7 @@ from projects.clip_vg.models.released_layout import (
     from_released,
     to_released,
 )
-from projects.clip_vg.safe_pickle import load_torch
+from projects.clip_vg.safe_torch import load_torch
 
 from mmdet.registry import MODELS  # isort: skip  # after compat
 
@@ -82,7 +82,7 @@ def adapt_config(path: str, model: dict) -> Config:
 
 def convert(src: str, config: str) -> dict:
     """A released checkpoint as MMEngine's, checked by loading it strictly."""
-    checkpoint = load_torch(src, allowed=[('argparse', 'Namespace')])
+    checkpoint = load_torch(src)
     if not isinstance(checkpoint, dict) or not isinstance(
         checkpoint.get('model'), dict
     ):

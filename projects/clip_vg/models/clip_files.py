@@ -1,4 +1,4 @@
-"""The files that CLIP's weights come in, read without running what they contain."""
+"""The files that CLIP's weights come in."""
 
 import json
 import re
@@ -12,7 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..safe_pickle import UnsafePickleError, load_torch, make_pickle_module
+from ..safe_pickle import Machine, StandIn, UnsafePickleError, check_value, thaw
+from ..safe_torch import TENSOR_NAMES, load_torch, storage_of
 
 __all__ = ['read_clip_weights']
 
@@ -45,53 +46,90 @@ _HF_LAYER = (
 )
 
 
-class _Scripted:
+class _Scripted(StandIn):
     """Stands for a module of a TorchScript archive: what it holds, and no code."""
 
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self.held = dict(state)
+    __slots__ = ('items',)
 
-    def tensors(self, prefix: str = '') -> dict[str, Tensor]:
-        """All tensors, by dotted name."""
-        found: dict[str, Tensor] = {}
-        for name, value in getattr(self, 'held', {}).items():
-            if isinstance(value, Tensor):
-                found[prefix + name] = value
-            elif isinstance(value, _Scripted):
-                found.update(value.tensors(f'{prefix}{name}.'))
-        return found
+    def __new__(cls) -> '_Scripted':
+        self = super().__new__(cls)
+        self.items = {}
+        return self
+
+    def __setstate__(self, state: Any) -> None:
+        if type(state) is not dict or any(type(key) is not str for key in state):
+            raise UnsafePickleError('it has a damaged TorchScript module')
+        self.items = state
+
+    def held(self) -> tuple:
+        return (self.items,)
+
+    def thaw(self, held: tuple) -> dict[str, Any]:
+        return held[0]
+
+
+class _ArchiveMachine(Machine):
+    """Takes the classes that an archive defines for containers."""
+
+    def push_name(self, module: Any, name: Any) -> None:
+        """Every class of the archive's own code is a module."""
+        if type(module) is str and module.split('.')[0] == '__torch__':
+            module, name = '__torch__', 'Module'
+        super().push_name(module, name)
+
+
+def _as_listed(items: Any, *_: Any) -> Any:
+    """The list that ``build_intlist`` and the like are given."""
+    return items
+
+
+_ARCHIVE_NAMES = {
+    **TENSOR_NAMES,
+    '__torch__.Module': _Scripted,
+    **{
+        f'torch.jit._pickle.build_{kind}list': _as_listed
+        for kind in ('bool', 'double', 'int', 'tensor')
+    },
+}
 
 
 def _read_archive(path: Path) -> dict[str, Tensor]:
     """The weights of a TorchScript archive (OpenAI's files), without its code."""
-    restricted: Any = make_pickle_module(source=str(path)).Unpickler
-
-    class Unpickler(restricted):
-        def find_class(self, module: str, name: str) -> Any:
-            if module.startswith('__torch__'):
-                return _Scripted
-            if module == 'torch.jit._pickle' and name.startswith('build_'):
-                return lambda data, *_: data
-            return super().find_class(module, name)
-
-        def persistent_load(self, saved: tuple) -> Any:
-            _, kind, key, _, count = saved
-            data = archive.read(f'{root}/data/{key}')
-            dtype = kind.dtype
-            tensor = torch.frombuffer(bytearray(data), dtype=dtype, count=count)
-            return torch.storage.TypedStorage(
-                wrap_storage=tensor.untyped_storage(), dtype=dtype, _internal=True
-            )
-
     with zipfile.ZipFile(path) as archive:
         root = archive.namelist()[0].split('/')[0]
-        with archive.open(f'{root}/data.pkl') as file:
-            module = Unpickler(file).load()
-    return {k: v for k, v in module.tensors().items() if k not in _NUMBERS}
+        begin = f'{root}/data/'
+        sizes = {
+            entry.filename.removeprefix(begin): entry.file_size
+            for entry in archive.infolist()
+            if entry.filename.startswith(begin)
+            and entry.compress_type == zipfile.ZIP_STORED
+        }
+        machine = _ArchiveMachine(
+            archive.read(f'{root}/data.pkl'),
+            _ARCHIVE_NAMES,
+            storage=lambda saved: storage_of(
+                saved, sizes, lambda key: archive.read(begin + key)
+            ),
+        )
+        value = machine.load()
+        check_value(value, machine.instructions, machine.limits)
+        tensors = _tensors(thaw(value))
+    return {k: v for k, v in tensors.items() if k not in _NUMBERS}
+
+
+def _tensors(module: Any, prefix: str = '') -> dict[str, Tensor]:
+    """All tensors of nested dicts, by dotted name."""
+    found: dict[str, Tensor] = {}
+    for name, value in module.items() if isinstance(module, dict) else ():
+        if isinstance(value, Tensor):
+            found[prefix + name] = value
+        else:
+            found.update(_tensors(value, f'{prefix}{name}.'))
+    return found
 
 
 def read_clip_weights(path: Path) -> tuple[dict[str, Tensor], bool | None]:
-    """Read CLIP weights in any of their usual files, running nothing of them.
+    """Read CLIP weights in any of their usual files.
 
     Args:
         path (Path): OpenAI's TorchScript archive (``ViT-B-16.pt``), a file of
@@ -107,6 +145,7 @@ def read_clip_weights(path: Path) -> tuple[dict[str, Tensor], bool | None]:
         ValueError: The file is damaged or of another kind.
         UnsafePickleError: The file asks for something weights never need.
     """
+    state: Any
     try:
         if path.suffix == '.safetensors':
             state = load_file(path)
@@ -114,7 +153,10 @@ def read_clip_weights(path: Path) -> tuple[dict[str, Tensor], bool | None]:
             return _read_archive(path), True
         else:
             state = load_torch(path)
-            state = state.get('state_dict', state)
+            if isinstance(state, dict):
+                state = state.get('state_dict', state)
+            if not isinstance(state, dict):
+                raise ValueError(f'expected a state dict, found {type(state).__name__}')
     except UnsafePickleError:
         raise
     except Exception as error:  # each kind of file has exceptions of its own

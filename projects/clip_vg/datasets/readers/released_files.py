@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ...atomic import replacing
-from ...safe_pickle import load_torch
+from ...safe_torch import load_torch
 from .transvg import PLACEHOLDER, XYXY_DATASETS
 
 __all__ = ['read_iou_result', 'write_iou_result', 'write_selection']

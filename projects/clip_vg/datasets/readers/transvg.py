@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...safe_pickle import load_torch
+from ...safe_torch import load_torch
 from ..label_table import LabelTable
 from ..table_builder import TableBuilder
 from .common import entry_of, keep_splits

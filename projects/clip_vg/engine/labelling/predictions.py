@@ -9,7 +9,7 @@ from PIL import Image
 
 from ...datasets.readers.common import entry_of, read_json, required
 from ...pseudo_labels.detection import Detection
-from ...safe_pickle import load_pickle
+from ...safe_torch import load_dump
 from .entries import make_detection
 
 __all__ = [
@@ -111,7 +111,7 @@ def read_dumped_predictions(
     """What ``DumpDetResults`` wrote.
 
     Args:
-        path (Path): A pickle; read by an allow-list, nothing in it is run.
+        path (Path): A pickle, read by :func:`load_dump`.
         classes (Sequence[str]): Names of the labels.
 
     Yields:
@@ -122,9 +122,7 @@ def read_dumped_predictions(
         UnsafePickleError: The file asks for anything but arrays and tensors.
         ValueError: An entry is damaged; it says which.
     """
-    samples = entry_of(
-        load_pickle(path, allow_torch=True), (list, tuple), str(path), 'a list'
-    )
+    samples = entry_of(load_dump(path), (list, tuple), str(path), 'a list')
     for number, sample in enumerate(samples, 1):
         where = f'{path}, image {number}'
         entry_of(sample, dict, where, 'a dict of an image')
