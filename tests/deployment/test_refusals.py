@@ -37,7 +37,7 @@ def test_a_folder_that_is_no_export(tmp_path, checkpoint):
         ),
         (
             lambda text: text.replace('PILResize', 'os.system'),
-            "the type 'os.system', which is no name of a registry. Export again",
+            "the type 'os.system', .* Export again",
         ),
     ],
 )
@@ -48,6 +48,46 @@ def test_a_broken_deployment_file(copied, change, message):
         with pytest.raises(ValueError, match=message) as error:
             load(str(copied))
         assert 'deployment.json' in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('change', 'found'),
+    [
+        (dict(pipeline=[dict(type='LoadPanopticAnnotations')]), 'LoadPanoptic'),
+        (dict(pipeline=[dict(type='LoadAnnotations', x='/etc/passwd')]), 'passwd'),
+        (dict(data_preprocessor=dict(type='CLIPVG', x='../x')), '../x'),
+    ],
+)
+def test_a_deployment_file_names_neither_other_types_nor_paths(copied, change, found):
+    path = copied / 'deployment.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=r'deployment\.json.*' + found):
+        GroundingInferencer(copied)
+
+
+def test_a_deployment_file_nested_without_end(copied):
+    (copied / 'deployment.json').write_text('[' * 100_000)
+    with pytest.raises(ValueError, match=r'deployment\.json'):
+        GroundingInferencer(copied)
+
+
+@pytest.mark.parametrize('backend', graphs.BACKENDS)
+@pytest.mark.parametrize('location', ['../secret', '/etc/passwd', 'beside.bin'])
+def test_a_graph_whose_numbers_are_elsewhere(tmp_path, backend, location):
+    onnx = pytest.importorskip('onnx')
+    (tmp_path / 'folder').mkdir()
+    for name in ('secret', 'folder/beside.bin'):
+        (tmp_path / name).write_bytes(bytes(16))
+    tensor = onnx.TensorProto(name='w', dims=[4], data_type=onnx.TensorProto.FLOAT)
+    tensor.data_location = tensor.EXTERNAL
+    tensor.external_data.add(key='location', value=location)
+    value = onnx.helper.make_tensor_value_info('y', onnx.TensorProto.FLOAT, [4])
+    node = onnx.helper.make_node('Identity', ['w'], ['y'])
+    graph = onnx.helper.make_graph([node], 'g', [], [value], [tensor])
+    path = tmp_path / 'folder' / 'image.onnx'
+    path.write_bytes(onnx.helper.make_model(graph).SerializeToString())
+    with pytest.raises(ValueError, match=rf'image\.onnx: .*{location}'):
+        graphs.open_graph(path, backend, 'f32')
 
 
 def test_graphs_of_another_export(copied, variant_folder):

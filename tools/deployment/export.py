@@ -18,6 +18,7 @@ from mmengine.config import Config, DictAction
 
 from projects.clip_vg.apis import GroundingInferencer
 from projects.clip_vg.apis.work_dir import find_checkpoint
+from projects.clip_vg.config_types import DATASETS, TRANSFORMS, check_config
 from projects.clip_vg.deployment.calibration import labelled_batches, question_batches
 from projects.clip_vg.deployment.deployment_file import GRAPHS, graph_name
 from projects.clip_vg.deployment.export import export_detector
@@ -70,6 +71,13 @@ def parse_args() -> argparse.Namespace:
 def calibration(args: argparse.Namespace, cfg: Config) -> Iterator[dict]:
     """Batches of a picture each."""
     if args.calibration_images is None:
+        if args.config is None:  # then it is the checkpoint that names the data
+            check_config(
+                cfg.to_dict()['train_dataloader']['dataset'],
+                TRANSFORMS | DATASETS,
+                str(args.checkpoint),
+                'Give --config, or --calibration-images.',
+            )
         return labelled_batches(cfg, args.calibration_pictures)
     return question_batches(
         args.calibration_images,

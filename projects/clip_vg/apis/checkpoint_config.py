@@ -1,15 +1,25 @@
-"""The config that a checkpoint holds, read without running it."""
+"""What a checkpoint holds beside its weights, and whether these are weights."""
 
 import ast
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from torch import Tensor, nn
 
 from ..compat import load_from_local
-from ..config_types import check_types
+from ..config_types import MODEL_PARTS, TRANSFORMS, check_config
+from ..models.frozen_weights import without_downloads
 
-__all__ = ['config_of_checkpoint', 'parse_config_text']
+__all__ = [
+    'check_weights',
+    'config_of_checkpoint',
+    'parse_config_text',
+    'read_checkpoint',
+]
+
+_GIVE_CONFIG = 'Give the config file of the training.'
 
 
 def parse_config_text(text: str, source: str) -> Config:
@@ -25,24 +35,35 @@ def parse_config_text(text: str, source: str) -> Config:
         Config: The values.
 
     Raises:
-        ValueError: Something else is in the text, or a ``type`` is not a plain name of
-            a registry; it says what.
+        ValueError: Something else is in the text; it says what.
     """
-    values = {}
     try:
         statements = ast.parse(text).body
-    except SyntaxError as error:
-        raise ValueError(f'{source}: its config is no Python text: {error}.') from error
-    for statement in statements:
-        if (
-            not isinstance(statement, ast.Assign)
-            or len(statement.targets) != 1
-            or not isinstance(statement.targets[0], ast.Name)
-        ):
-            raise _refused(statement, source)
-        values[statement.targets[0].id] = _value(statement.value, source)
-    check_types(values, source, 'Give the config file of the training.')
-    return Config(values)
+        values = {}
+        for statement in statements:
+            if (
+                not isinstance(statement, ast.Assign)
+                or len(statement.targets) != 1
+                or not isinstance(statement.targets[0], ast.Name)
+            ):
+                raise _refused(statement, source)
+            values[statement.targets[0].id] = _value(statement.value, source)
+        return Config(values)
+    except _Refused:
+        raise
+    except (SyntaxError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f'{source}: its config is no Python text of plain values: '
+            f'{str(error)[:200]}. {_GIVE_CONFIG}'
+        ) from error
+    except (RecursionError, MemoryError) as error:  # of the parser, for deep nesting
+        raise ValueError(
+            f'{source}: its config is nested too deep to be one. {_GIVE_CONFIG}'
+        ) from error
+
+
+class _Refused(ValueError):
+    """A text has more than plain values."""
 
 
 def _value(node: ast.expr, source: str) -> Any:
@@ -71,31 +92,118 @@ def _value(node: ast.expr, source: str) -> Any:
 
 
 def _refused(node: ast.AST, source: str) -> ValueError:
-    return ValueError(
+    return _Refused(
         f'{source}: its config has "{ast.unparse(node)[:80]}", which is no plain value '
-        'and was not run. Give the config file of the training.'
+        f'and was not run. {_GIVE_CONFIG}'
     )
 
 
-def config_of_checkpoint(path: str | Path) -> Config:
-    """The config that a checkpoint of MMEngine was trained with.
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A checkpoint of MMEngine.
 
     Args:
         path (str or Path): The checkpoint.
 
     Returns:
-        Config: Of plain values; nothing in the file was run.
+        dict: ``state_dict`` (dict of tensors, without the prefix of a wrapper),
+        ``meta`` (dict), and what else it has.
 
     Raises:
-        ValueError: There is none, or it has more than plain values.
+        UnsafePickleError: It asks for more than data.
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged, or is no dict of these.
     """
     checkpoint = load_from_local(str(path), map_location='cpu')
-    text = (
-        checkpoint.get('meta', {}).get('cfg') if isinstance(checkpoint, dict) else None
-    )
+    if not isinstance(checkpoint, dict):
+        raise ValueError(
+            f'{path} holds a {type(checkpoint).__name__}; expected a checkpoint, which '
+            'is a dict.'
+        )
+    state = checkpoint.get('state_dict')
+    if not isinstance(state, Mapping) or not state:
+        raise ValueError(
+            f'{path} has no weights under "state_dict"; its keys are '
+            f'{[str(key)[:40] for key in list(checkpoint)[:8]]}. A checkpoint of the '
+            'official CLIP-VG is converted by '
+            'tools/model_converters/official_clip_vg.py.'
+        )
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ValueError(
+                f'{path}, state_dict, {str(name)[:80]!r}: expected a tensor, found '
+                f'{type(value).__name__}.'
+            )
+    meta = checkpoint.get('meta', {})
+    if not isinstance(meta, dict):
+        raise ValueError(f'{path}, meta: expected a dict, found {type(meta).__name__}.')
+    weights = {name.removeprefix('module.'): value for name, value in state.items()}
+    return dict(checkpoint, state_dict=weights, meta=meta)
+
+
+def check_weights(state: Mapping[str, Tensor], model: nn.Module) -> None:
+    """Refuse weights of another kind of number than the model's, and broken ones.
+
+    Raises:
+        ValueError: A weight is of integers or complex, where the model has real ones,
+            or is not finite everywhere.
+    """
+    own = model.state_dict()
+    for name, value in state.items():
+        if name not in own or not own[name].is_floating_point():
+            continue
+        if not value.is_floating_point():
+            raise ValueError(
+                f'state_dict, {name!r}: expected real numbers, found {value.dtype}.'
+            )
+        if not value.isfinite().all():
+            raise ValueError(
+                f'state_dict, {name!r}: it has NaN or infinite values; the '
+                'training that wrote it was broken.'
+            )
+
+
+def config_of_checkpoint(
+    path: str | Path, checkpoint: Mapping[str, Any] | None = None
+) -> Config:
+    """The config that a checkpoint of MMEngine was trained with.
+
+    Args:
+        path (str or Path): The checkpoint.
+        checkpoint (Mapping, optional): As :func:`read_checkpoint` read it. Defaults
+            to None: it is read.
+
+    Returns:
+        Config: Of plain values. ``model`` and ``test_dataloader.dataset.pipeline``
+        name nothing but parts of a grounding detector and no path; CLIP's towers get
+        no weights of their own where the checkpoint has them.
+
+    Raises:
+        ValueError: There is none, it has more than plain values, or these two parts
+            are missing or name something else.
+    """
+    checkpoint = checkpoint or read_checkpoint(path)
+    text = checkpoint['meta'].get('cfg')
     if not isinstance(text, str):
         raise ValueError(
             f'{path} does not say what config it was trained with: give the config '
             'file too.'
         )
-    return parse_config_text(text, str(path))
+    cfg = parse_config_text(text, str(path))
+    plain = cfg.to_dict()
+    try:
+        pipeline = plain['test_dataloader']['dataset']['pipeline']
+        model = plain['model']
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f'{path}: its config has no {error}; expected a model and a '
+            f'test_dataloader with a dataset and its pipeline. {_GIVE_CONFIG}'
+        ) from error
+    if not isinstance(model, dict) or not isinstance(pipeline, list):
+        raise ValueError(
+            f'{path}: its config has a model that is a {type(model).__name__} and a '
+            f'pipeline that is a {type(pipeline).__name__}. {_GIVE_CONFIG}'
+        )
+    without_downloads(cfg, path)
+    check_config(cfg.model.to_dict(), MODEL_PARTS, str(path), _GIVE_CONFIG)
+    check_config(pipeline, TRANSFORMS, str(path), _GIVE_CONFIG)
+    return cfg

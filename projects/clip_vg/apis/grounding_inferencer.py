@@ -12,7 +12,7 @@ from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
-from mmengine.runner import load_checkpoint
+from mmengine.runner import load_state_dict
 from PIL import Image, ImageOps
 
 from ..deployment.served_clip_vg import served_config
@@ -20,7 +20,11 @@ from ..engine.labelling.predictions import list_pictures
 from ..models.compiled import compile_for_inference
 from ..models.frozen_weights import without_downloads
 from ..visualization.answers import draw_answers
-from .checkpoint_config import config_of_checkpoint
+from .checkpoint_config import (
+    check_weights,
+    config_of_checkpoint,
+    read_checkpoint,
+)
 
 __all__ = ['GroundingInferencer', 'load_picture']
 
@@ -76,7 +80,7 @@ class GroundingInferencer:
         compile: bool = False,
         **served: Any,
     ) -> None:
-        first = Path(checkpoint_or_config).expanduser()
+        first, loaded = Path(checkpoint_or_config).expanduser(), None
         init_default_scope('mmdet')
         if first.is_dir() and not (config or checkpoint):
             self.cfg, device = served_config(first, **served), 'cpu'
@@ -86,14 +90,12 @@ class GroundingInferencer:
                 'Make one with tools/deployment/export.py.'
             )
         else:
-            self.cfg, checkpoint = _read_config(first, config, checkpoint)
+            self.cfg, loaded = _read_config(first, config, checkpoint)
         self.device = torch.device(
             device or ('cuda' if torch.cuda.is_available() else 'cpu')
         )
         self.batch_size, self.dtype = batch_size, dtype
-        self.model = MODELS.build(self.cfg.model)
-        if checkpoint is not None:
-            load_checkpoint(self.model, str(checkpoint), map_location='cpu')
+        self.model = _build_model(self.cfg, loaded, checkpoint or first)
         self.model.to(self.device, dtype).eval()
         if compile:
             compile_for_inference(self.model)
@@ -221,8 +223,8 @@ class GroundingInferencer:
 
 def _read_config(
     first: Path, config: str | Path | None, checkpoint: str | Path | None
-) -> tuple[Config, str | Path | None]:
-    """The config of a checkpoint or a config, and the checkpoint."""
+) -> tuple[Config, dict[str, Any] | None]:
+    """The config of a checkpoint or a config, and what the checkpoint holds."""
     if first.suffix in ('.py', '.yaml', '.json'):
         config = first
     else:
@@ -230,14 +232,36 @@ def _read_config(
     for path in (config, checkpoint):
         if path is not None and not Path(path).is_file():
             raise FileNotFoundError(f'{path}: no such file.')
-    if config is not None:
-        cfg = Config.fromfile(config)
-    else:
+    loaded = None if checkpoint is None else read_checkpoint(checkpoint)
+    if config is None:
         assert checkpoint is not None
-        cfg = config_of_checkpoint(checkpoint)
+        return config_of_checkpoint(checkpoint, loaded), loaded
+    cfg = Config.fromfile(config)
     if checkpoint is not None:
         without_downloads(cfg, checkpoint)
-    return cfg, checkpoint
+    return cfg, loaded
+
+
+def _build_model(cfg: Config, loaded: dict[str, Any] | None, source: str | Path) -> Any:
+    """The model of a config, with a checkpoint's weights.
+
+    Raises:
+        ValueError: The config in the checkpoint does not make a model, or the weights
+            are not of it; it names the checkpoint.
+    """
+    if loaded is None:
+        return MODELS.build(cfg.model)
+    state = loaded['state_dict']
+    try:
+        model = MODELS.build(cfg.model)
+        check_weights(state, model)
+        load_state_dict(model, state)
+    except Exception as error:  # of strangers' arguments, each class has its own
+        if cfg.filename:  # a config file of the user's, whose errors are MMEngine's
+            raise
+        text = ' '.join(str(error).split())
+        raise ValueError(f'{source}: {type(error).__name__}: {text}') from error
+    return model
 
 
 def _is_picture(images: Any) -> bool:

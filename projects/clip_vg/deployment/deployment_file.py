@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 from ..atomic import replacing
-from ..config_types import check_types
+from ..config_types import MODEL_PARTS, TRANSFORMS, check_config
 from ..curriculum.reliability_file import file_sha256
 from ..datasets.readers.common import entry_of, read_json, required
 
@@ -113,6 +113,6 @@ def read_deployment(folder: Path) -> Deployment:
         kind = get_origin(hint) or hint
         value = required(entry, name, str(path))
         values[name] = entry_of(value, kind, f'{path}, {name!r}', f'a {kind.__name__}')
-    plain = [values['pipeline'], values['data_preprocessor']]
-    check_types(plain, str(path), 'Export again.')
+    for name, allowed in (('pipeline', TRANSFORMS), ('data_preprocessor', MODEL_PARTS)):
+        check_config(values[name], allowed, str(path), 'Export again.')
     return Deployment(**values)

@@ -1,5 +1,6 @@
 """A graph in a file, run by OpenVINO or by ONNX Runtime."""
 
+import mmap
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
@@ -50,9 +51,36 @@ def open_graph(
         ImportError: The backend is not installed.
         ValueError: The precision cannot be had.
     """
+    _check_self_contained(path)
     if backend == 'openvino':
         return _open_openvino(path, precision, threads)
     return _open_onnxruntime(path, precision, threads)
+
+
+def _check_self_contained(path: Path) -> None:
+    """Refuse a graph whose numbers are in other files, which it may name anywhere.
+
+    Raises:
+        ValueError: It names one.
+    """
+    with (
+        path.open('rb') as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
+        # The key that ONNX gives the name of a file; without it there is none, and
+        # the package `onnx` need not be imported.
+        if data.find(b'location') < 0:
+            return
+    model = import_extra('onnx').load(str(path), load_external_data=False)
+    data_of = import_extra('onnx.external_data_helper')._get_all_tensors
+    for tensor in data_of(model):
+        if tensor.external_data or tensor.data_location == tensor.EXTERNAL:
+            named = {entry.key: entry.value for entry in tensor.external_data}
+            raise ValueError(
+                f'{path}: {tensor.name[:80]!r} is in another file '
+                f'({named.get("location", "?")[:80]!r}); what this project exports '
+                'names none. Export again.'
+            )
 
 
 @cache

@@ -101,7 +101,7 @@ def without_downloads(cfg: Config, checkpoint: str | Path) -> None:
     if is_slim(checkpoint):
         return
     for part in ('visual_encoder', 'text_encoder'):
-        if part in cfg.model:
+        if isinstance(cfg.model.get(part), dict):
             cfg.model[part].pretrained = None
 
 

@@ -27,7 +27,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f'{path} ({path.stat().st_size:,} bytes) is not valid JSON: '
             f'{error}. It may '
