@@ -17,12 +17,13 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 try:
     import gradio as gr
 except ImportError as error:
     raise SystemExit("The page needs Gradio: pip install -e '.[web]'") from error
+from starlette.middleware import Middleware
 
 from projects.clip_vg.apis.shared_models import SharedModels, name_checkpoints
 from projects.clip_vg.apis.web import (
@@ -32,6 +33,7 @@ from projects.clip_vg.apis.web import (
     make_examples,
     read_picture,
 )
+from projects.clip_vg.apis.web_guard import LOOPBACK, Guard, Room, stored_bytes
 
 # Seconds between deletions of visitors' pictures, and the age of what is deleted.
 DELETE_CACHE = (600, 3600)
@@ -44,6 +46,12 @@ def file_size(text: str) -> str:
     if not re.fullmatch('[1-9][0-9]*[kmg]?b', text.lower()):
         raise argparse.ArgumentTypeError(f'{text!r}: expected one like 500kb or 20mb')
     return text.lower()
+
+
+def file_bytes(size: str) -> int:
+    """A size of :func:`file_size` in bytes."""
+    number, unit = re.fullmatch(r'(\d+)([kmg]?)b', size).groups()
+    return int(number) * 1000 ** ' kmg'.index(unit or ' ')
 
 
 def parse_args() -> argparse.Namespace:
@@ -77,6 +85,12 @@ def parse_args() -> argparse.Namespace:
         default='20mb',
         help='size of a file, default: %(default)s',
     )
+    limits.add_argument(
+        '--max-stored',
+        type=file_size,
+        default='1gb',
+        help='size of all files at a time, answers included, default: %(default)s',
+    )
     args = parser.parse_args()
     if args.config and len(args.checkpoint) > 1:
         parser.error('--config is for one checkpoint; several must hold their own.')
@@ -91,8 +105,23 @@ def build_page(
     examples: Sequence[tuple[Path, Sequence[str]]],
     max_upload: str,
     queue: int,
+    folder: Path,
+    stored: int = Room.stored,
 ) -> gr.Blocks:
-    """The page: the question on the left, the answer on the right."""
+    """The page: the question on the left, the answer on the right.
+
+    Files are read from ``folder`` alone, where the page stores what is uploaded; nobody
+    is answered while it holds more than ``stored`` bytes.
+    """
+
+    def uploaded(payload: Any) -> str | None:
+        """The path of an uploaded file; a request may name any."""
+        if not payload or not payload.path:
+            return None
+        path = Path(payload.path).resolve()
+        if not path.is_relative_to(folder.resolve()):
+            raise gr.Error('Only uploaded files are read.', print_exception=False)
+        return str(path)
 
     def check(path: str | None) -> str | None:
         """Take a bad file away again."""
@@ -105,6 +134,8 @@ def build_page(
 
     def ask(path: str | None, text: str | None, name: str) -> tuple:
         try:
+            if stored_bytes(folder) > stored:
+                raise WrongInput('The server has no room left. Try again in an hour.')
             return answer(models, limits, name, path, text)
         except WrongInput as wrong:
             gr.Warning(html.escape(str(wrong)))
@@ -136,7 +167,7 @@ def build_page(
                 )
                 # Gradio would open and copy the file, and say no more than "Error" if
                 # that fails.
-                picture.preprocess = lambda payload: payload and payload.path
+                picture.preprocess = uploaded
                 picture.async_move_resource_to_block_cache = as_it_is
                 text = gr.Textbox(
                     label='Expressions',
@@ -173,7 +204,8 @@ def build_page(
         gr.on([button.click, text.submit], ask, given, results, **one_by_one)
         shown.load_input_event.then(ask, given, results, **one_by_one)
         picture.upload(check, picture, picture, show_progress='hidden')
-    return page.queue(max_size=queue)
+    # Requests that pass the queue by would all be answered at once.
+    return page.queue(max_size=queue, api_open=False)
 
 
 async def as_it_is(path: str) -> str:
@@ -199,9 +231,14 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with tempfile.TemporaryDirectory(prefix='clip_vg_page_') as folder:
         os.environ['GRADIO_TEMP_DIR'] = folder
+        examples = make_examples(Path(folder))
+        room = Room(file_bytes(args.max_upload), stored=file_bytes(args.max_stored))
         page = build_page(
-            models, limits, make_examples(Path(folder)), args.max_upload, args.queue
+            *(models, limits, examples, args.max_upload, args.queue),
+            *(Path(folder), room.stored),
         )
+        hosts = LOOPBACK if args.host in LOOPBACK else None
+        guard = Middleware(Guard, hosts=hosts, room=room, folder=Path(folder))
         try:
             _, url, _ = page.launch(
                 server_name=args.host,
@@ -210,6 +247,7 @@ def main() -> None:
                 theme=gr.themes.Default(font=FONTS, font_mono=MONO),
                 css_paths=Path(__file__).with_name('app.css'),
                 footer_links=[],
+                app_kwargs=dict(middleware=[guard]),
                 share=False,
                 ssr_mode=False,
                 quiet=True,

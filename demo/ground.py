@@ -23,6 +23,7 @@ from projects.clip_vg.atomic import replacing
 from projects.clip_vg.deployment.graphs import PRECISIONS
 from projects.clip_vg.engine.labelling.predictions import list_pictures
 from projects.clip_vg.engine.labelling.resumable import each_once
+from projects.clip_vg.folder_lock import lock_folder
 from projects.clip_vg.visualization.answers import draw_answers
 
 
@@ -61,6 +62,11 @@ def parse_args() -> argparse.Namespace:
         default=8,
         help='pictures at once (default: %(default)s)',
     )
+    parser.add_argument(
+        '--any-size',
+        action='store_true',
+        help='also pictures of over 100 million pixels, and strips',
+    )
     args = parser.parse_args()
     if bool(args.expressions) == bool(args.questions):
         parser.error('give expressions, or a file of them by --questions')
@@ -76,52 +82,59 @@ def show(answers: Sequence[dict]) -> None:
             logging.info('%-32s %-26s %s', Path(answer['image']).name[-32:], said, text)
 
 
-def draw(answers: Sequence[dict], out_dir: Path) -> None:
+def draw(answers: Sequence[dict], out_dir: Path, any_size: bool) -> None:
     """Write each picture with its answers."""
     for answer in answers:
-        image = load_picture(answer['image'])
+        image = load_picture(answer['image'], any_size)
         path = out_dir / f'{Path(answer["image"]).stem}.png'
         drawn = draw_answers(image, answer['bboxes'], answer['texts'])
         Image.fromarray(drawn).save(path)
+
+
+def answer_questions(
+    ask: GroundingInferencer, args: argparse.Namespace
+) -> Sequence[dict]:
+    """Answers to a file of questions, those of an earlier run included."""
+    questions = read_questions(args.questions, args.image)
+
+    def answer(names: Sequence[str]) -> list[dict]:
+        files = [args.image / name for name in names]
+        return ask(files, [questions[name] for name in names])['predictions']
+
+    lines = args.out_dir / f'{args.questions.stem}.jsonl'
+    return list(each_once(lines, list(questions), answer, args.batch_size, 'asking'))
+
+
+def answer_expressions(
+    ask: GroundingInferencer, args: argparse.Namespace
+) -> Sequence[dict]:
+    """Answers to the expressions of the command line."""
+    texts: Any = args.expressions
+    if args.image.is_dir():
+        texts = [args.expressions] * len(list_pictures(args.image))
+    answers = ask(args.image, texts)['predictions']
+    with replacing(args.out_dir / 'answers.json') as partial:
+        partial.write_text(json.dumps(answers, indent=1))
+    return answers
 
 
 def main() -> None:
     """Ask."""
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
-    ask = GroundingInferencer(
-        args.checkpoint,
-        config=args.config,
-        device=args.device,
-        batch_size=args.batch_size,
-        **({'precision': args.precision} if args.precision else {}),
-    )
-    args.out_dir.mkdir(parents=True, exist_ok=True)
-    if args.questions:
-        questions = read_questions(args.questions, args.image)
-
-        def answer(names: Sequence[str]) -> list[dict]:
-            files = [args.image / name for name in names]
-            return ask(files, [questions[name] for name in names])['predictions']
-
-        answers = list(
-            each_once(
-                args.out_dir / f'{args.questions.stem}.jsonl',
-                list(questions),
-                answer,
-                args.batch_size,
-                'asking',
-            )
+    with lock_folder(args.out_dir):
+        ask = GroundingInferencer(
+            args.checkpoint,
+            config=args.config,
+            device=args.device,
+            batch_size=args.batch_size,
+            any_size=args.any_size,
+            **({'precision': args.precision} if args.precision else {}),
         )
-    else:
-        texts: Any = args.expressions
-        if args.image.is_dir():
-            texts = [args.expressions] * len(list_pictures(args.image))
-        answers = ask(args.image, texts)['predictions']
-        with replacing(args.out_dir / 'answers.json') as partial:
-            partial.write_text(json.dumps(answers, indent=1))
-    show(answers)
-    draw(answers, args.out_dir)
+        answered = answer_questions if args.questions else answer_expressions
+        answers = answered(ask, args)
+        show(answers)
+        draw(answers, args.out_dir, args.any_size)
     logging.info('%s', args.out_dir)
 
 

@@ -3,6 +3,7 @@
 import json
 import runpy
 import time
+import urllib.error
 import urllib.request
 
 import pytest
@@ -37,7 +38,7 @@ def examples(tmp_path):
 @pytest.fixture
 def page(app, models, examples, tmp_path, monkeypatch):
     monkeypatch.setenv('GRADIO_TEMP_DIR', str(tmp_path))
-    page = app['build_page'](models, Limits(), examples, '1mb', queue=1)
+    page = app['build_page'](models, Limits(), examples, '1mb', 1, tmp_path)
     yield page
     page.close()
 
@@ -127,7 +128,7 @@ def test_a_failure_is_logged_and_says_nothing_of_the_server(
 ):
     (tmp_path / 'broken.pth').write_text('no checkpoint')
     models = SharedModels(name_checkpoints([tmp_path / 'broken.pth']), device='cpu')
-    page = app['build_page'](models, Limits(), examples, '1mb', queue=1)
+    page = app['build_page'](models, Limits(), examples, '1mb', 1, tmp_path)
     (ask, *_) = (fn.fn for fn in page.fns.values() if fn.name == 'ask')
     path, texts = examples[0]
     with pytest.raises(gradio.Error, match='Its log says why') as caught:
@@ -140,9 +141,16 @@ def test_a_picture_that_was_deleted_is_no_failure(post, tmp_path):
     assert '[null, ""]' in post(file_at(tmp_path / 'gone.png'))
 
 
-def test_files_that_were_not_uploaded_are_not_read(app, post, monkeypatch, shapes):
+def test_files_that_were_not_uploaded_are_not_read(
+    app, post, monkeypatch, shapes, tmp_path
+):
     picture = sorted((shapes / 'images').glob('*.jpg'))[0]
     assert 'event: error' in post(file_at(picture))
+    # Without `meta`, Gradio does not check a path.
+    assert 'Only uploaded files are read' in post(dict(path=str(picture)))
+    (tmp_path / 'link.jpg').symlink_to(picture)
+    for path in (tmp_path / 'link.jpg', tmp_path / '..' / picture.name):
+        assert 'Only uploaded files are read' in post(dict(path=str(path)))
     monkeypatch.setattr(
         gradio.processing_utils,
         'async_ssrf_protected_download',
@@ -151,6 +159,31 @@ def test_files_that_were_not_uploaded_are_not_read(app, post, monkeypatch, shape
     elsewhere = file_at('http://example.org/a.png')
     assert '[null, ""]' in post(elsewhere)
     assert 'Only uploaded files are read' in post(None, elsewhere)
+
+
+def test_the_queue_cannot_be_passed_by(address, examples):
+    path, (text, *_) = examples[0]
+    data = json.dumps(dict(data=[dict(path=str(path)), text, 'one/a.pth'])).encode()
+    for route in ('run/ask', 'gradio_api/run/ask', 'api/ask', 'gradio_api/api/ask'):
+        request = urllib.request.Request(
+            f'{address}{route}', data, {'Content-Type': 'application/json'}
+        )
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=30)
+        assert refused.value.code in (401, 404, 405)
+
+
+def test_a_full_store_answers_nobody(app, models, examples, tmp_path):
+    page = app['build_page'](models, Limits(), examples, '1mb', 1, tmp_path, stored=1)
+    (ask, *_) = (fn.fn for fn in page.fns.values() if fn.name == 'ask')
+    path, texts = examples[0]
+    assert ask(str(path), texts[0], 'one/a.pth') == (None, '')
+
+
+@pytest.mark.parametrize(('size', 'count'), [('7b', 7), ('60kb', 60_000)])
+def test_sizes_in_bytes(app, size, count):
+    assert app['file_bytes'](size) == count
+    assert app['file_bytes']('2gb') == 2_000_000_000
 
 
 @pytest.mark.parametrize(

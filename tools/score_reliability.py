@@ -40,6 +40,7 @@ from projects.clip_vg.engine.agreement_judge import (
 )
 from projects.clip_vg.engine.reliability_scoring import choose_sources, score_sources
 from projects.clip_vg.engine.scoring import evaluation_view, judge_answers, uses_groups
+from projects.clip_vg.folder_lock import lock_folder
 from projects.clip_vg.models.frozen_weights import without_downloads
 from projects.clip_vg.visualization.curriculum_report import write_scoring_report
 
@@ -122,23 +123,25 @@ def main() -> None:
         raise ValueError(f'--name {name}: it may not have "__", which ends it.')
     model, measurer = build_measurer(args, cfg, dataset)
     model.to(args.device).eval()
-    score_sources(
-        model,
-        dataset,
-        files,
-        args.out,
-        dict(measurer, name=name),
-        [dict(step) for step in pipeline],
-        grouped=args.agreement or uses_groups(loader),
-        batch_size=args.batch_size or loader.batch_size,
-        num_workers=loader.num_workers,
-        judge=AgreementJudge(dataset) if args.agreement else judge_answers,
-    )
-    if args.report and is_main_process():
-        report = write_scoring_report(
-            args.out, name, dataset, [file.source for file in files], args.threshold
+    with lock_folder(args.out):
+        score_sources(
+            model,
+            dataset,
+            files,
+            args.out,
+            dict(measurer, name=name),
+            [dict(step) for step in pipeline],
+            grouped=args.agreement or uses_groups(loader),
+            batch_size=args.batch_size or loader.batch_size,
+            num_workers=loader.num_workers,
+            judge=AgreementJudge(dataset) if args.agreement else judge_answers,
         )
-        print_log(str(report))
+        if args.report and is_main_process():
+            sources = [file.source for file in files]
+            report = write_scoring_report(
+                args.out, name, dataset, sources, args.threshold
+            )
+            print_log(str(report))
 
 
 if __name__ == '__main__':

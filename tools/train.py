@@ -11,6 +11,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from projects.clip_vg.compat import setup_cpu_distributed
+from projects.clip_vg.folder_lock import lock_folder
 
 
 def add_common_options(
@@ -102,8 +103,10 @@ def main() -> None:
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    runner.train()
+    with lock_folder(cfg.work_dir):
+        custom = 'runner_type' in cfg
+        runner = RUNNERS.build(cfg) if custom else Runner.from_cfg(cfg)
+        runner.train()
 
 
 if __name__ == '__main__':

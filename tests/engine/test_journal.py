@@ -36,7 +36,7 @@ def test_a_line_cut_by_a_kill_is_as_if_not_written(tmp_path):
 
 def test_two_at_once_are_refused(tmp_path):
     journal = Journal(tmp_path / 'journal.jsonl', SETTINGS)
-    with pytest.raises(RuntimeError, match='another process'):
+    with pytest.raises(RuntimeError, match='in use'):
         Journal(tmp_path / 'journal.jsonl', SETTINGS)
     journal.close()
 

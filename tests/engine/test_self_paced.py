@@ -62,7 +62,7 @@ class Trainer:
     def score(self, arguments):
         cfg = Config.fromfile(arguments[0])
         out = arguments[arguments.index('--out') + 1]
-        name = arguments[arguments.index('--name') + 1]
+        (name,) = (a.removeprefix('--name=') for a in arguments if '--name=' in a)
         dataset = DATASETS.build(cfg.train_dataloader.dataset)
         dataset.full_init()
         self.scored.append(name)

@@ -12,10 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from projects.clip_vg.datasets.label_table import LabelTable, invalid_boxes
 from projects.clip_vg.datasets.readers import FORMATS, read_annotations, write_odvg
+from projects.clip_vg.image_files import open_image
 
 
 def parse_args() -> argparse.Namespace:
@@ -48,7 +48,7 @@ def with_sizes(table: LabelTable, folder: Path) -> LabelTable:
         path = folder / table.images[index]
         if not path.is_file():
             raise FileNotFoundError(f'{path}: no such picture; its size is needed.')
-        with Image.open(path) as picture:
+        with open_image(path) as picture:
             sizes[index] = picture.height, picture.width
     return replace(table, sizes=sizes)
 

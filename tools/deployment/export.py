@@ -23,6 +23,7 @@ from projects.clip_vg.deployment.calibration import labelled_batches, question_b
 from projects.clip_vg.deployment.deployment_file import GRAPHS, graph_name
 from projects.clip_vg.deployment.export import export_detector
 from projects.clip_vg.deployment.quantize import quantize_deployment
+from projects.clip_vg.folder_lock import lock_folder
 from projects.clip_vg.models import CLIPVG
 
 
@@ -105,6 +106,14 @@ def main() -> None:
         )
     if args.cfg_options is not None:
         loaded.cfg.merge_from_dict(args.cfg_options)
+    with lock_folder(args.out):
+        export(args, loaded, checkpoint)
+
+
+def export(
+    args: argparse.Namespace, loaded: GroundingInferencer, checkpoint: Path
+) -> None:
+    """Write the folder, and say what is in it."""
     export_detector(loaded.model, loaded.cfg, args.out, checkpoint)
     logging.info('%s: float32, the same answers as in PyTorch', args.out)
     if args.int8:

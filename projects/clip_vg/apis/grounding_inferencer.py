@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 
 from ..deployment.served_clip_vg import served_config
 from ..engine.labelling.predictions import list_pictures
+from ..image_files import check_size, open_image
 from ..models.compiled import compile_for_inference
 from ..models.frozen_weights import without_downloads
 from ..visualization.answers import draw_answers
@@ -54,6 +55,9 @@ class GroundingInferencer:
         compile (bool): Whether PyTorch compiles the model at the first answer, which
             takes a minute or two and a C++ compiler, and makes the others faster; see
             :func:`compile_for_inference`. Defaults to False.
+        any_size (bool): Whether files of more than 100 million pixels, and strips of
+            which one side is over 100 times the other, are read as well. Defaults to
+            False.
         served: ``backend``, ``precision``, ``threads`` of an exported detector, which
             runs on the CPU; see :class:`ServedCLIPVG`.
 
@@ -78,6 +82,7 @@ class GroundingInferencer:
         batch_size: int = 8,
         dtype: torch.dtype = torch.float32,
         compile: bool = False,
+        any_size: bool = False,
         **served: Any,
     ) -> None:
         first, loaded = Path(checkpoint_or_config).expanduser(), None
@@ -95,6 +100,9 @@ class GroundingInferencer:
             device or ('cuda' if torch.cuda.is_available() else 'cpu')
         )
         self.batch_size, self.dtype = batch_size, dtype
+        self.any_size = any_size
+        if any_size:  # PIL's own limit is of the whole process
+            Image.MAX_IMAGE_PIXELS = None
         self.model = _build_model(self.cfg, loaded, checkpoint or first)
         self.model.to(self.device, dtype).eval()
         if compile:
@@ -143,7 +151,7 @@ class GroundingInferencer:
         found: dict[str, list] = dict(predictions=[], visualization=[])
         for start in range(0, len(pictures), self.batch_size):
             batch = pictures[start : start + self.batch_size]
-            loaded = [load_picture(picture) for picture in batch]
+            loaded = [load_picture(picture, self.any_size) for picture in batch]
             asked = texts[start : start + self.batch_size]
             for number, (image, answer) in enumerate(
                 zip(loaded, self._answer(loaded, asked), strict=True), start
@@ -278,8 +286,18 @@ def _several(images: Any) -> list[Picture]:
     return list(images)
 
 
-def load_picture(picture: Picture) -> np.ndarray:
-    """A picture as RGB of shape (H, W, 3), uint8; files turned by their EXIF entry."""
+def load_picture(picture: Picture, any_size: bool = False) -> np.ndarray:
+    """A picture as RGB of shape (H, W, 3), uint8; files turned by their EXIF entry.
+
+    Args:
+        picture (str, Path, ndarray or PIL.Image): See :class:`GroundingInferencer`.
+        any_size (bool): Whether files of more than 100 million pixels, and strips, are
+            read as well. Defaults to False.
+
+    Raises:
+        FileNotFoundError: There is no such picture.
+        ValueError: It cannot be read, is too large or no array of colours.
+    """
     if isinstance(picture, np.ndarray):
         if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
             raise ValueError(
@@ -290,11 +308,13 @@ def load_picture(picture: Picture) -> np.ndarray:
     if isinstance(picture, Image.Image):
         return np.asarray(picture.convert('RGB'))
     try:
-        with Image.open(picture) as file:
+        with open_image(picture) as file:
+            if not any_size:
+                check_size(*file.size)
             return np.asarray(ImageOps.exif_transpose(file).convert('RGB'))
     except FileNotFoundError:
         raise FileNotFoundError(f'{picture}: no such picture.') from None
-    except (OSError, Image.DecompressionBombError, ValueError) as error:
+    except (OSError, ValueError, SyntaxError) as error:
         raise ValueError(
             f'{picture} is no picture that can be read: {error}'
         ) from error

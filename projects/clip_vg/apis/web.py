@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ..datasets.synthetic_expressions import choose, describe
 from ..datasets.synthetic_scenes import draw, sample_scene
+from ..image_files import ImageSizeError, check_size, open_image
 from ..visualization.answers import color_of, draw_answers
 from .grounding_inferencer import load_picture
 from .shared_models import SharedModels
@@ -107,13 +108,13 @@ def read_picture(path: str | Path | None, limits: Limits) -> np.ndarray:
     if not path.stat().st_size:
         raise WrongInput(f'{path.name} is empty: it has no bytes.')
     try:
-        with Image.open(path) as file:
+        with open_image(path) as file:
             width, height = file.size
     except UnidentifiedImageError:
         raise WrongInput(
             f'{path.name} is no picture: expected JPEG, PNG, WebP, GIF, BMP or TIFF.'
         ) from None
-    except Image.DecompressionBombError:
+    except ImageSizeError:  # PIL's own limit
         raise WrongInput(
             f'{path.name} is too large: at most {limits.pixels:,} pixels are read.'
         ) from None
@@ -125,8 +126,12 @@ def read_picture(path: str | Path | None, limits: Limits) -> np.ndarray:
             f'{limits.pixels:,} in all are read.'
         )
     try:
+        check_size(width, height)
+    except ImageSizeError as error:
+        raise WrongInput(f'{path.name}: {error}.') from None
+    try:
         return load_picture(path)
-    except (ValueError, SyntaxError):  # a PNG's broken chunk is a SyntaxError of PIL
+    except ValueError:
         raise _broken(path) from None
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..atomic import replacing
+from ..file_names import file_name
 
 __all__ = [
     'LabelFile',
@@ -50,7 +51,7 @@ def file_sha256(path: str | Path) -> str:
 
 def reliability_path(folder: str | Path, measurer: str, source: str) -> Path:
     """Where a measurer's word on a source is."""
-    return Path(folder) / f'{measurer}__{source}.npy'
+    return Path(folder) / f'{file_name(measurer)}__{file_name(source)}.npy'
 
 
 def _manifest_path(path: Path) -> Path:

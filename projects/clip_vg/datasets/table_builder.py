@@ -5,9 +5,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ..file_names import leads_out
 from .label_table import LabelTable, PackedStrings
 
 __all__ = ['TableBuilder']
+
+_LONGEST = 1000  # characters of a name
 
 
 class TableBuilder:
@@ -57,8 +60,21 @@ class TableBuilder:
             )
         index = self._images.get(image)
         if index is None:
+            if leads_out(image):
+                raise ValueError(
+                    f"{self._describe(where)}: the image's file name {image[:200]!r} "
+                    'is absolute or leads out of the folder of images: data_root and '
+                    'data_prefix.img would not be used. Write names from that folder.'
+                )
             index = self._images[image] = len(self._sizes)
             self._sizes.append(size or (-1, -1))
+        for name in (sample_id, source, split):
+            if not isinstance(name, str) or len(name) > _LONGEST:
+                raise ValueError(
+                    f'{self._describe(where)}: sample_id, source and split must be '
+                    f'strings of up to {_LONGEST} characters, found '
+                    f'{str(name)[:80]!r}.'
+                )
         try:
             left, top, third, fourth = box
             self._boxes.extend((left, top, third, fourth))

@@ -1,10 +1,11 @@
 """What a long search has finished, line by line, so that it can be continued."""
 
-import fcntl
 import json
 import os
 from pathlib import Path
 from typing import Any
+
+from ..folder_lock import FolderLock
 
 __all__ = ['Journal']
 
@@ -25,15 +26,16 @@ class Journal:
 
     def __init__(self, path: str | Path, settings: dict[str, Any]) -> None:
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = FolderLock(self.path.parent)
         self._file = self.path.open('a+', encoding='utf-8')
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RuntimeError(
-                f'{self.path} is being written by another process: a search of this '
-                'work dir is running. Wait for it, or use another --work-dir.'
-            ) from error
+            self._begin(settings)
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, settings: dict[str, Any]) -> None:
+        """Read what is there, and compare the settings."""
         settings = json.loads(json.dumps(settings))
         lines = self._read()
         self.steps: dict[str, dict[str, Any]] = {
@@ -99,3 +101,4 @@ class Journal:
     def close(self) -> None:
         """Let another process have it."""
         self._file.close()
+        self._lock.close()

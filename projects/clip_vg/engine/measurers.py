@@ -10,6 +10,7 @@ from mmengine.config import Config
 from ..curriculum.agreement import AGREEMENT
 from ..curriculum.reliability_file import ReliabilityFile, file_sha256, read_reliability
 from ..curriculum.search import own_first
+from ..file_names import file_name
 from .launch import run_jobs
 from .trial import FOLDS, keep_sources, with_selection, write_config
 
@@ -103,7 +104,7 @@ class Measurers:
             'measurers',
         )
         for (name, (_, scored)), line in zip(models.items(), lines, strict=True):
-            folder = search.work_dir / 'measurers' / f'measurer_{name}'
+            folder = search.work_dir / 'measurers' / file_name(f'measurer_{name}')
             self._score(name, str(search.work_dir / line['checkpoint']), scored, folder)
         if search.settings.folds > 1:
             self._join()
@@ -118,7 +119,7 @@ class Measurers:
         write_config(self._score_config(scored), folder / 'score.py')
         arguments = [
             *(str(folder / 'score.py'), how),
-            *('--out', str(search.reliability_dir), '--name', name),
+            *('--out', str(search.reliability_dir), f'--name={name}'),
             # A folder of its own: MMEngine would log into work_dirs.
             *('--work-dir', str(folder)),
         ]

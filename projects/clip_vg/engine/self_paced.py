@@ -25,6 +25,7 @@ from ..curriculum.search import (
     multi_source,
 )
 from ..curriculum.selection import VALLEYS, select_reliable
+from ..file_names import file_name
 from .journal import Journal
 from .launch import run_jobs
 from .measurers import Measurers
@@ -158,7 +159,7 @@ class SelfPaced:
             started = time.monotonic()
             jobs = []
             for name in names:
-                folder = self.work_dir / kind / name
+                folder = self.work_dir / kind / file_name(name)
                 config = folder / 'config.py'
                 write_config(configs[name], config)
                 arguments = [str(config), '--work-dir', str(folder), '--resume']
@@ -168,7 +169,8 @@ class SelfPaced:
             run_jobs(jobs, self.resources.jobs, self.resources.gpus)
             seconds = round(time.monotonic() - started, 1)
             for name in names:
-                self._note(name, self.work_dir / kind / name, configs[name], seconds)
+                folder = self.work_dir / kind / file_name(name)
+                self._note(name, folder, configs[name], seconds)
         return [self.journal.steps[name] for name in configs]
 
     def _note(self, name: str, folder: Path, cfg: Config, seconds: float) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..atomic import replacing
 from ..curriculum.search import MultiSourceResult, Trial
+from ..file_names import file_name
 
 if TYPE_CHECKING:
     from .self_paced import SelfPaced
@@ -38,7 +39,9 @@ def write_record(search: 'SelfPaced', found: MultiSourceResult) -> Path:
     final.mkdir(exist_ok=True)
     trial = search.trials[name]
     _copy(search.work_dir / trial['checkpoint'], final / 'model.pth')
-    _copy(search.work_dir / 'trials' / name / 'config.py', final / 'config.py')
+    _copy(
+        search.work_dir / 'trials' / file_name(name) / 'config.py', final / 'config.py'
+    )
     record = dict(
         settings=asdict(search.settings),
         metric=search.cfg.default_hooks.checkpoint.save_best,

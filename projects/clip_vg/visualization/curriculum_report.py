@@ -11,6 +11,7 @@ from mmengine.dataset import BaseDataset
 from ..curriculum.agreement import AGREEMENT
 from ..curriculum.reliability_file import read_reliability, reliability_path
 from ..curriculum.selection import otsu_valley, select_reliable
+from ..file_names import file_name
 from .curriculum_figures import (
     draw_examples,
     draw_histograms,
@@ -78,7 +79,7 @@ def _example_figures(
         figure = draw_examples(
             dataset, indices[some], values[some], boxes[some], f'{name}, by chance'
         )
-        path = out / f'examples_{pick["source"]}_{what}.png'
+        path = out / f'examples_{file_name(pick["source"])}_{what}.png'
         made.append((name, 'Dashed: the label. Solid: the answer.', png(figure, path)))
     return made
 
@@ -186,7 +187,7 @@ def write_scoring_report(
         Path: ``<folder>/<measurer>.html``; the pictures are in ``<measurer>/*.png``.
     """
     folder = Path(folder)
-    out = folder / measurer
+    out = folder / file_name(measurer)
     out.mkdir(exist_ok=True)
     values = {
         (source, measurer): np.asarray(
@@ -217,5 +218,5 @@ def write_scoring_report(
         pick = dict(source=source, measurer=name, threshold=cut)
         figures += _example_figures(dataset, folder, pick, out)
     return _write_page(
-        folder / f'{measurer}.html', f'Reliability by {measurer}', figures
+        folder / f'{file_name(measurer)}.html', f'Reliability by {measurer}', figures
     )

@@ -12,15 +12,15 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patheffects import withStroke
-from PIL import Image
 
+from ..image_files import open_image
 from .result_grid import draw_sample
 
 __all__ = ['UNREADABLE', 'draw_card', 'find_picture', 'picture_sizes']
 
 _SIDE = 340  # pixels of a card's longer side
 # What Pillow raises for what is no picture.
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+UNREADABLE = (OSError, ValueError, SyntaxError)
 
 
 def find_picture(image: str | None, folder: Path | None = None) -> Path | None:
@@ -57,7 +57,7 @@ def _size(path: Path | None) -> tuple[float, float]:
     if path is None:
         return float('nan'), float('nan')
     try:
-        with Image.open(path) as picture:
+        with open_image(path) as picture:
             return picture.size
     except UNREADABLE:
         return float('nan'), float('nan')
@@ -77,7 +77,7 @@ def draw_card(path: Path, results: Sequence[Mapping[str, Any]]) -> str:
     Raises:
         OSError, ValueError, SyntaxError: The picture cannot be read.
     """
-    with Image.open(path) as picture:
+    with open_image(path) as picture:
         width, height = picture.size
         scale = _SIDE / max(width, height)
         shown = max(1, round(width * scale)), max(1, round(height * scale))

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
-from PIL import Image
+
+from ..image_files import open_image
 
 __all__ = ['draw_grid', 'draw_labels', 'draw_sample']
 
@@ -85,9 +86,9 @@ def draw_labels(
         axes.set_axis_off()
     for axes, line in zip(grid.flat, lines, strict=False):
         try:
-            with Image.open(images / line['filename']) as picture:
+            with open_image(images / line['filename']) as picture:
                 axes.imshow(np.asarray(picture.convert('RGB')))
-        except (OSError, ValueError, Image.DecompressionBombError):
+        except (OSError, ValueError):
             missing.append(line['filename'])
             axes.set_aspect('equal')
         _draw_box(axes, line['grounding']['regions'][0]['bbox'], _HIT, '-', 2.4)
@@ -125,7 +126,7 @@ def draw_grid(
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, result in zip(grid.flat, results, strict=False):
-        with Image.open(result['image']) as picture:
+        with open_image(result['image']) as picture:
             draw_sample(axes, np.asarray(picture.convert('RGB')), result, measure)
     figure.suptitle(title, fontsize=13)
     answer = f'{names[0]}, {measure}'

@@ -421,7 +421,7 @@ def test_two_processes_do_not_make_the_same_file(tmp_path, inputs):
     run = run_module.LabelRun(generation.out, generation.settings())
     with (
         run.begun(),
-        pytest.raises(RuntimeError, match='being made by another process'),
+        pytest.raises(RuntimeError, match='in use'),
     ):
         generate(generation)
 

@@ -1,5 +1,6 @@
 """Load a photograph as the release does, with errors that help."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,6 +42,9 @@ class LoadGroundingImage(LoadImageFromFile):
         """
         path = results['img_path']
         label = f'needed by label {results.get("sample_id", "?")}'
+        # A pipe or a device would be read without end; other backends have no files.
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise ValueError(f'{path} is no regular file ({label}).')
         try:
             results = super().transform(results)
         except FileNotFoundError as error:

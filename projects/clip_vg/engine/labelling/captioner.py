@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from ...atomic import replacing
+from ...image_files import open_image
 from .resumable import each_once
 
 __all__ = ['caption']
@@ -40,7 +40,7 @@ def _load(
     def answer(paths: Sequence[Path]) -> list[str]:
         pictures = []
         for path in paths:
-            with Image.open(path) as picture:
+            with open_image(path) as picture:
                 pictures.append(prepare(picture.convert('RGB')))
         tokens = net.generate(torch.stack(pictures).to(device))
         return [_clean(open_clip.decode(row)) for row in tokens]

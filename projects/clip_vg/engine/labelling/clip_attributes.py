@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from PIL import Image
 
+from ...image_files import open_image
 from ...pseudo_labels.detection import Detection, Scene
 
 __all__ = ['ClipAttributes']
@@ -57,7 +57,7 @@ class ClipAttributes:
     @torch.inference_mode()
     def __call__(self, scene: Scene, detections: list[Detection]) -> list[Detection]:
         """Detections with their most likely attribute and its probability."""
-        with Image.open(self.folder / scene.file_name) as file:
+        with open_image(self.folder / scene.file_name) as file:
             picture = file.convert('RGB')
         crops = torch.stack(
             [self.prepare(picture.crop(_whole_pixels(d.box))) for d in detections]

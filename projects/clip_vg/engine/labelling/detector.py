@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ...atomic import replacing
+from ...image_files import open_image
 from .predictions import picture_size
 from .resumable import each_once
 
@@ -47,9 +47,9 @@ def _inferencer(
 def _as_stored(path: Path) -> np.ndarray:
     """A picture in BGR, of shape (H, W, 3), as labels see it."""
     try:
-        with Image.open(path) as picture:
+        with open_image(path) as picture:
             return np.ascontiguousarray(np.asarray(picture.convert('RGB'))[..., ::-1])
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f'{path} is no picture that can be read: {error}.') from error
 
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ...datasets.readers.common import entry_of, read_json, required
+from ...image_files import open_image
 from ...pseudo_labels.detection import Detection
 from ...safe_torch import load_dump
 from .entries import make_detection
@@ -42,7 +42,9 @@ def list_pictures(folder: Path) -> list[str]:
         found += [
             os.path.relpath(Path(root, name), folder)
             for name in names
-            if Path(name).suffix.lower() in PICTURES and not name.startswith('.')
+            if Path(name).suffix.lower() in PICTURES
+            and not name.startswith('.')
+            and os.path.isfile(Path(root, name))
         ]
     found.sort()
     if not found:
@@ -57,20 +59,20 @@ def picture_size(path: Path) -> tuple[int, int]:
         ValueError: It is no picture.
     """
     try:
-        with Image.open(path) as picture:
+        with open_image(path) as picture:
             return picture.size
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f'{path}: no such picture; is --images the folder that the file names '
             'start from?'
         ) from error
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f'{path} is no picture that can be read: {error}.') from error
 
 
 def is_turned(path: Path) -> bool:
     """Whether a picture's EXIF entry has viewers, and MMDetection, turn it."""
-    with Image.open(path) as picture:
+    with open_image(path) as picture:
         return picture.getexif().get(_ORIENTATION, 1) != 1
 
 

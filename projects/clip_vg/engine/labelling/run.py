@@ -1,6 +1,5 @@
 """Making the labels of all images: in several processes, continued after a stop."""
 
-import fcntl
 import json
 import multiprocessing
 import os
@@ -16,6 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ...atomic import replacing
+from ...folder_lock import lock_folder
 from ..launch import end_with_parent
 from .maker import LabelMaker, MakerSettings
 from .store import SceneStore
@@ -74,15 +74,7 @@ class LabelRun:
     @contextmanager
     def begun(self) -> Iterator['LabelRun']:
         """Take the work dir for this process; begin it, or check what is in it."""
-        self.work_dir.mkdir(parents=True, exist_ok=True)
-        with (self.work_dir / 'lock').open('w') as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise RuntimeError(
-                    f'{self.out} is being made by another process. Wait for it, or '
-                    'give another --out.'
-                ) from error
+        with lock_folder(self.work_dir):
             self._check_settings()
             yield self
 
@@ -101,7 +93,7 @@ class LabelRun:
             if not changed:
                 return
             for entry in self.work_dir.iterdir():
-                if entry.name != 'lock':
+                if entry.name != '.lock':
                     entry.unlink()
         with replacing(path) as partial:
             partial.write_text(json.dumps(self.settings))
