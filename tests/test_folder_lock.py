@@ -13,8 +13,8 @@ from .conftest import ROOT
 
 HOLD = (
     'import sys, time; from projects.clip_vg.folder_lock import FolderLock; '
-    'import multiprocessing as m; lock = FolderLock(sys.argv[1]); '
-    'm.get_context("fork").Process(target=time.sleep, args=(30,), daemon=True).start(); '
+    'from multiprocessing import Process; lock = FolderLock(sys.argv[1]); '
+    'Process(target=time.sleep, args=(30,), daemon=True).start(); '
     'print("held", flush=True); time.sleep(60)'
 )
 
