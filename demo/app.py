@@ -232,7 +232,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix='clip_vg_page_') as folder:
         os.environ['GRADIO_TEMP_DIR'] = folder
         examples = make_examples(Path(folder))
-        room = Room(file_bytes(args.max_upload), stored=file_bytes(args.max_stored))
+        room = Room(
+            upload=file_bytes(args.max_upload),
+            # Six bytes a character, as JSON escapes it, and what is around.
+            body=10_000 + 6 * limits.expressions * limits.characters,
+            stored=file_bytes(args.max_stored),
+        )
         page = build_page(
             *(models, limits, examples, args.max_upload, args.queue),
             *(Path(folder), room.stored),

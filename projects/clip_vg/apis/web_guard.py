@@ -20,12 +20,12 @@ class Room:
 
     Args:
         upload (int): Of a file.
-        body (int): Of any other request. Defaults to 100,000: the page sends texts.
+        body (int): Of any other request, which brings texts.
         stored (int): Of all files together, answers included. Defaults to 1 GB.
     """
 
     upload: int
-    body: int = 100_000
+    body: int
     stored: int = 1_000_000_000
 
 
