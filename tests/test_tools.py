@@ -14,6 +14,8 @@ import mmdet
 import pytest
 import torch
 
+from projects.clip_vg.folder_lock import lock_folder
+
 from .commands import ended_well, run_script
 from .conftest import ROOT
 
@@ -100,6 +102,14 @@ def metrics(work_dir):
     file = max(work_dir.glob('*/*.json'), key=lambda p: p.stat().st_mtime)
     kept = json.loads(file.read_text())
     return {k: v for k, v in kept.items() if k.startswith('grounding')}
+
+
+def test_a_second_training_in_a_work_dir_is_refused(config, tmp_path):
+    with lock_folder(tmp_path):
+        done = tool('tools/train.py', config, '--work-dir', tmp_path, check=False)
+    assert done.returncode
+    assert f'{tmp_path} is in use' in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ['.lock']
 
 
 def test_training_leaves_what_it_should(trained):

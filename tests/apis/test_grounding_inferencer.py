@@ -11,6 +11,8 @@ from mmengine.runner import Runner
 from PIL import Image
 
 from projects.clip_vg.apis import GroundingInferencer
+from projects.clip_vg.apis.questions import read_questions
+from projects.clip_vg.folder_lock import lock_folder
 from projects.clip_vg.visualization.answers import color_of, draw_answers
 
 from ..conftest import ROOT, runner_config
@@ -190,6 +192,24 @@ def test_the_command_prints_draws_and_writes(checkpoint, picture, tmp_path, capl
     assert answer['texts'] == ASKED
     assert 'the star on the left' in caplog.text
     assert (tmp_path / f'{picture.stem}.png').is_file()
+
+
+def test_a_second_command_in_a_folder_is_refused(checkpoint, picture, tmp_path):
+    with (
+        lock_folder(tmp_path),
+        pytest.raises(RuntimeError, match=f'{tmp_path.name} is in use'),
+    ):
+        demo(picture, *ASKED, '--checkpoint', checkpoint, '--out-dir', tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ['.lock']
+
+
+@pytest.mark.parametrize('name', ['../a.png', '/etc/a.png'])
+def test_questions_do_not_lead_out_of_the_folder(tmp_path, name):
+    Image.new('RGB', (4, 4)).save(tmp_path / 'a.png')
+    (tmp_path / 'images').mkdir()
+    (tmp_path / 'q.jsonl').write_text(json.dumps(dict(image=name, expression='x')))
+    with pytest.raises(ValueError, match=r'q\.jsonl, entry 1.*leads out'):
+        read_questions(tmp_path / 'q.jsonl', tmp_path / 'images')
 
 
 @pytest.mark.parametrize('kind', ['csv', 'jsonl'])

@@ -45,6 +45,15 @@ def test_round_trip_with_nan_where_nothing_is_written(tmp_path):
     assert np.isnan(boxes[[0, 2, 3, 5]]).all()
 
 
+def test_names_of_the_data_stay_in_the_folder(tmp_path):
+    """A label's source that is a path once overwrote a file of the user."""
+    (tmp_path / 'victim').mkdir()
+    labels = replace(LABELS, source='/../../victim/x')
+    path = make(tmp_path / 'a' / 'rel', labels, name='../../../victim/y').path
+    assert path.parent == tmp_path / 'a' / 'rel'
+    assert not list((tmp_path / 'victim').iterdir())
+
+
 def test_what_is_written_is_seen_at_once(tmp_path):
     store = make(tmp_path)
     assert np.isnan(read_reliability(store.path)).all()

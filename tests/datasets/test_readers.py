@@ -292,6 +292,28 @@ def test_errors_of_odvg_say_where(tmp_path, text, message):
         read_annotations(path)
 
 
+@pytest.mark.parametrize('name', ['/data/a.jpg', '../a.jpg', 'C:\\a.jpg', 'a\0.jpg'])
+def test_images_are_of_the_folder_of_images(tmp_path, name):
+    path = tmp_path / 'a.jsonl'
+    region = dict(bbox=[0, 0, 1, 1], phrase='x')
+    line = dict(filename=name, grounding=dict(caption='x', regions=[region]))
+    path.write_text(json.dumps(line))
+    with pytest.raises(ValueError, match=r'a\.jsonl, label 0: .*leads out'):
+        read_annotations(path)
+
+
+@pytest.mark.parametrize('key', ['source', 'sample_id', 'split'])
+def test_names_have_a_length(tmp_path, key):
+    path = tmp_path / 'a.jsonl'
+    region = dict(bbox=[0, 0, 1, 1], phrase='x')
+    line = dict(filename='a.jpg', grounding=dict(caption='x', regions=[region]))
+    path.write_text(json.dumps({**line, key: 'x' * 1000}))
+    assert len(read_annotations(path)) == 1
+    path.write_text(json.dumps({**line, key: 'x' * 1001}))
+    with pytest.raises(ValueError, match=r'a\.jsonl, label 0: .*1000 characters'):
+        read_annotations(path)
+
+
 def test_a_sample_id_must_be_unique(tmp_path):
     region = dict(bbox=[0, 0, 1, 1], phrase='x', tokens_positive=[[0, 1]])
     grounding = dict(caption='x', regions=[region])

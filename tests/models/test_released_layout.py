@@ -156,6 +156,32 @@ def test_the_command_there_and_back(tmp_path):
     assert 'FileExistsError' in run_tool(src, dst).stderr
 
 
+@pytest.mark.parametrize(
+    ('change', 'found'),
+    [
+        (lambda c: c['model'].update({'reg_token.weight': [1.0]}), 'reg_token.weight'),
+        (
+            lambda c: c['model'].update({'reg_token.weight': torch.ones(1).int()}),
+            'int32',
+        ),
+        (lambda c: c['model'].update({'reg_token.weight': torch.ones(1) / 0}), 'NaN'),
+        (lambda c: c['model'].update({3: torch.ones(1)}), '3'),
+        (lambda c: c.update(args=argparse.Namespace(vl_nheads='x')), 'vl_nheads'),
+        (lambda c: c.update(model=[1]), 'model'),
+        (lambda c: c.update(model={}), '0 of 0'),
+    ],
+)
+def test_malformed_parts_are_named(tmp_path, change, found):
+    checkpoint = dict(model=released(), args=argparse.Namespace())
+    change(checkpoint)
+    torch.save(checkpoint, tmp_path / 'src.pth')
+    done = run_tool(tmp_path / 'src.pth', tmp_path / 'dst.pth')
+    assert done.returncode
+    assert f'ValueError: {tmp_path}/src.pth' in done.stderr
+    assert found in done.stderr.splitlines()[-1]
+    assert not (tmp_path / 'dst.pth').exists()
+
+
 def drop(pattern):
     return {n: v for n, v in released().items() if not re.search(pattern, n)}
 

@@ -14,12 +14,13 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from mmengine.runner.checkpoint import save_checkpoint
 
-from projects.clip_vg.compat import load_from_local
+from projects.clip_vg.apis.checkpoint_config import read_checkpoint
 from projects.clip_vg.models.released_layout import (
     describe_model,
     from_released,
     to_released,
 )
+from projects.clip_vg.models.strict_loading import refuse_broken_weights
 from projects.clip_vg.safe_torch import load_torch
 
 from mmdet.registry import MODELS  # isort: skip  # after compat
@@ -27,6 +28,7 @@ from mmdet.registry import MODELS  # isort: skip  # after compat
 DEFAULT_CONFIG = Path(__file__).parents[2] / 'configs' / 'clip_vg_refcoco.py'
 SPLITS = ('train', 'val', 'test')
 UNUSED_KEY = 'released_unused'
+DTYPES = {str(kind): kind for kind in (torch.float32, torch.float16, torch.bfloat16)}
 
 
 def parse_args() -> argparse.Namespace:
@@ -80,24 +82,46 @@ def adapt_config(path: str, model: dict) -> Config:
     return cfg
 
 
+def check_weights(model: dict) -> None:
+    """Refuse what is no weight; the message has no file yet."""
+    for name, value in model.items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            raise ValueError(
+                f'model, {str(name)[:80]!r}: expected a tensor, found '
+                f'{type(value).__name__}'
+            )
+    refuse_broken_weights(model)
+
+
+def option(args: dict, name: str, default: Any, most: Any) -> Any:
+    """A number among the options of the release; the message has no file yet."""
+    value = args.get(name, default)
+    if type(value) is not type(default) or not 0 <= value <= most:
+        raise ValueError(
+            f'args.{name} is {str(value)[:40]!r}; expected a number of up to {most}'
+        )
+    return value
+
+
 def convert(src: str, config: str) -> dict:
     """A released checkpoint as MMEngine's, checked by loading it strictly."""
     checkpoint = load_torch(src)
-    if not isinstance(checkpoint, dict) or not isinstance(
-        checkpoint.get('model'), dict
-    ):
-        keys = list(checkpoint)[:8] if isinstance(checkpoint, dict) else checkpoint
+    known = isinstance(checkpoint, dict)
+    if not known or not isinstance(checkpoint.get('model'), dict):
+        keys = [str(key)[:40] for key in checkpoint][:8] if known else ''
         raise ValueError(
             f'{src} is no released CLIP-VG checkpoint: expected a dict with "model", '
-            f'found {type(checkpoint).__name__} {keys!r}.'
+            f'found {type(checkpoint).__name__} {keys}.'
         )
-    args = vars(checkpoint.get('args', argparse.Namespace()))
+    args = checkpoint.get('args', argparse.Namespace())
+    args = vars(args) if isinstance(args, argparse.Namespace) else {}
     try:
+        check_weights(checkpoint['model'])
         ours, unused = from_released(checkpoint['model'])
         model = describe_model(
             ours,
-            num_heads=args.get('vl_nheads', 8),
-            dropout=args.get('vl_dropout', 0.1),
+            num_heads=option(args, 'vl_nheads', 8, 1024),
+            dropout=option(args, 'vl_dropout', 0.1, 1.0),
         )
     except ValueError as error:
         raise ValueError(f'{src}: {error}.') from error
@@ -125,9 +149,9 @@ def convert(src: str, config: str) -> dict:
 
 def revert(src: str) -> dict:
     """One of our checkpoints in the release's layout."""
-    checkpoint = load_from_local(src, 'cpu')
-    meta = checkpoint.get('meta', {})
-    dtype = getattr(torch, meta.get('released_dtype', 'torch.float32').split('.')[1])
+    checkpoint = read_checkpoint(src)
+    meta = checkpoint['meta']
+    dtype = DTYPES.get(str(meta.get('released_dtype')), torch.float32)
     try:
         model = to_released(
             checkpoint['state_dict'], checkpoint.get(UNUSED_KEY, {}), dtype
@@ -136,7 +160,7 @@ def revert(src: str) -> dict:
         raise ValueError(f'{src} is no checkpoint of CLIPVG: {error}.') from error
     return dict(
         model=model,
-        args=argparse.Namespace(**meta.get('released_args', {})),
+        args=argparse.Namespace(**dict(meta.get('released_args', {}))),
         epoch=meta.get('epoch', 0),
     )
 

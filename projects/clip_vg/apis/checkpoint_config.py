@@ -1,4 +1,4 @@
-"""What a checkpoint holds beside its weights, and whether these are weights."""
+"""What a checkpoint holds, read without running it."""
 
 import ast
 from collections.abc import Mapping
@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..compat import load_from_local
 from ..config_types import MODEL_PARTS, TRANSFORMS, check_config
 from ..models.frozen_weights import without_downloads
 
 __all__ = [
-    'check_weights',
     'config_of_checkpoint',
     'parse_config_text',
     'read_checkpoint',
@@ -138,28 +137,6 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ValueError(f'{path}, meta: expected a dict, found {type(meta).__name__}.')
     weights = {name.removeprefix('module.'): value for name, value in state.items()}
     return dict(checkpoint, state_dict=weights, meta=meta)
-
-
-def check_weights(state: Mapping[str, Tensor], model: nn.Module) -> None:
-    """Refuse weights of another kind of number than the model's, and broken ones.
-
-    Raises:
-        ValueError: A weight is of integers or complex, where the model has real ones,
-            or is not finite everywhere.
-    """
-    own = model.state_dict()
-    for name, value in state.items():
-        if name not in own or not own[name].is_floating_point():
-            continue
-        if not value.is_floating_point():
-            raise ValueError(
-                f'state_dict, {name!r}: expected real numbers, found {value.dtype}.'
-            )
-        if not value.isfinite().all():
-            raise ValueError(
-                f'state_dict, {name!r}: it has NaN or infinite values; the '
-                'training that wrote it was broken.'
-            )
 
 
 def config_of_checkpoint(

@@ -22,7 +22,6 @@ from ..models.compiled import compile_for_inference
 from ..models.frozen_weights import without_downloads
 from ..visualization.answers import draw_answers
 from .checkpoint_config import (
-    check_weights,
     config_of_checkpoint,
     read_checkpoint,
 )
@@ -262,7 +261,6 @@ def _build_model(cfg: Config, loaded: dict[str, Any] | None, source: str | Path)
     state = loaded['state_dict']
     try:
         model = MODELS.build(cfg.model)
-        check_weights(state, model)
         load_state_dict(model, state)
     except Exception as error:  # of strangers' arguments, each class has its own
         if cfg.filename:  # a config file of the user's, whose errors are MMEngine's

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..file_names import leads_out
+
 __all__ = ['read_questions']
 
 
@@ -31,6 +33,11 @@ def read_questions(path: Path, folder: Path) -> dict[str, list[str]]:
         if not all(isinstance(v, str) and v.strip() for v in values):
             raise ValueError(
                 f'{where}: found {dict(row)}; expected an "image" and an "expression".'
+            )
+        if leads_out(values[0]):
+            raise ValueError(
+                f'{where}: the image {values[0][:200]!r} is absolute or leads out of '
+                f'{folder}; expected a name from there.'
             )
         if not (folder / values[0]).is_file():
             raise ValueError(f'{where}: {folder / values[0]}: no such picture.')

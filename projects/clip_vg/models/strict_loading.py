@@ -1,10 +1,10 @@
-"""Weights of another model are refused; MMEngine's loader would only warn."""
+"""Weights of another model, and broken ones, are refused; MMEngine would only warn."""
 
 from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-__all__ = ['refuse_other_weights']
+__all__ = ['refuse_broken_weights', 'refuse_other_weights']
 
 
 def refuse_other_weights(
@@ -18,14 +18,15 @@ def refuse_other_weights(
         model (nn.Module): That they are for.
 
     Raises:
-        ValueError: One is missing, unexpected or of another shape.
+        ValueError: One is missing, unexpected, of another shape or broken.
     """
     given = {
         name.removeprefix(prefix): tuple(value.shape)
         for name, value in state.items()
         if name.startswith(prefix)
     }
-    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    weights = model.state_dict()
+    own = {name: tuple(value.shape) for name, value in weights.items()}
     wrong = {
         'missing': sorted(own.keys() - given.keys()),
         'unexpected': sorted(given.keys() - own.keys()),
@@ -42,3 +43,32 @@ def refuse_other_weights(
             'model with the config that the checkpoint was trained with (it is in '
             "its meta['cfg'])."
         )
+    refuse_broken_weights(
+        {
+            name: value
+            for name, value in state.items()
+            if name.startswith(prefix)
+            and weights[name.removeprefix(prefix)].is_floating_point()
+        }
+    )
+
+
+def refuse_broken_weights(state: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are no real, finite numbers.
+
+    Args:
+        state (Mapping[str, Tensor]): Weights that a model has as real numbers.
+
+    Raises:
+        ValueError: One is of integers or complex, or has NaN or infinite values.
+    """
+    for name, value in state.items():
+        if not value.is_floating_point():
+            raise ValueError(
+                f'state_dict, {name!r}: expected real numbers, found {value.dtype}.'
+            )
+        if not value.isfinite().all():
+            raise ValueError(
+                f'state_dict, {name!r}: it has NaN or infinite values; the training '
+                'that wrote it was broken.'
+            )

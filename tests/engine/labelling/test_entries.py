@@ -162,6 +162,10 @@ def test_sizes_may_be_missing_but_not_wrong(tmp_path):
     data = dict(images=[dict(id=1, file_name='a.jpg')])
     path = write(tmp_path / 'i.json', data)
     assert list(read_images(path)) == [(1, 'a.jpg', None, None)]
+    for name in ('../a.jpg', '/a.jpg'):
+        data = dict(images=[dict(id=1, file_name=name)])
+        with pytest.raises(ValueError, match='leads out'):
+            list(read_images(write(path, data)))
     data['images'][0].update(width=0, height=3)
     with pytest.raises(ValueError, match='images 1: the size'):
         list(read_images(write(path, data)))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...datasets.readers.common import entry_of, required
+from ...file_names import leads_out
 from ...pseudo_labels.attributes import best_attribute
 from ...pseudo_labels.detection import Box, Detection, Triplet
 from ...pseudo_labels.vocabulary import is_english
@@ -135,9 +136,15 @@ def read_images(path: Path) -> Iterator[tuple[Any, str, int | None, int | None]]
         for size in sizes:
             if size is not None and (type(size) is not int or size < 1):
                 raise ValueError(f'{where}: the size {sizes} is not in whole pixels.')
+        name = entry_of(required(entry, 'file_name', where), str, where, 'a file_name')
+        if leads_out(name):
+            raise ValueError(
+                f'{where}: the file_name {name[:200]!r} is absolute or leads out of '
+                'the folder of images; expected a name from there.'
+            )
         yield (
             entry_of(required(entry, 'id', where), (int, str), where, 'an id'),
-            entry_of(required(entry, 'file_name', where), str, where, 'a file_name'),
+            name,
             sizes[0],
             sizes[1],
         )
