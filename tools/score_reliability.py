@@ -81,8 +81,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--overwrite',
         action='store_true',
-        help='score anew what is scored already, also by another checkpoint '
-        '(default: only what has changed)',
+        help='replace scores of another checkpoint, config or transforms of this '
+        'name (default: an error; changed labels are scored anew either way)',
     )
     parser.add_argument(
         '--batch-size', type=int, help="pictures at once (default: the test loader's)"
