@@ -33,14 +33,35 @@ def corners(results):
     return results['gt_bboxes'].tensor
 
 
+def official_size(height, width, size, side='long'):
+    """(height, width) as the official code: the ratio first, then rounded."""
+    ratio = float(size / float((max if side == 'long' else min)(height, width)))
+    return round(height * ratio), round(width * ratio)
+
+
+@pytest.mark.parametrize('side', ['long', 'short'])
+def test_resize_rounds_as_the_official_code(side):
+    """Every height beside a side of 640 or 500 (COCO's, Flickr30k's), both ways."""
+    resize = build(type='PILResize', size=224, side=side)
+    for long in (500, 640):
+        for short in range(max(32, long // 8), long + 1):
+            for shape in ((short, long), (long, short)):
+                results = dict(img=np.zeros(shape, np.uint8))
+                expected = official_size(*shape, 224, side)
+                assert resize(results)['img_shape'] == expected, shape
+    assert official_size(330, 640, 224) == (115, 224)
+
+
 @pytest.mark.parametrize('side', ['long', 'short'])
 @pytest.mark.parametrize(('height', 'width'), [(40, 60), (60, 40), (33, 97), (7, 7)])
 def test_resize_is_pil_and_keeps_boxes_in_place(side, height, width):
     before = sample(height, width)
     after = build(type='PILResize', size=50, side=side)(sample(height, width))
     reference = (max if side == 'long' else min)(height, width)
-    new = (round(width * 50 / reference), round(height * 50 / reference))
-    expected = Image.fromarray(before['img']).resize(new, Image.Resampling.BILINEAR)
+    rows, columns = official_size(height, width, 50, side)
+    expected = Image.fromarray(before['img']).resize(
+        (columns, rows), Image.Resampling.BILINEAR
+    )
     np.testing.assert_array_equal(after['img'], np.asarray(expected))
     torch.testing.assert_close(corners(after), corners(before) * 50 / reference)
     assert after['scale_factor'] == (50 / reference, 50 / reference)
