@@ -140,6 +140,57 @@ def test_crop_of_a_small_picture():
     assert after['img'].shape == (40, 60, 3)
 
 
+def official_region(width, height, box, low, high, draw):
+    """Left, top, width, height of the official code's RandomSizeCrop, or None."""
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    for _ in range(20):
+        w = draw(low, min(width, high))
+        h = draw(low, min(height, high))
+        i = draw(0, height - h)  # torchvision's RandomCrop.get_params
+        j = draw(0, width - w)
+        if x > i and y > j:
+            return j, i, w, h
+    return None
+
+
+def with_places(width, height, box):
+    """A sample whose pixels say where they come from: (row, column, row)."""
+    results = sample(height, width, box)
+    rows, columns = np.mgrid[:height, :width]
+    results['img'] = np.stack([rows, columns, rows], -1).astype(np.uint8)
+    return results
+
+
+def test_the_official_crop_is_the_official_codes(monkeypatch):
+    rng = np.random.default_rng(0)
+    lost = whole = 0
+    crop = build(type='ReferentCrop', min_size=60, max_size=90, official=True)
+    for _ in range(300):
+        left, top = rng.uniform(-5, 100, 2)
+        box = (left, top, left + rng.uniform(4, 50), top + rng.uniform(4, 20))
+        seed = int(rng.integers(1 << 30))
+        reference, ours = (np.random.default_rng(seed) for _ in range(2))
+        region = official_region(
+            140, 100, box, 60, 90, lambda a, b, g=reference: int(g.integers(a, b + 1))
+        )
+        monkeypatch.setattr(
+            crop, '_draw', lambda a, b, g=ours: int(g.integers(a, b + 1)), raising=False
+        )
+        after = crop(with_places(140, 100, box))
+        whole += region is None
+        x, y, w, h = region or (0, 0, 140, 100)
+        np.testing.assert_array_equal(
+            after['img'], with_places(140, 100, box)['img'][y : y + h, x : x + w]
+        )
+        if region is None:
+            continue
+        expected = (np.array(box) - [x, y, x, y]).clip(0, [w, h, w, h])
+        np.testing.assert_allclose(corners(after)[0], expected, atol=1e-4)
+        centre = (np.array(box[:2]) + box[2:]) / 2 - [x, y]
+        lost += not ((centre >= 0) & (centre <= [w, h])).all()
+    assert lost > 10 and whole > 0  # what ours does not do
+
+
 @pytest.mark.parametrize(
     ('text', 'free'),
     [
