@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from ...atomic import replacing
-from ...image_files import open_image
+from ...image_files import as_rgb, open_image
 from .resumable import each_once
 
 __all__ = ['caption']
@@ -41,7 +41,7 @@ def _load(
         pictures = []
         for path in paths:
             with open_image(path) as picture:
-                pictures.append(prepare(picture.convert('RGB')))
+                pictures.append(prepare(as_rgb(picture)))
         tokens = net.generate(torch.stack(pictures).to(device))
         return [_clean(open_clip.decode(row)) for row in tokens]
 
