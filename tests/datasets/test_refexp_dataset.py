@@ -10,6 +10,7 @@ import pytest
 import torch
 from mmcv.transforms import LoadImageFromFile
 from mmdet.registry import DATASETS
+from mmengine.config import Config
 from PIL import Image
 
 from projects.clip_vg.curriculum.reliability_file import (
@@ -20,6 +21,8 @@ from projects.clip_vg.datasets import refexp_dataset
 from projects.clip_vg.datasets.readers import write_odvg
 from projects.clip_vg.datasets.table_builder import TableBuilder
 from projects.clip_vg.datasets.transforms import LoadGroundingImage
+
+from ..conftest import ROOT
 
 PIPELINE = [
     dict(type='LoadGroundingImage'),
@@ -121,9 +124,24 @@ def test_boxes_that_pass_the_border_are_kept(tmp_path):
     assert len(make(tmp_path, [('a.jpg', [-0.4, 5, 60.3, 40.2], 'whole')])) == 1
 
 
-def test_the_filter_can_be_off(tmp_path):
+def test_invalid_boxes_that_are_kept_are_counted_too(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(
+        refexp_dataset, 'print_log', lambda text, **_: said.append(text)
+    )
     labels = [*LABELS[:2], ('a.jpg', [5, 5, 5, 9], 'wrong')]
     assert len(make(tmp_path, labels, filter_cfg=dict(invalid_boxes=False))) == 3
+    assert len(said) == 1 and '1 of 3 labels kept' in said[0] and 's2' in said[0]
+
+
+@pytest.mark.parametrize(
+    'name', ['clip_vg_refcoco.py', 'clip_vg_vit-l14-336_refcoco.py']
+)
+def test_configs_drop_invalid_boxes_in_training_only(name):
+    cfg = Config.fromfile(ROOT / 'configs' / name)
+    for loader in (cfg.val_dataloader, cfg.test_dataloader):
+        assert loader.dataset.filter_cfg == dict(invalid_boxes=False)
+    assert 'filter_cfg' not in cfg.train_dataloader.dataset
 
 
 def test_nothing_left_is_an_error(tmp_path):

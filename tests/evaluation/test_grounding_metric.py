@@ -135,3 +135,36 @@ def test_results_are_written_whole(samples, tmp_path):
     assert np.mean([r['iou'] for r in lines]) == pytest.approx(scores['grounding/miou'])
     assert {r['split'] for r in lines} == {'val', 'testA'}
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    'box',
+    [
+        [float('nan'), 0.0, 10.0, 10.0],
+        [0.0, 0.0, float('inf'), 10.0],
+        [5.0, 5.0, 5.0, 9.0],
+        [9.0, 0.0, 0.0, 9.0],
+        [60.0, 0.0, 70.0, 10.0],  # beside an image of 40 x 50 (H, W)
+        [-9.0, 0.0, 0.0, 9.0],
+    ],
+)
+def test_a_label_with_an_invalid_box_is_a_miss_and_counted(tmp_path, monkeypatch, box):
+    logged = []
+    monkeypatch.setattr(
+        grounding_metric, 'print_log', lambda text, **_: logged.append(text)
+    )
+    right = [0.0, 0.0, 10.0, 10.0]
+    both = dict(sample(0, [box, right], [box, right]), ori_shape=(40, 50))
+    path = tmp_path / 'results.jsonl'
+    metrics = evaluate([both], out_file=str(path))
+    assert [v for k, v in metrics.items() if 'acc' in k] == [0.5] * 4
+    assert len(logged) == 1 and '1 of 2 labels' in logged[0] and '0_0' in logged[0]
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert np.isfinite([line['gt_bbox'] for line in lines]).all()
+    assert {line['sample_id']: line['iou'] for line in lines} == {'0_0': 0, '0_1': 1}
+    assert not any('invalid' in line for line in lines)
+
+
+def test_valid_boxes_are_not_reported(monkeypatch, samples):
+    monkeypatch.setattr(grounding_metric, 'print_log', lambda *_, **__: 1 / 0)
+    evaluate(samples)

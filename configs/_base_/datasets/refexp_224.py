@@ -71,7 +71,14 @@ val_dataloader = dict(
     persistent_workers=True,
     drop_last=False,
     sampler=dict(type='ImageGroupSampler', shuffle=False),
-    dataset=dict(split='val', test_mode=True, pipeline=test_pipeline, **dataset),
+    dataset=dict(
+        split='val',
+        test_mode=True,
+        # As in the official code: an invalid box is a miss, not left out.
+        filter_cfg=dict(invalid_boxes=False),
+        pipeline=test_pipeline,
+        **dataset,
+    ),
 )
 test_dataloader = val_dataloader
 

@@ -13,11 +13,11 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_state_dict
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ..deployment.served_clip_vg import served_config
 from ..engine.labelling.predictions import list_pictures
-from ..image_files import check_size, open_image
+from ..image_files import as_rgb, check_size, open_image
 from ..models.compiled import compile_for_inference
 from ..models.frozen_weights import without_downloads
 from ..visualization.answers import draw_answers
@@ -287,6 +287,8 @@ def _several(images: Any) -> list[Picture]:
 def load_picture(picture: Picture, any_size: bool = False) -> np.ndarray:
     """A picture as RGB of shape (H, W, 3), uint8; files turned by their EXIF entry.
 
+    16 bits a channel are scaled to 8; 32 have no known range and are refused.
+
     Args:
         picture (str, Path, ndarray or PIL.Image): See :class:`GroundingInferencer`.
         any_size (bool): Whether files of more than 100 million pixels, and strips, are
@@ -294,7 +296,8 @@ def load_picture(picture: Picture, any_size: bool = False) -> np.ndarray:
 
     Raises:
         FileNotFoundError: There is no such picture.
-        ValueError: It cannot be read, is too large or no array of colours.
+        ValueError: It cannot be read, is too large, has more than 16 bits a channel,
+            or is no array of 8-bit colours.
     """
     if isinstance(picture, np.ndarray):
         if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
@@ -304,12 +307,12 @@ def load_picture(picture: Picture, any_size: bool = False) -> np.ndarray:
             )
         return picture[..., ::-1]
     if isinstance(picture, Image.Image):
-        return np.asarray(picture.convert('RGB'))
+        return np.asarray(as_rgb(picture))
     try:
         with open_image(picture) as file:
             if not any_size:
                 check_size(*file.size)
-            return np.asarray(ImageOps.exif_transpose(file).convert('RGB'))
+            return np.asarray(as_rgb(file, upright=True))
     except FileNotFoundError:
         raise FileNotFoundError(f'{picture}: no such picture.') from None
     except (OSError, ValueError, SyntaxError) as error:

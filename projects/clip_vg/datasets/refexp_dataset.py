@@ -12,7 +12,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from ..curriculum.reliability_file import LabelFile, read_reliability, source_of
-from .label_files import describe_dropped, describe_files, distinct, in_folds
+from .label_files import describe_files, describe_invalid, distinct, in_folds
 from .label_table import LabelTable, concatenate, invalid_boxes
 from .readers import read_annotations
 from .transforms.loading import loaded_as_stored
@@ -51,10 +51,10 @@ class RefExpDataset(BaseDataset):
         pipeline (Sequence): Transforms. ``LoadImageFromFile`` is built as
             :obj:`LoadGroundingImage`: boxes are those of the picture as it is
             stored, whatever its EXIF entry says.
-        **kwargs: Of :class:`mmengine.dataset.BaseDataset`; with
-            ``filter_cfg=dict(invalid_boxes=False)`` labels are kept whose box is not
-            finite, empty or outside of the image. By default they are dropped,
-            counted and reported.
+        **kwargs: Of :class:`mmengine.dataset.BaseDataset`. Labels whose box is not
+            finite, empty or outside of the image are counted and reported, and
+            dropped unless ``filter_cfg=dict(invalid_boxes=False)`` keeps them, as the
+            validation and test sets of our configs do: there they are misses.
 
     Raises:
         FileNotFoundError: A file or the data root is missing.
@@ -216,15 +216,16 @@ class RefExpDataset(BaseDataset):
         """Drop labels with invalid boxes, and say how many and why."""
         table: LabelTable = self.data_list
         found = len(table)
-        if (self.filter_cfg or {}).get('invalid_boxes', True):
-            keep = np.ones(found, bool)
-            for reason, indices in invalid_boxes(table):
-                keep[indices] = False
-                if len(indices):
-                    text = describe_dropped(table, reason, indices, self.ann_files)
-                    print_log(text, logger='current', level=logging.WARNING)
-            if not keep.all():
-                table = table.take(np.flatnonzero(keep))
+        drop = (self.filter_cfg or {}).get('invalid_boxes', True)
+        keep = np.ones(found, bool)
+        for reason, indices in invalid_boxes(table):
+            keep[indices] = False
+            if len(indices):
+                done = 'dropped' if drop else 'kept'
+                text = describe_invalid(table, reason, indices, self.ann_files, done)
+                print_log(text, logger='current', level=logging.WARNING)
+        if drop and not keep.all():
+            table = table.take(np.flatnonzero(keep))
         if self.image_folds:
             table = table.take(in_folds(table, **self.image_folds))
         if not len(table):

@@ -1,6 +1,7 @@
 """Accuracy of visual grounding, exact in any number of processes."""
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from mmdet.registry import METRICS
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
 from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
 from torch import Tensor
 
 from ..atomic import replacing
+from ..datasets.label_table import box_faults
 
 __all__ = ['GroundingMetric', 'summarize', 'top_boxes']
 
@@ -88,14 +91,16 @@ class GroundingMetric(BaseMetric):
     several: ``grounding/acc@0.5``, ``grounding/testA/acc@0.5``, ... Works with any
     MMDetection detector that answers a text with boxes. Results of all processes
     are joined by ``sample_id``: doubled ones count once, and a missing one is an
-    error.
+    error. A label whose own box is invalid (not finite, empty, or outside of the
+    image) is a miss, as in the official code; the log says how many there are.
 
     Args:
         thresholds (Sequence[float]): IoU thresholds. Defaults to 0.25, 0.5, 0.75,
             0.9; the published accuracy is at 0.5.
         out_file (str, optional): JSON Lines to write, one sample each:
             ``sample_id``, ``image``, ``text``, ``iou``, ``bbox`` (predicted) and
-            ``gt_bbox``, xyxy in pixels of the original image, ``split``,
+            ``gt_bbox`` (zeros where it is not finite), xyxy in pixels of the original
+            image, ``split``,
             ``source``, and ``score`` if any is not 1. Defaults to None.
         collect_device (str): Defaults to 'cpu'.
         prefix (str, optional): Defaults to 'grounding'.
@@ -141,7 +146,10 @@ class GroundingMetric(BaseMetric):
                 )
             boxes = top_boxes(sample['pred_instances'], len(ids))
             scores = top_scores(sample['pred_instances'], len(ids))
+            invalid = _invalid(truth, sample.get('ori_shape'))
             ious = bbox_overlaps(boxes, truth, is_aligned=True).nan_to_num(0.0)
+            ious[invalid] = 0
+            truth = truth.nan_to_num(0.0, posinf=0.0, neginf=0.0)
             for i, sample_id in enumerate(ids):
                 self.results.append(
                     dict(
@@ -154,6 +162,7 @@ class GroundingMetric(BaseMetric):
                         gt_bbox=truth[i].tolist(),
                         split=splits[i] if splits else 'all',
                         source=sources[i] if sources else 'human',
+                        invalid=bool(invalid[i]),
                     )
                 )
 
@@ -196,6 +205,7 @@ class GroundingMetric(BaseMetric):
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """Summaries of all results, and of each split and source."""
+        _report_invalid(results)
         ious = np.array([result['iou'] for result in results])
         metrics = summarize(ious, self.thresholds)
         for key in ('split', 'source'):
@@ -212,11 +222,34 @@ class GroundingMetric(BaseMetric):
     def _dump(self, results: list[dict]) -> None:
         path = Path(str(self.out_file))
         path.parent.mkdir(parents=True, exist_ok=True)
+        left_out = {'invalid'}
         if all(result['score'] == 1 for result in results):  # they say nothing
-            results = [{k: v for k, v in r.items() if k != 'score'} for r in results]
+            left_out.add('score')
+        results = [{k: v for k, v in r.items() if k not in left_out} for r in results]
         with replacing(path) as partial, partial.open('w', encoding='utf-8') as file:
             for result in results:
                 file.write(json.dumps(result, ensure_ascii=False) + '\n')
+
+
+def _invalid(boxes: Tensor, shape: Sequence[int] | None) -> Tensor:
+    """Which of the true boxes (E, 4) cannot be right; bool (E, )."""
+    sizes = np.array([tuple(shape or (-1, -1))[:2]] * len(boxes))
+    faults = [mask for _, mask in box_faults(boxes.numpy(), sizes)]
+    return torch.from_numpy(np.any(faults, axis=0))
+
+
+def _report_invalid(results: list[dict]) -> None:
+    """Log how many labels are misses whatever is predicted, and the first of them."""
+    invalid = [result for result in results if result.get('invalid')]
+    if invalid:
+        named = ', '.join(result['sample_id'] for result in invalid[:3])
+        print_log(
+            f'{len(invalid):,} of {len(results):,} labels have an invalid box (not '
+            'finite, empty, or outside of the image) and count as misses: '
+            f'{named}{", ..." if len(invalid) > 3 else ""}.',
+            logger='current',
+            level=logging.WARNING,
+        )
 
 
 def _as_list(value: Any) -> list:

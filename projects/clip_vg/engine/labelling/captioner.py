@@ -8,7 +8,7 @@ import torch
 
 from ...atomic import replacing
 from ...datasets.label_keys import images_fingerprint
-from ...image_files import open_image
+from ...image_files import as_rgb, open_image
 from ...origin import bind
 from .resumable import each_once
 
@@ -43,7 +43,7 @@ def _load(
         pictures = []
         for path in paths:
             with open_image(path) as picture:
-                pictures.append(prepare(picture.convert('RGB')))
+                pictures.append(prepare(as_rgb(picture)))
         tokens = net.generate(torch.stack(pictures).to(device))
         return [_clean(open_clip.decode(row)) for row in tokens]
 

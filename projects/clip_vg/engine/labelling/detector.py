@@ -11,7 +11,7 @@ import numpy as np
 
 from ...atomic import replacing
 from ...datasets.label_keys import images_fingerprint
-from ...image_files import open_image
+from ...image_files import as_rgb, open_image
 from ...origin import bind
 from .predictions import picture_size
 from .resumable import each_once
@@ -50,7 +50,7 @@ def _as_stored(path: Path) -> np.ndarray:
     """A picture in BGR, of shape (H, W, 3), as labels see it."""
     try:
         with open_image(path) as picture:
-            return np.ascontiguousarray(np.asarray(picture.convert('RGB'))[..., ::-1])
+            return np.ascontiguousarray(np.asarray(as_rgb(picture))[..., ::-1])
     except (OSError, ValueError) as error:
         raise ValueError(f'{path} is no picture that can be read: {error}.') from error
 

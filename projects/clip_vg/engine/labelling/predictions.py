@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ...datasets.readers.common import entry_of, read_json, required
-from ...image_files import open_image
+from ...image_files import has_exif_rotation, open_image
 from ...pseudo_labels.detection import Detection
 from ...safe_torch import load_dump
 from .entries import make_detection
@@ -20,7 +20,6 @@ __all__ = [
     'read_inferencer_predictions',
 ]
 
-_ORIENTATION = 0x0112
 PICTURES = {'.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'}
 
 
@@ -73,7 +72,7 @@ def picture_size(path: Path) -> tuple[int, int]:
 def is_turned(path: Path) -> bool:
     """Whether a picture's EXIF entry has viewers, and MMDetection, turn it."""
     with open_image(path) as picture:
-        return picture.getexif().get(_ORIENTATION, 1) != 1
+        return has_exif_rotation(picture)
 
 
 def _detections(found: dict, classes: Sequence[str], where: str) -> Iterator[Detection]:
