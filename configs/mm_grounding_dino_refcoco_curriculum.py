@@ -56,7 +56,8 @@ custom_hooks = [
     )
 ]
 default_hooks = dict(
+    run_check=dict(type='RunCheckHook'),
     sampler_seed=dict(type='ExactResumeHook'),
-    checkpoint=dict(save_best='grounding/acc@0.5', rule='greater'),
+    checkpoint=dict(save_best='grounding/acc_0.5', rule='greater'),
     visualization=dict(type='DetVisualizationHook'),
 )

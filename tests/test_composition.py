@@ -68,7 +68,7 @@ def test_grounding_dino_learns_what_our_curriculum_selects(grounding_dino, tmp_p
     hook = next(h for h in runner.hooks if isinstance(h, PseudoLabelReliabilityHook))
     assert np.isfinite(hook.mean).all()
     assert (tmp_path / 'reliability/online__one.npy').is_file()
-    assert 0 <= logged(tmp_path / 'run', 'grounding/acc@0.5')['grounding/miou'] <= 1
+    assert 0 <= logged(tmp_path / 'run', 'grounding/acc_0.5')['grounding/miou'] <= 1
 
 
 def test_grounding_dinos_own_training_transforms_read_our_labels(grounding_dino):

@@ -115,7 +115,7 @@ def test_a_second_training_in_a_work_dir_is_refused(config, tmp_path):
 def test_training_leaves_what_it_should(trained):
     names = {path.name for path in trained.glob('*.pth')}
     assert {'epoch_1.pth', 'epoch_2.pth'} <= names
-    assert any(name.startswith('best_grounding_acc@0.5') for name in names)
+    assert any(name.startswith('best_grounding_acc_0.5') for name in names)
     losses = [line['loss'] for line in scalars(trained) if 'loss' in line]
     assert len(losses) == 6  # 24 pictures in batches of 8, 2 epochs
     assert all(torch.isfinite(torch.tensor(losses)))
@@ -132,7 +132,7 @@ def test_testing_writes_metrics_pictures_and_predictions(trained, config, tmp_pa
     results = [json.loads(line) for line in out.read_text().splitlines()]
     scores = metrics(tmp_path / 'work')
     hits = [r['iou'] >= 0.5 for r in results]
-    assert scores['grounding/acc@0.5'] == pytest.approx(sum(hits) / len(hits))
+    assert scores['grounding/acc_0.5'] == pytest.approx(sum(hits) / len(hits))
     assert list((tmp_path / 'work').glob('*/pictures/*.jpg'))
     dump = pickle.loads((tmp_path / 'dump.pkl').read_bytes())
     assert sum(len(d['pred_instances']['bboxes']) for d in dump) == len(results)
@@ -142,7 +142,7 @@ def test_testing_writes_metrics_pictures_and_predictions(trained, config, tmp_pa
 
 def test_several_views_of_a_picture_are_asked(trained, config, tmp_path):
     tool('tools/test.py', config, trained, '--tta', '--work-dir', tmp_path)
-    assert 0 <= metrics(tmp_path)['grounding/acc@0.5'] <= 1
+    assert 0 <= metrics(tmp_path)['grounding/acc_0.5'] <= 1
     assert "type='GroundingTTAModel'" in (tmp_path / 'tiny.py').read_text()
 
 
@@ -247,7 +247,7 @@ def test_mmdetections_own_tools_train_and_test(trained, config, tmp_path):
         *('test.py', config, tmp_path / 'train/epoch_1.pth'),
         *('--work-dir', tmp_path / 'test'),
     )
-    assert 0 <= metrics(tmp_path / 'test')['grounding/acc@0.5'] <= 1
+    assert 0 <= metrics(tmp_path / 'test')['grounding/acc_0.5'] <= 1
 
 
 @needs_mim

@@ -13,6 +13,7 @@ from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 
 from projects.clip_vg.apis.work_dir import find_checkpoint
+from projects.clip_vg.engine.run_check_hook import check_run
 from projects.clip_vg.models.frozen_weights import without_downloads
 
 
@@ -66,6 +67,7 @@ def main() -> None:
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     if args.out is not None:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
+    check_run(runner)
     runner.test()
 
 

@@ -11,6 +11,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from projects.clip_vg.compat import setup_cpu_distributed
+from projects.clip_vg.engine.run_check_hook import check_run, refuse_no_steps
 from projects.clip_vg.folder_lock import lock_folder
 
 
@@ -106,6 +107,9 @@ def main() -> None:
     with lock_folder(cfg.work_dir):
         custom = 'runner_type' in cfg
         runner = RUNNERS.build(cfg) if custom else Runner.from_cfg(cfg)
+        check_run(runner)
+        # Before schedules, which fail in ways of their own without a step.
+        refuse_no_steps(runner.train_loop)
         runner.train()
 
 

@@ -17,6 +17,7 @@ from train import add_common_options, load_config  # imports compat: before mmde
 # isort: split
 from projects.clip_vg.deployment.graphs import BACKENDS, PRECISIONS
 from projects.clip_vg.deployment.served_clip_vg import served_config
+from projects.clip_vg.engine.run_check_hook import check_run
 
 
 def parse_args() -> argparse.Namespace:
@@ -48,7 +49,9 @@ def main() -> None:
     )
     cfg.model = served.model
     cfg.test_dataloader.dataset.pipeline = served.test_dataloader.dataset.pipeline
-    Runner.from_cfg(cfg).test()
+    runner = Runner.from_cfg(cfg)
+    check_run(runner)
+    runner.test()
 
 
 if __name__ == '__main__':
