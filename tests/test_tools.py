@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -230,6 +231,43 @@ def test_a_damaged_checkpoint_is_named(trained, config, tmp_path):
 def test_a_work_dir_without_checkpoint_is_named(config, tmp_path):
     done = tool('tools/test.py', config, tmp_path, check=False)
     assert 'has no checkpoint: train first' in done.stderr
+
+
+def test_a_work_dir_is_taken_by_every_tool(trained, config, shapes, tmp_path):
+    image = sorted((shapes / 'images').glob('*.jpg'))[0]
+    tool(
+        *('demo/ground.py', image, 'red circle', '--checkpoint', trained),
+        *('--out-dir', tmp_path / 'ground'),
+    )
+    tool('tools/score_reliability.py', config, trained, '--out', tmp_path / 'scores')
+    assert list((tmp_path / 'scores').glob('best_grounding_acc_0.5_*.npy'))
+    reverse = ('tools/model_converters/official_clip_vg.py', '--reverse', trained)
+    tool(*reverse, tmp_path / 'official.pth')
+
+
+def test_a_moved_training_run_goes_on(trained, config, tmp_path):
+    moved = shutil.copytree(trained, tmp_path / 'moved')
+    (moved / 'last_checkpoint').write_text('/elsewhere/epoch_2.pth')
+    options = ('--cfg-options', 'train_cfg.max_epochs=3', 'param_scheduler=[]')
+    tool('tools/train.py', config, '--work-dir', moved, '--resume', *options)
+    assert (moved / 'epoch_3.pth').is_file()
+    new = tmp_path / 'new'
+    tool('tools/train.py', config, '--work-dir', new, '--resume', trained, *options)
+    assert [path.name for path in new.glob('epoch_*.pth')] == ['epoch_3.pth']
+    empty = tmp_path / 'empty'
+    empty.mkdir()
+    refused = tool('tools/train.py', config, '--resume', empty, check=False)
+    assert f'{empty}: it has no checkpoint' in refused.stderr
+
+
+def test_a_run_with_nothing_to_resume_keeps_its_weights(trained, config, tmp_path):
+    start = f'load_from={trained / "epoch_2.pth"}'
+    done = tool(
+        *('tools/train.py', config, '--work-dir', tmp_path, '--resume'),
+        *('--cfg-options', 'train_cfg.max_epochs=1', 'param_scheduler=[]', start),
+    )
+    assert f'Load checkpoint from {trained / "epoch_2.pth"}' in done.stdout
+    assert (tmp_path / 'epoch_1.pth').is_file()
 
 
 needs_mim = pytest.mark.skipif(

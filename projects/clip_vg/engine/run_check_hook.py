@@ -1,5 +1,6 @@
 """What every run checks and logs before its first step."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,8 @@ class RunCheckHook(Hook):
     - A training run that would make no step is an error.
     - A metric that a config or a checkpoint names as before (``grounding/acc@0.5``)
       is understood as today's (``grounding/acc_0.5``).
+    - Resumed in a work dir that was copied or moved, a training run replaces that
+      one's best checkpoint.
     """
 
     # Before other hooks complain of what follows from it.
@@ -122,9 +125,21 @@ class RunCheckHook(Hook):
         """Log the test data."""
         self._log('test', runner.test_loop.dataloader)
 
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:  # noqa: ARG002
-        """Rename the metrics of best scores, where there are several."""
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Rename the metrics of best scores, and find the best checkpoints here.
+
+        MMEngine deletes a best checkpoint when a better one comes: in a work dir that
+        was copied, it would delete the original's.
+        """
         kept = checkpoint.get('message_hub', {})
+        info = kept.get('runtime_info', {})
+        # Before a training run, only a config sets it.
+        elsewhere = any(
+            isinstance(hook, CheckpointHook) and hook.out_dir for hook in runner.hooks
+        )
+        for key in [] if elsewhere else list(info):
+            if str(key).startswith('best_ckpt') and isinstance(info[key], str):
+                info[key] = str(Path(runner.work_dir, Path(info[key]).name))
         for part in (kept.get('runtime_info', {}), kept.get('resumed_keys', {})):
             for key in [key for key in part if str(key).startswith(_BEST)]:
                 part[current_name(key)] = part.pop(key)
