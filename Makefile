@@ -46,7 +46,7 @@ $(STAMP): constraints.txt setup.py
 		|| { echo 'No venv: on Debian, apt-get install python3-venv'; exit 1; }; \
 	fi
 	@touch $(BEGUN)
-	$(RUN) -m pip install -q -c constraints.txt torch torchvision 'setuptools<81' wheel
+	$(RUN) -m pip install -q -c constraints.txt torch torchvision 'setuptools<80.9' wheel
 	$(RUN) -m pip install -q -c constraints.txt --no-build-isolation -e '.[lite,dev]'
 	@rm $(BEGUN)
 	touch $@

@@ -28,7 +28,11 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--out', help='write the predictions to this .pkl file')
     parser.add_argument('--show', action='store_true', help='show painted pictures')
-    parser.add_argument('--show-dir', help='write painted pictures to this folder')
+    parser.add_argument(
+        '--show-dir',
+        metavar='NAME',
+        help='draw every image into WORK_DIR/TIMESTAMP/NAME (an absolute path: there)',
+    )
     parser.add_argument(
         '--wait-time',
         type=float,
