@@ -41,7 +41,8 @@ def parse_args() -> argparse.Namespace:
         '--checkpoint',
         type=Path,
         required=True,
-        help='of a training, or converted, or the folder of an exported detector',
+        help='checkpoint, a work dir (its best one, else its last), or an exported '
+        'folder',
     )
     parser.add_argument(
         '--precision', choices=PRECISIONS, help='of an exported detector: default f32'

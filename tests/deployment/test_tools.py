@@ -59,6 +59,25 @@ def test_a_checkpoint_becomes_a_folder_that_is_scored(
         assert answer['bboxes'][0] == pytest.approx(line['bbox'], abs=0.02)
 
 
+def test_every_tool_takes_an_exported_folder(folder, shapes, sources, tmp_path):
+    cfg = runner_config(shapes, sources, tmp_path / 'work')
+    cfg.update(
+        test_dataloader=cfg.val_dataloader,
+        test_evaluator=cfg.val_evaluator,
+        test_cfg=dict(type='TestLoop'),
+    )
+    cfg.dump(tmp_path / 'config.py')
+    config = tmp_path / 'config.py'
+    ended_well(run_script('tools/test.py', config, folder))
+    out = tmp_path / 'scores'
+    ended_well(run_script('tools/score_reliability.py', config, folder, '--out', out))
+    said = json.loads((out / f'{folder.name}__one.json').read_text())
+    assert said['measurer']['sha256'] == file_sha256(folder / 'deployment.json')
+    refused = run('export', folder, '--out', tmp_path / 'again')
+    assert refused.returncode
+    assert 'is an exported detector' in refused.stderr
+
+
 def test_calibration_without_int8_or_by_half_is_refused(tmp_path):
     for options, said in (
         (['--calibration-images', tmp_path], 'together'),

@@ -17,7 +17,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 from projects.clip_vg.apis import GroundingInferencer
-from projects.clip_vg.apis.work_dir import find_checkpoint
+from projects.clip_vg.apis.work_dir import find_weights
 from projects.clip_vg.config_types import DATASETS, TRANSFORMS, check_config
 from projects.clip_vg.deployment.calibration import labelled_batches, question_batches
 from projects.clip_vg.deployment.deployment_file import GRAPHS, graph_name
@@ -98,7 +98,7 @@ def main() -> None:
     """Export."""
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
-    checkpoint = Path(find_checkpoint(args.checkpoint))
+    checkpoint = find_weights(args.checkpoint)
     loaded = GroundingInferencer(checkpoint, args.config, device='cpu')
     if not isinstance(loaded.model, CLIPVG):
         raise ValueError(

@@ -25,12 +25,14 @@ from .checkpoint_config import (
     config_of_checkpoint,
     read_checkpoint,
 )
+from .work_dir import find_checkpoint, find_weights
 
 __all__ = ['GroundingInferencer', 'load_picture']
 
 Picture = str | Path | np.ndarray | Image.Image
 Expressions = str | Sequence[str]
 # Transforms that need labels, or a file: the picture is given here.
+_CONFIGS = ('.py', '.yaml', '.json')
 _LOADING = {'LoadGroundingImage', 'LoadImageFromFile', 'LoadAnnotations'}
 
 
@@ -41,8 +43,9 @@ class GroundingInferencer:
     their EXIF entry, as viewers do; boxes are in pixels of the upright picture.
 
     Args:
-        checkpoint_or_config (str or Path): A checkpoint, a config, or the folder of an
-            exported detector (docs/serving.md).
+        checkpoint_or_config (str or Path): A config; or a checkpoint: a file, a work
+            dir (its best checkpoint, else its last), or the folder of an exported
+            detector (docs/serving.md).
         config (str or Path, optional): The config of a checkpoint. Defaults to None:
             the one that the checkpoint holds, of which only plain values are read.
         checkpoint (str or Path, optional): The weights for a config. Defaults to None:
@@ -61,14 +64,14 @@ class GroundingInferencer:
             runs on the CPU; see :class:`ServedCLIPVG`.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: There is no such file, or no checkpoint in a work dir.
         ImportError: What runs an exported detector is not installed.
         RuntimeError: ``compile`` without a C++ compiler.
         ValueError: The checkpoint holds no config, or is of another model; or options
             of an exported detector are given for a checkpoint.
 
     Examples:
-        >>> ask = GroundingInferencer('work_dirs/clip_vg_refcoco/best.pth')
+        >>> ask = GroundingInferencer('work_dirs/clip_vg_refcoco')
         >>> ask('street.jpg', ['left man', 'red car'])['predictions'][0]['bboxes']
     """
 
@@ -86,7 +89,14 @@ class GroundingInferencer:
     ) -> None:
         first, loaded = Path(checkpoint_or_config).expanduser(), None
         init_default_scope('mmdet')
-        if first.is_dir() and not (config or checkpoint):
+        if first.suffix not in _CONFIGS:
+            first = find_checkpoint(first)
+        if first.is_dir():
+            if config or checkpoint:
+                raise ValueError(
+                    f'{first} is an exported detector, which has its config and '
+                    f'weights: leave {config or checkpoint} out.'
+                )
             self.cfg, device = served_config(first, **served), 'cpu'
         elif served:
             raise ValueError(
@@ -232,13 +242,14 @@ def _read_config(
     first: Path, config: str | Path | None, checkpoint: str | Path | None
 ) -> tuple[Config, dict[str, Any] | None]:
     """The config of a checkpoint or a config, and what the checkpoint holds."""
-    if first.suffix in ('.py', '.yaml', '.json'):
+    if first.suffix in _CONFIGS:
         config = first
     else:
         checkpoint = first
-    for path in (config, checkpoint):
-        if path is not None and not Path(path).is_file():
-            raise FileNotFoundError(f'{path}: no such file.')
+    if config is not None and not Path(config).is_file():
+        raise FileNotFoundError(f'{config}: no such file.')
+    if checkpoint is not None:
+        checkpoint = find_weights(checkpoint)
     loaded = None if checkpoint is None else read_checkpoint(checkpoint)
     if config is None:
         assert checkpoint is not None

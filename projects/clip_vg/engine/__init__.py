@@ -3,11 +3,13 @@
 from .bfloat16_optim_wrapper import BFloat16OptimWrapper
 from .exact_resume_hook import ExactResumeHook
 from .pseudo_label_reliability_hook import PseudoLabelReliabilityHook
+from .run_check_hook import RunCheckHook
 from .slim_checkpoint_hook import SlimCheckpointHook
 
 __all__ = [
     'BFloat16OptimWrapper',
     'ExactResumeHook',
     'PseudoLabelReliabilityHook',
+    'RunCheckHook',
     'SlimCheckpointHook',
 ]

@@ -83,7 +83,7 @@ class SelfPaced:
         if not cfg.default_hooks.get('checkpoint', {}).get('save_best'):
             raise ValueError(
                 'The search compares best checkpoints: set '
-                "default_hooks.checkpoint.save_best='grounding/acc@0.5'."
+                "default_hooks.checkpoint.save_best='grounding/acc_0.5'."
             )
         self.dataset = DATASETS.build(cfg.train_dataloader.dataset)
         self.dataset.full_init()

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor
 from ..atomic import replacing
 from ..datasets.label_table import box_faults
 
-__all__ = ['GroundingMetric', 'summarize', 'top_boxes']
+__all__ = ['GroundingMetric', 'current_name', 'summarize', 'top_boxes']
 
 
 def top_boxes(pred: dict, num_expressions: int) -> Tensor:
@@ -69,6 +70,18 @@ def top_scores(pred: dict, num_expressions: int) -> Tensor:
     return scores.max()[None] if len(scores) else scores.new_zeros(num_expressions)
 
 
+def current_name(metric: str) -> str:
+    """Today's name of a metric that an older config or checkpoint names.
+
+    Args:
+        metric (str): Such as ``grounding/acc@0.5``, which MLflow refuses.
+
+    Returns:
+        str: ``grounding/acc_0.5``; any other name as it is.
+    """
+    return re.sub(r'(^|/|_)acc@(?=[0-9.]+$)', r'\1acc_', metric)
+
+
 def summarize(ious: np.ndarray, thresholds: Sequence[float]) -> dict[str, float]:
     """Share of IoUs at or above each threshold, and their mean.
 
@@ -77,9 +90,9 @@ def summarize(ious: np.ndarray, thresholds: Sequence[float]) -> dict[str, float]
         thresholds (Sequence[float]): In [0, 1]; reached means IoU >= threshold.
 
     Returns:
-        dict[str, float]: ``acc@<threshold>`` for each, and ``miou``.
+        dict[str, float]: ``acc_<threshold>`` for each, and ``miou``.
     """
-    scores = {f'acc@{t:g}': float((ious >= t).mean()) for t in thresholds}
+    scores = {f'acc_{t:g}': float((ious >= t).mean()) for t in thresholds}
     return dict(scores, miou=float(ious.mean()))
 
 
@@ -88,7 +101,7 @@ class GroundingMetric(BaseMetric):
     """Top-1 accuracy of one box per expression.
 
     For all samples together, and for each split and each source where there are
-    several: ``grounding/acc@0.5``, ``grounding/testA/acc@0.5``, ... Works with any
+    several: ``grounding/acc_0.5``, ``grounding/testA/acc_0.5``, ... Works with any
     MMDetection detector that answers a text with boxes. Results of all processes
     are joined by ``sample_id``: doubled ones count once, and a missing one is an
     error. A label whose own box is invalid (not finite, empty, or outside of the
@@ -213,7 +226,9 @@ class GroundingMetric(BaseMetric):
             names = np.unique(values)
             for name in names if len(names) > 1 else []:
                 part = summarize(ious[values == name], self.thresholds)
-                metrics.update({f'{name}/{k}': v for k, v in part.items()})
+                # What MLflow takes in a name; a source may be called anything.
+                safe = re.sub(r'[^\w.\- ]', '_', name)
+                metrics.update({f'{safe}/{k}': v for k, v in part.items()})
         return metrics
 
     def _prefixed(self, metrics: dict[str, float]) -> dict[str, float]:
