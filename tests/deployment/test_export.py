@@ -156,15 +156,6 @@ def test_a_detector_too_large_for_a_file_is_refused(detector, tmp_path, monkeypa
         export_detector(*detector, tmp_path)
 
 
-@pytest.fixture(scope='module')
-def quantized(folder, tmp_path_factory):
-    pytest.importorskip('nncf')
-    copied = tmp_path_factory.mktemp('int8') / 'exported'
-    shutil.copytree(folder, copied)
-    torch.manual_seed(0)
-    return copied, quantize_deployment(copied, [make_batch() for _ in range(4)])
-
-
 @torch.no_grad()
 @pytest.mark.parametrize('backend', BACKENDS)
 def test_8_bits_answer_almost_the_same(detector, quantized, backend):
