@@ -12,6 +12,8 @@ crops, which of a picture's labelled boxes an expression means.
 """
 
 import argparse
+import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,12 @@ def parse_args() -> argparse.Namespace:
         "(default: each source's valley)",
     )
     parser.add_argument(
+        '--overwrite',
+        action='store_true',
+        help='score anew what is scored already, also by another checkpoint '
+        '(default: only what has changed)',
+    )
+    parser.add_argument(
         '--batch-size', type=int, help="pictures at once (default: the test loader's)"
     )
     parser.add_argument(
@@ -98,12 +106,14 @@ def build_measurer(
         measurer = agreement_measurer(options, dataset.label_files)
         return MODELS.build(options), measurer
     without_downloads(cfg, args.checkpoint)
+    text = json.dumps(cfg.model.to_dict(), sort_keys=True, default=str)
     model = MODELS.build(cfg.model)
     load_checkpoint(model, args.checkpoint, map_location='cpu')
     return model, dict(
         checkpoint=str(args.checkpoint),
         sha256=file_sha256(args.checkpoint),
         config=Path(args.config).name,
+        model_sha256=hashlib.sha256(text.encode()).hexdigest(),
     )
 
 
@@ -135,6 +145,7 @@ def main() -> None:
             batch_size=args.batch_size or loader.batch_size,
             num_workers=loader.num_workers,
             judge=AgreementJudge(dataset) if args.agreement else judge_answers,
+            overwrite=args.overwrite,
         )
         if args.report and is_main_process():
             sources = [file.source for file in files]

@@ -195,6 +195,20 @@ def test_its_state_goes_into_a_checkpoint_and_back(kind):
     assert list(other) == list(sampler)
 
 
+def test_a_selection_of_other_labels_does_not_come_back(monkeypatch):
+    sampler = make(SOME)
+    data = sampler.dataset
+    monkeypatch.setattr(data, 'ann_file', 'x.jsonl', raising=False)
+    monkeypatch.setattr(data, 'fingerprint', lambda: 'a', raising=False)
+    state = sampler.state_dict()
+    sampler.load_state_dict(state)
+    monkeypatch.setattr(data, 'fingerprint', lambda: 'b', raising=False)
+    with pytest.raises(ValueError, match=r'x\.jsonl'):
+        sampler.load_state_dict(state)
+    del state['labels_sha256']  # of an earlier version
+    sampler.load_state_dict(state)
+
+
 def test_a_selection_has_no_order():
     assert list(make(SOME)) == list(make(np.sort(SOME)))
 

@@ -1,7 +1,9 @@
 """The data set: labels, grouped samples, filters, and pictures of all kinds."""
 
 import hashlib
+import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +12,10 @@ from mmcv.transforms import LoadImageFromFile
 from mmdet.registry import DATASETS
 from PIL import Image
 
-from projects.clip_vg.curriculum.reliability_file import ReliabilityFile
+from projects.clip_vg.curriculum.reliability_file import (
+    ReliabilityFile,
+    read_reliability,
+)
 from projects.clip_vg.datasets import refexp_dataset
 from projects.clip_vg.datasets.readers import write_odvg
 from projects.clip_vg.datasets.table_builder import TableBuilder
@@ -378,27 +383,126 @@ def test_reliability_goes_to_the_labels_of_its_file(tmp_path):
     assert np.array_equal(values, [nan, nan, nan, 0, 0.25], equal_nan=True)
 
 
-def test_reliability_of_another_label_file_is_refused(tmp_path):
+def test_reliability_is_of_the_labels_that_were_scored(tmp_path):
     dataset = make_two(tmp_path)
     dataset.full_init()
     path = write_reliability(tmp_path, dataset.label_files[0])
-    for suffix in ('.npy', '.json'):  # under the name of another source
+    for suffix in ('.npy', '.json', '.keys.npy'):  # under the name of another source
         path.with_suffix(suffix).rename(tmp_path / f'm__relation{suffix}')
-    with pytest.raises(ValueError, match='4 labels of template.*3 labels of relation'):
+    values = dataset.read_reliability(tmp_path / 'm__relation.npy')
+    assert values[:3].tolist() == [0, 0.25, 0.375]
+    manifest = tmp_path / 'm__relation.json'
+    manifest.write_text(
+        manifest.read_text().replace('"source": "template"', '"source": "relation"')
+    )
+    with pytest.raises(ValueError, match='3 of the 3 labels of relation'):
         dataset.read_reliability(tmp_path / 'm__relation.npy')
-    with pytest.raises(ValueError, match=r"m__human\.npy.*'template', 'relation'"):
+    with pytest.raises(FileNotFoundError, match=r'm__human'):
         dataset.read_reliability(tmp_path / 'm__human.npy')
 
 
-def test_reliability_of_a_label_file_that_has_changed_is_refused(tmp_path):
+def test_reliability_follows_labels_in_another_order_and_of_a_part(tmp_path):
     dataset = make(tmp_path, LABELS, ('a.jpg', 'b.jpg'))
     dataset.full_init()
     path = write_reliability(tmp_path, dataset.label_files[0])
     lines = (tmp_path / 'labels.jsonl').read_text().splitlines(keepends=True)
-    (tmp_path / 'labels.jsonl').write_text(''.join(lines[::-1]))
+    (tmp_path / 'labels.jsonl').write_text(''.join(lines[:0:-1]))
     dataset = make_two(tmp_path, ann_file='labels.jsonl')
-    with pytest.raises(ValueError, match='the label file has changed'):
+    assert list(dataset.table.sample_ids) == ['s2', 's1']
+    assert dataset.read_reliability(path).tolist() == [0.25, 0.125]
+
+
+CHANGES = {
+    'a box': lambda folder: edit(folder, '[10.0, 10.0, 60.0, 40.0]', '[1, 1, 9, 9]'),
+    'an expression': lambda folder: edit(folder, '"two"', '"zwei"'),
+    'a name': lambda folder: edit(folder, '"s1"', '"t1"'),
+    'an image': lambda folder: Image.new('RGB', (60, 40)).save(
+        folder / 'b.jpg', quality=5
+    ),
+    'an image that is gone': lambda folder: (folder / 'b.jpg').unlink(),
+}
+
+
+def edit(folder, before, after):
+    text = (folder / 'labels.jsonl').read_text()
+    assert before in text
+    (folder / 'labels.jsonl').write_text(text.replace(before, after))
+
+
+@pytest.mark.parametrize('change', CHANGES)
+def test_reliability_of_labels_that_have_changed_is_refused_and_scored_anew(
+    tmp_path, change
+):
+    make(tmp_path, LABELS, ('a.jpg', 'b.jpg'))
+    options = dict(ann_file='labels.jsonl')
+    path = write_reliability(tmp_path, files_of(make_two(tmp_path, **options))[0])
+    CHANGES[change](tmp_path)
+    dataset = make_two(tmp_path, **options)
+    place = 2 if 'image' in change else 1
+    with pytest.raises(ValueError, match=rf'm__human.*1 of the 3.*\[{place}\]'):
         dataset.read_reliability(path)
+    # The next scoring keeps the rest.
+    store = ReliabilityFile(tmp_path, dict(name='m'), dataset.label_files[0])
+    expected = [0, 0.125, 0.25]
+    expected[place] = np.nan
+    assert np.array_equal(store.values, expected, equal_nan=True)
+    assert np.isnan(store.boxes[:, 0]).tolist() == np.isnan(expected).tolist()
+    values = dataset.read_reliability(path)
+    assert np.array_equal(values, expected, equal_nan=True)
+
+
+def files_of(dataset):
+    dataset.full_init()
+    return dataset.label_files
+
+
+def test_a_scoring_killed_between_its_files_believes_nothing(tmp_path):
+    make(tmp_path, LABELS, ('a.jpg', 'b.jpg'))
+    (file,) = files_of(make_two(tmp_path, ann_file='labels.jsonl'))
+    path = write_reliability(tmp_path, file)
+    path.with_suffix('.keys.npy').unlink()
+    with pytest.raises(ValueError, match='3 of the 3'):
+        read_reliability(path, file)
+    assert np.isnan(ReliabilityFile(tmp_path, dict(name='m'), file).values).all()
+    path.with_suffix('.keys.npy').write_bytes(b'x')
+    with pytest.raises(ValueError, match=r'm__human\.keys\.npy'):
+        read_reliability(path, file)
+
+
+def test_a_file_of_an_earlier_version_is_checked_by_its_names(tmp_path):
+    make(tmp_path, LABELS, ('a.jpg', 'b.jpg'))
+    (file,) = files_of(make_two(tmp_path, ann_file='labels.jsonl'))
+    path = write_reliability(tmp_path, file)
+    keys = path.with_suffix('.keys.npy')
+    keys.unlink()
+    manifest = json.loads(path.with_suffix('.json').read_text())
+    del manifest['keys']
+    path.with_suffix('.json').write_text(json.dumps(manifest))
+    assert read_reliability(path, file).tolist() == [0, 0.125, 0.25]
+    with pytest.raises(ValueError, match='the label file has changed'):
+        read_reliability(path, replace(file, sample_ids_sha256='0' * 64))
+    store = ReliabilityFile(tmp_path, dict(name='m'), file)
+    assert store.values.tolist() == [0, 0.125, 0.25]
+    assert np.array_equal(np.load(keys), file.keys)  # and is written in today's form
+
+
+def test_files_of_one_name_are_two_sources(tmp_path):
+    for folder in ('one', 'two'):
+        (tmp_path / folder).mkdir()
+        make(tmp_path / folder, LABELS, ('a.jpg', 'b.jpg'))
+    files = ['one/labels.jsonl', 'two/labels.jsonl']
+    dataset = make_two(tmp_path, ann_file=files)
+    assert [file.source for file in files_of(dataset)] == ['labels', 'labels_2']
+
+
+def test_the_fingerprint_is_of_what_labels_say(tmp_path):
+    make(tmp_path, LABELS, ('a.jpg', 'b.jpg'))
+    options = dict(ann_file='labels.jsonl')
+    before = make_two(tmp_path, **options).fingerprint()
+    assert make_two(tmp_path, **options).fingerprint() == before
+    assert make_two(tmp_path, **options, indices=2).fingerprint() != before
+    edit(tmp_path, '"two"', '"zwei"')
+    assert make_two(tmp_path, **options).fingerprint() != before
 
 
 PICTURES = [f'{i:02}.jpg' for i in range(60)]

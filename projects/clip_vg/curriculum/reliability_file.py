@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,8 +17,10 @@ __all__ = [
     'LabelFile',
     'ReliabilityFile',
     'file_sha256',
+    'read_boxes',
     'read_reliability',
     'reliability_path',
+    'source_of',
 ]
 
 
@@ -31,6 +34,10 @@ class LabelFile:
         split (str, optional): The split that was read; None: all of the file.
         count (int): Labels read, in the file's order, wrong boxes included.
         sample_ids_sha256 (str): Of their ``sample_id``, each followed by a newline.
+        content (np.ndarray, optional): uint64 (count, ), a key of each label's name,
+            image name, expression and box. Defaults to None: not known.
+        add_image_bytes (Callable, optional): Makes of these keys those that depend on
+            the bytes of the images as well. Defaults to None: the images are not known.
     """
 
     file: str
@@ -38,6 +45,29 @@ class LabelFile:
     split: str | None
     count: int
     sample_ids_sha256: str
+    content: np.ndarray | None = field(default=None, compare=False, repr=False)
+    add_image_bytes: Callable[[np.ndarray], np.ndarray] | None = field(
+        default=None, compare=False, repr=False
+    )
+
+    def described(self) -> dict[str, Any]:
+        """What a manifest says of it."""
+        keys = ('file', 'source', 'split', 'count', 'sample_ids_sha256')
+        return {key: getattr(self, key) for key in keys}
+
+    @cached_property
+    def keys(self) -> np.ndarray | None:
+        """One uint64 for each label: another where it or its image has changed."""
+        if self.content is None or self.add_image_bytes is None:
+            return self.content
+        return self.add_image_bytes(self.content)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that the labels say, and of their images where these are known."""
+        if self.keys is None:
+            return self.sample_ids_sha256
+        return hashlib.sha256(self.keys.tobytes()).hexdigest()
 
 
 def file_sha256(path: str | Path) -> str:
@@ -89,18 +119,73 @@ def _check(path: Path, what: str, found: Any, expected: Any) -> None:
         )
 
 
-def _check_labels(path: Path, manifest: Mapping[str, Any], labels: LabelFile) -> None:
+def _check_names(path: Path, manifest: Mapping[str, Any], labels: LabelFile) -> None:
+    """All that can be compared where the keys are not known."""
     found = LabelFile(**manifest['labels'])
-    described = f'{labels.count:,} labels of {labels.file}'
     if (found.count, found.sample_ids_sha256) != (
         labels.count,
         labels.sample_ids_sha256,
     ):
         raise ValueError(
             f'{path} scores {found.count:,} labels of {found.file} (sample_ids '
-            f'{found.sample_ids_sha256[:12]}), not the {described} (sample_ids '
-            f'{labels.sample_ids_sha256[:12]}): the label file has changed or is '
-            'another one. Score it anew.'
+            f'{found.sample_ids_sha256[:12]}), not the {labels.count:,} labels of '
+            f'{labels.file} (sample_ids {labels.sample_ids_sha256[:12]}): the label '
+            'file has changed or is another one. Score it anew.'
+        )
+
+
+def _keys_path(path: Path) -> Path:
+    return path.with_suffix('.keys.npy')
+
+
+def _load_keys(path: Path) -> np.ndarray:
+    """The keys of a file; none where there is none."""
+    if not path.is_file():
+        return np.zeros(0, np.uint64)
+    try:
+        keys = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        keys = error
+    if getattr(keys, 'dtype', None) != np.uint64:
+        raise ValueError(
+            f'{path} ({path.stat().st_size:,} bytes) has no keys of labels: {keys}. '
+            'Remove it and score again.'
+        )
+    return keys
+
+
+def _rows(
+    path: Path, manifest: Mapping[str, Any], labels: LabelFile
+) -> np.ndarray | None:
+    """Where a file has the labels: int64, -1 where it has not; None: all in order."""
+    images = manifest.get('keys')  # of what: 'labels', or 'labels and images'
+    keys = labels.content if images == 'labels' else labels.keys
+    unknown = images == 'labels and images' and labels.add_image_bytes is None
+    if images is None or keys is None or unknown:
+        _check_names(path, manifest, labels)
+        return None
+    # A writer was killed before it wrote the keys: nothing is believed.
+    known = _load_keys(_keys_path(path))
+    if np.array_equal(known, keys):
+        return None
+    order = np.argsort(known, kind='stable')
+    places = np.searchsorted(known, keys, sorter=order)
+    rows = np.full(len(keys), -1, np.int64)
+    inside = places < len(known)
+    candidates = order[places[inside]]
+    same = known[candidates] == keys[inside]
+    rows[np.flatnonzero(inside)[same]] = candidates[same]
+    return rows
+
+
+def _refuse_missing(path: Path, rows: np.ndarray, labels: LabelFile) -> None:
+    missing = np.flatnonzero(rows < 0)
+    if len(missing):
+        raise ValueError(
+            f'{path} does not score {len(missing):,} of the {labels.count:,} labels of '
+            f'{labels.file}, e.g. at its places {missing[:5].tolist()} (from 0): their '
+            'name, image, expression or box has changed since, or they are new. Score '
+            'them with the tools/score_reliability.py command that made it.'
         )
 
 
@@ -130,16 +215,17 @@ def read_reliability(path: str | Path, labels: LabelFile | None = None) -> np.nd
 
     Args:
         path (str or Path): ``<measurer>__<source>.npy``, its manifest beside it.
-        labels (LabelFile, optional): What it must belong to. Defaults to None: not
-            checked.
+        labels (LabelFile, optional): Whose reliability is asked for. Labels are found
+            by their keys, so the file may score others too, in any order. Defaults to
+            None: not checked, all of the file in its order.
 
     Returns:
-        np.ndarray: float32, one value for each label of the file in its order, in
-        [0, 1] or NaN (not scored), memory-mapped read-only.
+        np.ndarray: float32, one value for each label in its order, in [0, 1] or NaN
+        (not scored); memory-mapped read-only where the file has just these.
 
     Raises:
         FileNotFoundError: The file or its manifest is missing.
-        ValueError: They are damaged, or belong to other labels; it names both.
+        ValueError: They are damaged, or do not score all of the labels as they are.
     """
     path = Path(path)
     if not path.is_file():
@@ -148,8 +234,6 @@ def read_reliability(path: str | Path, labels: LabelFile | None = None) -> np.nd
             'tools/score_reliability.py CONFIG CHECKPOINT --out DIR.'
         )
     manifest = _read_manifest(path)
-    if labels is not None:
-        _check_labels(path, manifest, labels)
     values = _load(path, 'r', (manifest['labels']['count'],))
     if ((values < 0) | (values > 1)).any():
         wrong = int(np.flatnonzero((values < 0) | (values > 1))[0])
@@ -157,26 +241,75 @@ def read_reliability(path: str | Path, labels: LabelFile | None = None) -> np.nd
             f'{path}, label {wrong}: reliability {values[wrong]}; expected [0, 1] or '
             'NaN.'
         )
-    return values
+    return _of_labels(path, manifest, values, labels)
+
+
+def read_boxes(path: str | Path, labels: LabelFile | None = None) -> np.ndarray:
+    """The boxes that were predicted for the labels of a reliability file.
+
+    Args:
+        path (str or Path): As of :func:`read_reliability`.
+        labels (LabelFile, optional): As there.
+
+    Returns:
+        np.ndarray: float32 (N, 4), xyxy in pixels of the original image; NaN where
+        none is known.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: They are damaged, or belong to other labels.
+    """
+    path = Path(path)
+    manifest = _read_manifest(path)
+    boxes = _load(path.with_suffix('.boxes.npy'), 'r', (manifest['labels']['count'], 4))
+    return _of_labels(path, manifest, boxes, labels)
+
+
+def _of_labels(
+    path: Path,
+    manifest: Mapping[str, Any],
+    values: np.ndarray,
+    labels: LabelFile | None,
+) -> np.ndarray:
+    """The rows of a file that belong to some labels, in their order."""
+    rows = None if labels is None else _rows(path, manifest, labels)
+    if rows is None or labels is None:
+        return values
+    _refuse_missing(path, rows, labels)
+    return values[rows]
+
+
+def source_of(path: str | Path) -> str:
+    """The source whose labels a reliability file scores.
+
+    Raises:
+        FileNotFoundError: Its manifest is missing.
+        ValueError: Its manifest is damaged.
+    """
+    return _read_manifest(Path(path))['labels']['source']
 
 
 class ReliabilityFile:
     """Reliability of the labels of one file under one measurer, being written.
 
     What is written is on disk at once, NaN where nothing is yet, so that an
-    interrupted scoring goes on where it was. The predicted boxes are kept beside it
-    in ``<measurer>__<source>.boxes.npy``, xyxy in pixels of the original image.
+    interrupted scoring goes on where it was. In ``<measurer>__<source>.keys.npy`` is a
+    key of each label: where labels have changed since, what was scored of the unchanged
+    ones is kept, and the others are NaN again. In ``<measurer>__<source>.boxes.npy``
+    are the predicted boxes, xyxy in pixels of the original image.
 
     Args:
         folder (str or Path): Where to.
         measurer (dict): ``name``, and what else tells measurers apart:
-            ``sha256``, ``config``, ``options``, ``candidates``.
+            ``sha256``, ``config``, ``model_sha256`` (of the model's config),
+            ``options``, ``candidates``.
         labels (LabelFile): What is scored.
         transforms (list, optional): Of the test pipeline. Defaults to None.
+        overwrite (bool): Whether to begin anew, whatever is there. Defaults to False.
 
     Raises:
-        ValueError: The folder has a file of this name for another measurer, other
-            labels or other transforms.
+        ValueError: The folder has a file of this name for another measurer or other
+            transforms.
     """
 
     def __init__(
@@ -185,35 +318,66 @@ class ReliabilityFile:
         measurer: Mapping[str, Any],
         labels: LabelFile,
         transforms: list | None = None,
+        overwrite: bool = False,
     ) -> None:
         self.path = reliability_path(folder, measurer['name'], labels.source)
         self.boxes_path = self.path.with_suffix('.boxes.npy')
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        kind = 'labels and images' if labels.add_image_bytes else 'labels'
         manifest = dict(
             measurer=_as_read(measurer),
-            labels=asdict(labels),
+            labels=labels.described(),
             transforms=_as_read(transforms),
+            keys=kind if labels.keys is not None else None,
         )
-        if self.path.exists():
-            found = _read_manifest(self.path)
-            _check_labels(self.path, found, labels)
-            for key in ('sha256', 'config', 'options', 'candidates'):
-                _check(
-                    self.path,
-                    f'a measurer of {key}',
-                    found['measurer'].get(key),
-                    manifest['measurer'].get(key),
-                )
-            _check(self.path, 'transforms', found['transforms'], manifest['transforms'])
+        if self.path.exists() and not overwrite:
+            self._go_on(manifest, labels)
         else:
-            with replacing(_manifest_path(self.path)) as partial:
-                partial.write_text(json.dumps(manifest, indent=2) + '\n', 'utf-8')
-            _create(self.path, (labels.count,))
-            self.boxes_path.unlink(missing_ok=True)
-        if not self.boxes_path.exists():
-            _create(self.boxes_path, (labels.count, 4))
+            self._begin(manifest, labels)
         self.values = _load(self.path, 'r+', (labels.count,))
         self.boxes = _load(self.boxes_path, 'r+', (labels.count, 4))
+
+    def _go_on(self, manifest: dict[str, Any], labels: LabelFile) -> None:
+        """Take over what is known of these labels."""
+        found = _read_manifest(self.path)
+        for key in ('sha256', 'config', 'model_sha256', 'options', 'candidates'):
+            before, now = (m['measurer'].get(key) for m in (found, manifest))
+            # Earlier versions did not write it.
+            if key != 'model_sha256' or before is not None:
+                _check(self.path, f'a measurer of {key}', before, now)
+        _check(self.path, 'transforms', found['transforms'], manifest['transforms'])
+        rows = _rows(self.path, found, labels)
+        if rows is None and found.get('keys') == manifest['keys']:
+            if not self.boxes_path.exists():
+                _create(self.boxes_path, (labels.count, 4))
+            return
+        if rows is None:  # of an earlier version: names are all that can be compared
+            rows = np.arange(labels.count)
+        count = found['labels']['count']
+        values = np.array(_load(self.path, 'r', (count,)))
+        boxes = np.full((count, 4), np.nan, np.float32)
+        if self.boxes_path.exists():
+            boxes = np.array(_load(self.boxes_path, 'r', (count, 4)))
+        kept = np.flatnonzero(rows >= 0)
+        self._begin(manifest, labels, (kept, values[rows[kept]], boxes[rows[kept]]))
+
+    def _begin(
+        self,
+        manifest: dict[str, Any],
+        labels: LabelFile,
+        known: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
+    ) -> None:
+        """Write all files, the keys last: without them nothing is believed."""
+        keys = _keys_path(self.path)
+        keys.unlink(missing_ok=True)
+        with replacing(_manifest_path(self.path)) as partial:
+            partial.write_text(json.dumps(manifest, indent=2) + '\n', 'utf-8')
+        places, values, boxes = known or (None, None, None)
+        _create(self.path, (labels.count,), places, values)
+        _create(self.boxes_path, (labels.count, 4), places, boxes)
+        if labels.keys is not None:
+            with replacing(keys) as partial:
+                np.save(partial, labels.keys)
 
     def write(
         self,
@@ -240,8 +404,16 @@ class ReliabilityFile:
         self.values.flush()  # type: ignore[attr-defined]
 
 
-def _create(path: Path, shape: tuple[int, ...]) -> None:
+def _create(
+    path: Path,
+    shape: tuple[int, ...],
+    places: np.ndarray | None = None,
+    values: np.ndarray | None = None,
+) -> None:
+    """Write an array of NaN, but for the values at some places."""
     with replacing(path) as partial:
         array = np.lib.format.open_memmap(partial, 'w+', np.float32, shape)
         array[:] = np.nan
+        if places is not None:
+            array[places] = values
         array.flush()

@@ -3,11 +3,13 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ..curriculum.reliability_file import LabelFile
+from .label_keys import content_keys, image_bytes, with_image_bytes
 from .label_table import LabelTable, PackedStrings
 
 __all__ = ['describe_dropped', 'describe_files', 'distinct', 'in_folds']
@@ -17,15 +19,29 @@ _NAMED = 3
 
 
 def describe_files(
-    tables: list[LabelTable], stems: list[str], splits: Sequence[str] | None
+    tables: list[LabelTable],
+    stems: list[str],
+    splits: Sequence[str] | None,
+    images: str | Path | None = None,
 ) -> list[LabelFile]:
-    """Name, source and fingerprint of what was read from each file."""
+    """Name, source and keys of what was read from each file.
+
+    Args:
+        tables (list[LabelTable]): As read.
+        stems (list[str]): Names of the files.
+        splits (Sequence[str], optional): That were read.
+        images (str or Path, optional): The folder of images, whose bytes the keys shall
+            depend on. Defaults to None: they do not.
+
+    Returns:
+        list[LabelFile]: One for each table, no two of one source.
+    """
     sources = [
         table.source_names[0] if len(set(table.source_names)) == 1 else stem
         for table, stem in zip(tables, stems, strict=True)
     ]
     if len(set(sources)) < len(sources):  # e.g. two files of human labels
-        sources = stems
+        sources = _numbered(stems)
     return [
         LabelFile(
             stem,
@@ -33,9 +49,28 @@ def describe_files(
             ','.join(splits) if splits else None,
             len(table),
             table.sample_ids.sha256(),
+            content_keys(table),
+            None
+            if images is None
+            else partial(_add_image_bytes, images, table.images, table.image_index),
         )
         for table, stem, source in zip(tables, stems, sources, strict=True)
     ]
+
+
+def _numbered(stems: Sequence[str]) -> list[str]:
+    """The names, with a number where one comes again: files of two folders."""
+    return [
+        stem if stem not in stems[:place] else f'{stem}_{stems[:place].count(stem) + 1}'
+        for place, stem in enumerate(stems)
+    ]
+
+
+def _add_image_bytes(
+    folder: str | Path, names: PackedStrings, index: np.ndarray, keys: np.ndarray
+) -> np.ndarray:
+    """Keys that depend on the bytes of the labels' images."""
+    return with_image_bytes(keys, image_bytes(folder, names)[index])
 
 
 def in_folds(

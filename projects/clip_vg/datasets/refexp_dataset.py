@@ -1,5 +1,6 @@
 """Referring expressions as an MMDetection data set."""
 
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from mmdet.registry import DATASETS
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
-from ..curriculum.reliability_file import LabelFile, read_reliability
+from ..curriculum.reliability_file import LabelFile, read_reliability, source_of
 from .label_files import describe_dropped, describe_files, distinct, in_folds
 from .label_table import LabelTable, concatenate, invalid_boxes
 from .readers import read_annotations
@@ -150,7 +151,9 @@ class RefExpDataset(BaseDataset):
                 for name in names
             ]
             stems += [Path(name).stem for name in names]
-        self.label_files = describe_files(tables, stems, self.splits)
+        self.label_files = describe_files(
+            tables, stems, self.splits, self.data_prefix['img']
+        )
         return concatenate(distinct(tables, stems))
 
     def places(self, label_file: LabelFile) -> tuple[np.ndarray, np.ndarray]:
@@ -183,20 +186,31 @@ class RefExpDataset(BaseDataset):
             for those of other files.
 
         Raises:
-            ValueError: It belongs to none of the annotation files.
+            ValueError: It belongs to none of the annotation files, or does not score
+                their labels as they are.
         """
         self.full_init()
-        source = Path(path).stem.split('__', 1)[-1]
+        source = source_of(path)
         named = [file for file in self.label_files if file.source == source]
         if len(named) != 1:
             raise ValueError(
-                f'{path}: its name should end in "__<source>.npy" with a source of the '
-                f'data set: {[file.source for file in self.label_files]}.'
+                f'{path} scores the source {source!r}; those of the data set are '
+                f'{[file.source for file in self.label_files]}.'
             )
         indices, places = self.places(named[0])
         values = np.full(len(self), np.nan, np.float32)
         values[indices] = read_reliability(path, named[0])[places]
         return values
+
+    def fingerprint(self) -> str:
+        """A sha256 of what all labels say: names, images, expressions, boxes."""
+        self.full_init()
+        digest = hashlib.sha256()
+        for file in self.label_files:
+            digest.update(np.ascontiguousarray(file.content).tobytes())
+        rows = np.arange(len(self)) if self.table.rows is None else self.table.rows
+        digest.update(rows.astype(np.int64).tobytes())
+        return digest.hexdigest()
 
     def filter_data(self) -> LabelTable:
         """Drop labels with invalid boxes, and say how many and why."""

@@ -72,7 +72,7 @@ def agreement_measurer(
     return dict(
         sha256=file_sha256(weights),
         options={k: v for k, v in options.items() if k != 'pretrained'},
-        candidates={file.source: file.sample_ids_sha256 for file in files},
+        candidates={file.source: file.fingerprint for file in files},
     )
 
 

@@ -8,7 +8,12 @@ import numpy as np
 from mmengine.config import Config
 
 from ..curriculum.agreement import AGREEMENT
-from ..curriculum.reliability_file import ReliabilityFile, file_sha256, read_reliability
+from ..curriculum.reliability_file import (
+    ReliabilityFile,
+    file_sha256,
+    read_boxes,
+    read_reliability,
+)
 from ..curriculum.search import own_first
 from ..file_names import file_name
 from .launch import run_jobs
@@ -150,7 +155,7 @@ class Measurers:
                 for path in paths:
                     values = read_reliability(path, search.files[source])
                     places = np.flatnonzero(~np.isnan(values))
-                    boxes = np.load(path.with_suffix('.boxes.npy'), mmap_mode='r')
+                    boxes = read_boxes(path, search.files[source])
                     store.write(places, values[places], boxes[places])
                 store.flush()
 

@@ -55,6 +55,7 @@ def score_sources(
     batch_size: int = 16,
     num_workers: int = 0,
     judge: Judge = judge_answers,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Write ``<measurer>__<source>.npy`` for each source.
 
@@ -75,18 +76,20 @@ def score_sources(
         num_workers (int): Processes that load images. Defaults to 0.
         judge (Callable): How the measurer is asked. Defaults to
             :func:`judge_answers`, for detectors.
+        overwrite (bool): Whether what is scored already is scored anew. Defaults to
+            False: what is unchanged stays.
 
     Returns:
         list[Path]: The files, one for each source.
 
     Raises:
-        ValueError: A file of the same name is of another measurer or other labels.
+        ValueError: A file of the same name is of another measurer.
     """
     paths = []
     for file in files:
         store = None
         if is_main_process():
-            store = ReliabilityFile(folder, measurer, file, transforms)
+            store = ReliabilityFile(folder, measurer, file, transforms, overwrite)
         path = reliability_path(folder, measurer['name'], file.source)
         paths.append(path)
         indices, places = dataset.places(file)

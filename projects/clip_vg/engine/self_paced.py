@@ -110,7 +110,7 @@ class SelfPaced:
             dict(
                 asdict(self.settings),
                 config_sha256=hashlib.sha256(text.encode()).hexdigest(),
-                labels={n: f.sample_ids_sha256 for n, f in self.files.items()},
+                labels={n: f.fingerprint for n, f in self.files.items()},
             ),
         )
 

@@ -9,7 +9,11 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 
 from ..curriculum.agreement import AGREEMENT
-from ..curriculum.reliability_file import read_reliability, reliability_path
+from ..curriculum.reliability_file import (
+    read_boxes,
+    read_reliability,
+    reliability_path,
+)
 from ..curriculum.selection import otsu_valley, select_reliable
 from ..file_names import file_name
 from .curriculum_figures import (
@@ -67,7 +71,7 @@ def _example_figures(
     path = reliability_path(folder, pick['measurer'], pick['source'])
     indices, places = dataset.places(file)
     values = read_reliability(path, file)[places]
-    boxes = np.load(path.with_suffix('.boxes.npy'), mmap_mode='r')[places]
+    boxes = read_boxes(path, file)[places]
     kept = select_reliable(values, pick['threshold'])
     scored = np.flatnonzero(~np.isnan(values))
     made = []

@@ -253,11 +253,26 @@ class CurriculumSampler(Sampler):
         self.epoch = epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must keep: seed, epoch and selection."""
-        return dict(seed=self.seed, epoch=self.epoch, selection=self.selection)
+        """What a checkpoint must keep: seed, epoch, selection, and of which labels."""
+        state = dict(seed=self.seed, epoch=self.epoch, selection=self.selection)
+        if hasattr(self.dataset, 'fingerprint'):
+            state['labels_sha256'] = self.dataset.fingerprint()
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where a checkpoint was written."""
+        """Go on where a checkpoint was written.
+
+        Raises:
+            ValueError: The selection is of other labels than the data set's.
+        """
+        before = state.get('labels_sha256')  # not in those of earlier versions
+        if before is not None and before != self.dataset.fingerprint():
+            raise ValueError(
+                f'The checkpoint selects {len(state["selection"]):,} labels of other '
+                f'ones than the {len(self.dataset):,} of {self.dataset.ann_file}: '
+                'their names, images, expressions or boxes have changed since. Resume '
+                'with the data it was trained on, or train anew in another work dir.'
+            )
         self.seed, self.epoch = int(state['seed']), int(state['epoch'])
         self.set_selection(np.asarray(state['selection']))
 

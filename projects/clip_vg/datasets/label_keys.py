@@ -1,0 +1,128 @@
+"""A 64-bit key for each label: what tells whether a score is of this very label."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from .label_table import LabelTable, PackedStrings
+
+__all__ = ['content_keys', 'hash_strings', 'image_bytes', 'with_image_bytes']
+
+# Odd, so that it has an inverse modulo 2 ** 64; the digits of the golden ratio.
+_BASE = np.uint64(0x9E3779B97F4A7C15)
+_INVERSE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 1 << 64))
+# Multipliers of SplitMix64 (Steele et al., OOPSLA 2014).
+_FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_CHUNK = 1 << 20  # bytes hashed at once
+
+
+def _mix(values: np.ndarray) -> np.ndarray:
+    """Let every bit depend on all."""
+    values = (values ^ (values >> np.uint64(30))) * _FIRST
+    values = (values ^ (values >> np.uint64(27))) * _SECOND
+    return values ^ (values >> np.uint64(31))
+
+
+def hash_strings(strings: PackedStrings) -> np.ndarray:
+    """Hash strings without a Python object for each.
+
+    Sums of byte times power, of which a string's part is cut out of the running sum of
+    all.
+
+    Args:
+        strings (PackedStrings): N strings.
+
+    Returns:
+        np.ndarray: uint64 (N, ), the same on every machine.
+    """
+    found = np.empty(len(strings), np.uint64)
+    powers = inverses = np.empty(0, np.uint64)
+    starts = np.concatenate([[0], strings.ends[:-1]]).astype(np.int64)
+    for first, last in _chunks(strings.ends):
+        begin, end = int(starts[first]), int(strings.ends[last - 1])
+        count = end - begin
+        if count >= len(powers):
+            powers, inverses = _powers(_BASE, count), _powers(_INVERSE, count)
+        sums = np.zeros(count + 1, np.uint64)
+        sums[1:] = strings.data[begin:end]
+        sums[1:] += np.uint64(1)
+        sums[1:] *= powers[:count]
+        np.cumsum(sums, out=sums)
+        left = starts[first:last] - begin
+        right = strings.ends[first:last] - begin
+        values = (sums[right] - sums[left]) * inverses[left]
+        found[first:last] = _mix(values + (right - left).astype(np.uint64))
+    return found
+
+
+def _powers(base: np.uint64, count: int) -> np.ndarray:
+    """Powers of a number from 0 to ``count``, modulo 2 ** 64."""
+    powers = np.full(count + 1, base)
+    powers[0] = 1
+    return powers.cumprod()
+
+
+def _chunks(ends: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Ranges of strings of about ``_CHUNK`` bytes together, at least one each."""
+    first = 0
+    while first < len(ends):
+        begin = int(ends[first - 1]) if first else 0
+        last = int(np.searchsorted(ends, begin + _CHUNK, 'right'))
+        last = max(last, first + 1)
+        yield first, last
+        first = last
+
+
+def content_keys(table: LabelTable) -> np.ndarray:
+    """Keys of what the labels say: name, image name, expression and box.
+
+    Args:
+        table (LabelTable): N labels, before any is dropped or renamed.
+
+    Returns:
+        np.ndarray: uint64 (N, ).
+    """
+    if not len(table):
+        return np.empty(0, np.uint64)
+    keys = hash_strings(table.sample_ids)
+    keys = _mix(keys ^ hash_strings(table.images)[table.image_index])
+    keys = _mix(keys ^ hash_strings(table.texts) * _BASE)
+    # + 0.0: no other key for -0.0.
+    corners = np.ascontiguousarray(table.boxes + np.float32(0)).view(np.uint64)
+    for column in corners.reshape(len(table), 2).T:
+        keys = _mix(keys ^ column)
+    return keys
+
+
+def image_bytes(folder: str | Path, names: PackedStrings) -> np.ndarray:
+    """How many bytes the images have.
+
+    Args:
+        folder (str or Path): That the names start from.
+        names (PackedStrings): Of M images.
+
+    Returns:
+        np.ndarray: int64 (M, ), -1 where there is no such file.
+    """
+    found = np.full(len(names), -1, np.int64)
+    for index in range(len(names)):
+        try:
+            found[index] = os.stat(os.path.join(folder, names[index])).st_size
+        except OSError:
+            continue
+    return found
+
+
+def with_image_bytes(keys: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Keys of labels on images of these bytes.
+
+    Args:
+        keys (np.ndarray): Of :func:`content_keys`, of shape (N, ).
+        sizes (np.ndarray): int64 (N, ), the bytes of each label's image.
+
+    Returns:
+        np.ndarray: uint64 (N, ).
+    """
+    return _mix(keys ^ sizes.astype(np.uint64) * _FIRST)
