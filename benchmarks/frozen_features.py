@@ -17,6 +17,7 @@ from mmengine.dataset import pseudo_collate
 from torch import Tensor, nn
 
 from projects.clip_vg.atomic import replacing
+from projects.clip_vg.models.expression_tokenizer import text_lengths
 
 __all__ = ['LoadTokens', 'MemoTextEncoder', 'TokensInImage', 'precompute']
 
@@ -143,7 +144,8 @@ class MemoTextEncoder(nn.Module):
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """Text tokens (E, L, C)."""
-        rows = [ids[ids > 0] for ids in token_ids]
+        lengths = text_lengths(token_ids).tolist()
+        rows = [ids[:length] for ids, length in zip(token_ids, lengths, strict=True)]
         found = []
         for ids in rows:
             key = ids.numpy().tobytes()

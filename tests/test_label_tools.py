@@ -62,6 +62,11 @@ def test_template_in_shards_and_merged(tmp_path, files):
     assert (tmp_path / 'joined.jsonl').read_text().splitlines() == lines
     with pytest.raises(FileExistsError, match='--overwrite'):
         generate('template', *files)
+    generate('template', *files, '--overwrite', '--groups', 'official')
+    made = json.loads((tmp_path / 'out.jsonl.manifest.json').read_text())['settings']
+    groups = made['vocabulary']['groups']
+    assert groups['name'] == 'class_groups_official.json' and groups['sha256']
+    assert made['generator_version'] == 2
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from projects.clip_vg.engine.labelling.pipeline import (
 from projects.clip_vg.engine.labelling.statistics import summary
 from projects.clip_vg.pseudo_labels.parsing import MODEL
 from projects.clip_vg.pseudo_labels.template import PRESETS
+from projects.clip_vg.pseudo_labels.vocabulary import OFFICIAL_GROUPS
 
 HELP = dict(
     template='"[attribute] class [cloth] [where]", from detections',
@@ -140,7 +141,9 @@ def _add_options(command: argparse.ArgumentParser, kind: str) -> None:
     group = command.add_argument_group('constants of the source')
     if kind == 'template':
         group.add_argument(
-            '--preset', choices=PRESETS, help="Pseudo-Q's numbers for a data set"
+            '--preset',
+            choices=PRESETS,
+            help="numbers for a data set: RefCOCO's are Pseudo-Q's, the others ours",
         )
     helps = _helps(KINDS[kind])
     for field in fields(KINDS[kind]):
@@ -187,7 +190,7 @@ def _add_output(command: argparse.ArgumentParser, kind: str) -> None:
         '--device', help='of the models that are run (default: a GPU, if there is one)'
     )
     for name, what in (
-        ('groups', 'classes that are people, and that are clothes'),
+        ('groups', "classes that are people, and that are clothes, or 'official'"),
         ('synonyms', 'words that captions have for a class'),
         ('words', 'names for nothing, and the attributes of --attributes clip'),
     ):
@@ -230,6 +233,8 @@ def _job(args: argparse.Namespace) -> Generation:
         for name in ('groups', 'synonyms', 'words')
         if get(name) is not None
     }
+    if vocabulary.get('groups') == 'official':
+        vocabulary['groups'] = str(OFFICIAL_GROUPS)
     inputs = InputFiles(
         detections=get('detections'),
         instances=args.instances,

@@ -1,5 +1,7 @@
 """A tiny detector, its checkpoint, and the folder it is exported to."""
 
+import shutil
+
 import pytest
 import torch
 from mmdet.registry import MODELS
@@ -7,6 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from ..conftest import TEST, model_config
+from ..models.test_clip_vg import make_batch
 
 # All options that change the graphs, and other dimensions.
 VARIANT = dict(
@@ -59,6 +62,18 @@ def variant():
 @pytest.fixture(scope='session')
 def variant_folder(variant, tmp_path_factory):
     return exported(variant, tmp_path_factory)
+
+
+@pytest.fixture(scope='session')
+def quantized(folder, tmp_path_factory):
+    """The folder with graphs in 8 bits, and how far they agree."""
+    pytest.importorskip('nncf')
+    from projects.clip_vg.deployment.quantize import quantize_deployment
+
+    copied = tmp_path_factory.mktemp('int8') / 'exported'
+    shutil.copytree(folder, copied)
+    torch.manual_seed(0)
+    return copied, quantize_deployment(copied, [make_batch() for _ in range(4)])
 
 
 def exported(detector, tmp_path_factory, checkpoint=None):

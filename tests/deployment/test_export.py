@@ -14,6 +14,7 @@ from projects.clip_vg.apis import GroundingInferencer
 
 from ..conftest import ROOT
 from ..models.test_clip_vg import PICTURES, SIZE, make_batch
+from ..symbols import symbol_texts
 
 pytest.importorskip('onnxscript')
 pytest.importorskip('openvino')
@@ -76,6 +77,24 @@ def test_answers_do_not_depend_on_what_is_asked_at_once(served, monkeypatch, at_
 
 
 @torch.no_grad()
+def test_symbols_are_answered_as_alone_and_by_pytorch(detector, served):
+    """CLIP's id of "!" in a run of symbols is 0, as that of the filling."""
+    texts = symbol_texts(40)
+    batch = make_batch([((0, 4, 32, 24), texts)])
+    together = answers(served, batch)
+    assert together.std(0).max() > 0.01 * SIZE
+    torch.testing.assert_close(
+        together, answers(detector[0], batch), atol=1e-4 * SIZE, rtol=0
+    )
+    alone = []
+    for text in texts:
+        one = copy.deepcopy(batch)
+        one['data_samples'][0].set_metainfo(dict(text=[text]))
+        alone.append(answers(served, one))
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-4 * SIZE, rtol=0)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize('backend', BACKENDS)
 def test_prompt_template_scores_and_other_widths(variant, variant_folder, backend):
     batch = make_batch()
@@ -108,10 +127,8 @@ def test_every_question_is_in_one_call_with_pictures_of_its_size():
     padding[1], padding[2] = padding[0], padding[0]
     image_index = np.repeat(np.arange(9), generator.integers(1, 30, 9))
     lengths = generator.integers(3, 12, len(image_index))
-    ids = np.where(np.arange(12) < lengths[:, None], 7, 0)
-    ids[:, 1] = 0  # CLIP's id of '!'
     seen = []
-    for pictures, parts in plan_calls(padding, image_index, ids):
+    for pictures, parts in plan_calls(padding, image_index, lengths):
         assert len({int(row.sum()) for row in padding[pictures]}) == 1
         for rows, length in parts:
             assert set(image_index[rows]) <= set(pictures)
@@ -137,15 +154,6 @@ def test_a_detector_too_large_for_a_file_is_refused(detector, tmp_path, monkeypa
     monkeypatch.setattr(export, '_MOST_BYTES', 1000)
     with pytest.raises(ValueError, match='image.onnx would pass 1,000 bytes'):
         export_detector(*detector, tmp_path)
-
-
-@pytest.fixture(scope='module')
-def quantized(folder, tmp_path_factory):
-    pytest.importorskip('nncf')
-    copied = tmp_path_factory.mktemp('int8') / 'exported'
-    shutil.copytree(folder, copied)
-    torch.manual_seed(0)
-    return copied, quantize_deployment(copied, [make_batch() for _ in range(4)])
 
 
 @torch.no_grad()

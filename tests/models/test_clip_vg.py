@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
 from mmengine.runner.checkpoint import load_state_dict as mmengine_load
 from mmengine.structures import InstanceData
 
@@ -15,6 +16,7 @@ from projects.clip_vg.models.clip_vg import patch_padding
 from projects.clip_vg.models.data_preprocessor import pixel_padding
 
 from ..conftest import ARCH, model_config
+from ..symbols import symbol_texts
 
 SIZE = 32
 # (left, top, width, height) of the picture in the square, and its expressions.
@@ -127,6 +129,29 @@ def test_answers_do_not_depend_on_the_grouping(tiny_model):
                 rtol=0,
             )
             assert alone.label_names == [text]
+
+
+@torch.no_grad()
+def test_symbols_are_answered_as_alone_and_as_published(tiny_model):
+    """CLIP's id of "!" in a run of symbols is 0, as that of the filling."""
+    texts = symbol_texts(40)
+    batch = make_batch([((0, 4, 32, 24), texts)])
+    inputs, samples = prepared(tiny_model, batch)
+    boxes = tiny_model._boxes(tiny_model._forward(inputs, samples))
+    assert boxes.std(0).max() > 1e-3  # they depend on the text
+    alone = [
+        tiny_model._boxes(tiny_model._forward(inputs, [make_sample((0, 4, 32, 24), t)]))
+        for t in texts
+    ]
+    torch.testing.assert_close(boxes, torch.cat(alone), atol=1e-5, rtol=0)
+    padding = patch_padding(
+        pixel_padding(samples, inputs), tiny_model.visual_encoder.grid_size
+    )
+    published = PublishedPath(tiny_model).eval()
+    slow = torch.cat([published(inputs, padding, [text]) for text in texts])
+    torch.testing.assert_close(
+        bbox_cxcywh_to_xyxy(slow).clamp(0, 1), boxes, atol=1e-5, rtol=0
+    )
 
 
 @torch.no_grad()

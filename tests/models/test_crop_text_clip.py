@@ -15,6 +15,7 @@ from projects.clip_vg.models.clip_weights import resolve_weights
 from projects.clip_vg.models.crop_text_clip import square_around
 
 from ..conftest import ROOT
+from ..symbols import symbol_texts
 
 
 @pytest.fixture(scope='module')
@@ -83,6 +84,17 @@ def test_pictures_do_not_depend_on_each_other(options):
     for i in range(2):
         (alone,) = clip(pictures[i : i + 1], boxes[i : i + 1], texts[i : i + 1])
         assert torch.allclose(alone, together[i], atol=1e-4)
+
+
+def test_symbols_agree_as_alone(options):
+    clip = CropTextCLIP(**options)
+    picture = torch.randint(0, 256, (3, 40, 60), dtype=torch.uint8)
+    boxes = torch.tensor([[1.0, 2.0, 20.0, 30.0]])
+    texts = symbol_texts(30)
+    (together,) = clip([picture], [boxes], [texts])
+    for text, found in zip(texts, together, strict=True):
+        (alone,) = clip([picture], [boxes], [[text]])
+        assert torch.allclose(alone[0], found, atol=1e-4), text
 
 
 def test_a_config_without_clip_is_told_what_to_give():

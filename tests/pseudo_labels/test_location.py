@@ -62,14 +62,58 @@ def test_the_limit_is_an_option_as_a_share_or_in_pixels(axis):
     assert places(60, 61, **far, min_spread_pixels=0) == apart
 
 
-@pytest.mark.parametrize('axis', AXES)
 @pytest.mark.parametrize('third', [61, 100, 240, 439])
-def test_of_exactly_three_the_third_is_in_the_middle_wherever_it_is(axis, third):
-    low, high = AXES[axis]
-    expected = {60: {low}, third: {'middle', 'center'}, 440: {high}}
+def test_of_exactly_three_in_a_row_the_third_is_in_the_middle(third):
+    expected = {60: {'left'}, third: {'middle', 'center'}, 440: {'right'}}
     for seed in range(6):
         centers = shuffled(list(expected), seed)
-        assert places(*centers, axis=axis) == [expected[c] for c in centers]
+        assert places(*centers) == [expected[c] for c in centers]
+
+
+@pytest.mark.parametrize(
+    ('third', 'words'),
+    [(61, {'top'}), (119, {'top'}), (121, set()), (240, set()), (361, {'bottom'})],
+)
+def test_of_exactly_three_in_a_column_the_third_goes_by_quarters(third, words):
+    expected = {60: {'top'}, third: words, 440: {'bottom'}}
+    for seed in range(6):
+        centers = shuffled(list(expected), seed)
+        assert places(*centers, axis='y') == [expected[c] for c in centers]
+
+
+def reference(items, width, height, spread):
+    """Places as the official code has them, with quarters of the height in y."""
+    x, y = np.array([item.center for item in items]).T
+    words = [set() for _ in items]
+    for centers, side, names in ((x, width, AXES['x']), (y, height, AXES['y'])):
+        if centers.max() - centers.min() <= spread:
+            continue
+        first, last = (
+            np.arange(len(items)) == i for i in (centers.argmin(), centers.argmax())
+        )
+        outer = len(items) != 3 or names == AXES['y']  # whether quarters count
+        low = first | (outer & ~last & (centers < side / 4))
+        high = last | (outer & ~first & (centers > side * 3 / 4))
+        for i in range(len(items)):
+            words[i] |= {names[0]} if low[i] else {names[1]} if high[i] else set()
+            if names == AXES['x'] and not low[i] and not high[i]:
+                words[i] |= {'middle', 'center'}
+    return words
+
+
+@pytest.mark.parametrize('count', [2, 3, 4, 5, 9])
+def test_places_are_those_of_the_official_code(count):
+    said = 0
+    for seed in range(60):
+        items = scattered(seed, ['dog'], count)
+        found = [set(words) - DEPTHS for words in locations(items, *SIZE)]
+        assert found == reference(items, *SIZE, 50)
+        across = [item.center[0] for item in items]
+        for words, x in zip(found, across, strict=True):
+            if 'middle' in words:  # never the left or right extreme
+                said += 1
+                assert min(across) < x < max(across)
+    assert said or count == 2
 
 
 @pytest.mark.parametrize('axis', AXES)
@@ -109,6 +153,7 @@ def test_quarters_are_of_the_image_not_of_the_objects(axis, third):
 @pytest.mark.parametrize('third', [0.26, 0.5, 0.74])
 def test_of_more_those_in_the_inner_quarters_are_in_the_middle(third):
     assert places(0, 20, third * 640, 630)[2] == {'middle', 'center'}
+    assert places(0, 20, third * 480, 470, axis='y')[2] == set()
 
 
 @pytest.mark.parametrize('size', [(640, 480), (480, 640)])

@@ -211,7 +211,9 @@ def test_places_can_be_left_out():
         ('flickr30k', 7, 28, True),
     ],
 )
-def test_presets_are_the_papers(name, objects, expressions, use_location):
+def test_presets_of_which_only_refcoco_is_official(
+    name, objects, expressions, use_location
+):
     options = TemplateOptions(**PRESETS[name])
     assert (options.objects, options.expressions) == (objects, expressions)
     assert options.use_location is use_location

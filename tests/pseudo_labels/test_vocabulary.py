@@ -8,6 +8,7 @@ from mmdet.datasets import CocoDataset, LVISV1Dataset
 
 from projects.clip_vg.pseudo_labels.vocabulary import (
     CLOTHES,
+    OFFICIAL_GROUPS,
     PEOPLE,
     THINGS,
     Vocabulary,
@@ -40,6 +41,28 @@ def test_the_slots_of_clothes_are_those_of_the_specification():
 def test_no_class_is_in_two_groups():
     for one, other in itertools.combinations(VOCABULARY.groups.values(), 2):
         assert not set(one) & set(other)
+
+
+def test_the_official_groups_differ_as_documented():
+    """Examples of docs/pseudo_labels.md; Pseudo-Q looks up whole names alone."""
+    official = Vocabulary.load(groups=OFFICIAL_GROUPS)
+    for one, other in itertools.combinations(official.groups.values(), 2):
+        assert not set(one) & set(other)
+    for group, names in dict(
+        people='person man woman child player mother she',
+        hat='cap helmet glasses scarf',
+        shirt='shirt jacket bag tie dress blanket backpack jeans skirt',
+        pants='pants shorts shoes boots belt',
+        shoes='shoe sneakers socks',
+        things='umpire catcher batter skier family uniform hood sock dog',
+    ).items():
+        assert {name: official.group_of(name) for name in names.split()} == (
+            dict.fromkeys(names.split(), group)
+        )
+    for name in ('tennis player', 'young man', 'baseball cap', 'dvd player'):
+        assert official.group_of(name) == THINGS
+    ours = {name: VOCABULARY.group_of(name) for name in ('umpire', 'bag', 'shoes')}
+    assert ours == dict(umpire='people', bag='things', shoes='shoes')
 
 
 def names(dataset):

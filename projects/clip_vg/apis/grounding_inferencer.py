@@ -40,7 +40,8 @@ class GroundingInferencer:
     """Boxes for expressions, as MMDetection's ``DetInferencer`` gives detections.
 
     A picture is encoded once for all its expressions. Files are turned upright by
-    their EXIF entry, as viewers do; boxes are in pixels of the upright picture.
+    their EXIF entry, as viewers do; boxes are in pixels of the upright picture. Several
+    threads may call it at once.
 
     Args:
         checkpoint_or_config (str or Path): A config; or a checkpoint: a file, a work

@@ -1,6 +1,7 @@
 """A graph in a file, run by OpenVINO or by ONNX Runtime."""
 
 import mmap
+from collections import deque
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
@@ -13,7 +14,7 @@ __all__ = ['BACKENDS', 'PRECISIONS', 'Graph', 'import_extra', 'open_graph']
 
 BACKENDS = ('openvino', 'onnxruntime')
 PRECISIONS = ('f32', 'bf16', 'int8')
-# Named arrays in, the outputs in their order.
+# Named arrays in, the outputs in their order; several threads may call it at once.
 Graph = Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]
 
 
@@ -110,7 +111,20 @@ def _open_openvino(path: Path, precision: str, threads: int | None) -> Graph:
         INFERENCE_NUM_THREADS=threads or 0,
     )
     compiled = core.compile_model(str(path), 'CPU', options)
-    return lambda feed: list(compiled(dict(feed)).values())
+    # A request holds the inputs and outputs of one call, and a compiled model called
+    # as a function has one for all threads. As many are made as run at once.
+    idle: deque[Any] = deque()
+
+    def run(feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        try:
+            request = idle.pop()
+        except IndexError:
+            request = compiled.create_infer_request()
+        outputs = list(request.infer(dict(feed), share_inputs=True).values())
+        idle.append(request)
+        return outputs
+
+    return run
 
 
 def _open_onnxruntime(path: Path, precision: str, threads: int | None) -> Graph:

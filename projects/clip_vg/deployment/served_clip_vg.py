@@ -16,7 +16,7 @@ from torch import Tensor
 from ..models.answers import expressions_of, put_answers
 from ..models.clip_vg import patch_padding
 from ..models.data_preprocessor import pixel_padding
-from ..models.expression_tokenizer import ExpressionTokenizer
+from ..models.expression_tokenizer import ExpressionTokenizer, text_lengths
 from ..models.fusion import FusionTokens, kept_tokens
 from .deployment_file import read_deployment
 from .graphs import BACKENDS, PRECISIONS, open_graph
@@ -84,7 +84,8 @@ class ServedCLIPVG(BaseModel):
         """Answer every expression of every image; see ``CLIPVG.predict``."""
         texts = [expressions_of(sample) for sample in data_samples]
         image_index = np.repeat(np.arange(len(texts)), [len(own) for own in texts])
-        token_ids = self.tokenize([text for own in texts for text in own]).numpy()
+        ids = self.tokenize([text for own in texts for text in own])
+        token_ids, lengths = ids.numpy(), text_lengths(ids).numpy()
         rows, columns = self.deployment.grid_size
         padding = patch_padding(
             pixel_padding(data_samples, inputs), (rows, columns)
@@ -92,7 +93,7 @@ class ServedCLIPVG(BaseModel):
         images = inputs.float().cpu()
         answers: list[np.ndarray] = [np.empty((len(token_ids), 4), np.float32)]
         answers.append(np.ones(len(token_ids), np.float32))
-        for pictures, parts in plan_calls(padding, image_index, token_ids):
+        for pictures, parts in plan_calls(padding, image_index, lengths):
             kept, filling = kept_tokens(padding[pictures])
             encoded = self.image_stage(
                 dict(images=images[pictures].numpy(), kept=kept.numpy())
@@ -115,20 +116,19 @@ class ServedCLIPVG(BaseModel):
 
 
 def plan_calls(
-    padding: Tensor, image_index: np.ndarray, token_ids: np.ndarray
+    padding: Tensor, image_index: np.ndarray, lengths: np.ndarray
 ) -> Iterator[tuple[np.ndarray, list[tuple[np.ndarray, int]]]]:
     """What to ask together.
 
     Args:
         padding (Tensor): True where a patch is padding, of shape (B, P).
         image_index (np.ndarray): The picture of each expression, of shape (E, ).
-        token_ids (np.ndarray): Of shape (E, L).
+        lengths (np.ndarray): Tokens of each expression, of shape (E, ).
 
     Yields:
         tuple: Pictures with equally many patches, ascending; and their expressions
         in parts, each with the length of its longest.
     """
-    lengths = token_ids.shape[1] - (token_ids[:, ::-1] > 0).argmax(1)
     counts = padding.sum(1).numpy()
     for count in np.unique(counts):
         pictures = np.flatnonzero(counts == count)

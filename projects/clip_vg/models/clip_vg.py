@@ -209,6 +209,8 @@ class CLIPVG(BaseDetector):
             self.visual_encoder.grid_size,
         )
         visual, text = self.extract_feat(batch_inputs), self.text_encoder(token_ids)
+        # As in the official code, the fusion does not read id 0, be it filling or "!"
+        # in a run of symbols; the text tower reads the latter.
         return _Encoded(visual, padding, text, token_ids == 0, image_index)
 
     def _fuse(self, encoded: _Encoded) -> Tensor:

@@ -8,7 +8,23 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-__all__ = ['ExpressionTokenizer']
+__all__ = ['ExpressionTokenizer', 'text_lengths']
+
+
+def text_lengths(token_ids: Tensor) -> Tensor:
+    """Lengths of texts, up to and including their end-of-text token.
+
+    It is the largest id of CLIP's vocabulary. Id 0 does not tell the end: it is the
+    filling, and "!" inside a run of symbols ("circle!~") as well.
+
+    Args:
+        token_ids (Tensor): Of shape (E, L), int64; 0 after the end.
+
+    Returns:
+        Tensor: Of shape (E, ), int64.
+    """
+    # The last of them: users can type "<end_of_text>", which is the same token.
+    return token_ids.shape[1] - token_ids.flip(1).argmax(1)
 
 
 class ExpressionTokenizer:
@@ -44,9 +60,9 @@ class ExpressionTokenizer:
 
         Returns:
             Tensor: Of shape (E, L), int64, L the longest expression's length; 0
-            after the end. An expression that passes the context length is cut
-            there, with one warning. Places of a learned prompt hold the id of the
-            start of the text.
+            after the end-of-text token, and for "!" in a run of symbols. An
+            expression that passes the context length is cut there, with one
+            warning. Places of a learned prompt hold the id of the start of the text.
         """
         for expression in expressions:
             if not isinstance(expression, str):
@@ -56,7 +72,7 @@ class ExpressionTokenizer:
                 )
         room = self.context_length - self.prompt_length
         tokens = self.words([self.template.format(e) for e in expressions], room)
-        lengths = (tokens > 0).sum(1)
+        lengths = text_lengths(tokens)
         # A cut expression fills the context to its last place.
         if not self._warned_of_length and bool((lengths == room).any()):
             longest = expressions[int(lengths.argmax())]

@@ -18,7 +18,9 @@ def locations(
 ) -> list[list[str]]:
     """Words of place for each object of one class.
 
-    The release divides the height's quarters by the width; that is mended here.
+    Only along x is there a middle, as in the official code: the middle of a column is
+    often the left or right extreme. The official code divides the height's quarters by
+    the width; that is mended here.
 
     Args:
         detections (Sequence[Detection]): N objects of one class.
@@ -44,12 +46,9 @@ def locations(
     if min_spread_pixels is not None:
         spread = min_spread_pixels
     words: list[dict[str, None]] = [{} for _ in detections]
-    for axis, side, names in (
-        (0, width, ('left', 'right')),
-        (1, height, ('top', 'bottom')),
-    ):
-        centers = [item.center[axis] for item in detections]
-        _along(centers, side, spread, names, words)
+    across, down = zip(*(item.center for item in detections), strict=True)
+    _along(across, width, spread, ('left', 'right'), ('middle', 'center'), words)
+    _along(down, height, spread, ('top', 'bottom'), (), words)
     _depth([item.area for item in detections], behind, front, words)
     return [list(found) for found in words]
 
@@ -59,9 +58,13 @@ def _along(
     side: int,
     spread: float,
     names: tuple[str, str],
+    inner: Sequence[str],
     words: list[dict[str, None]],
 ) -> None:
-    """Add the words of one axis: extremes, the third of three, or quarters."""
+    """Add the words of one axis: extremes, the third of three, or quarters.
+
+    What is between the extremes is ``inner``, if that has words.
+    """
     if max(centers) - min(centers) <= spread:
         return
     first = min(range(len(centers)), key=centers.__getitem__)
@@ -69,16 +72,14 @@ def _along(
     words[first][names[0]] = None
     words[last][names[1]] = None
     others = [i for i in range(len(centers)) if i not in (first, last)]
-    if len(centers) == 3:
-        words[others[0]].update(middle=None, center=None)
-        return
+    third = len(centers) == 3 and bool(inner)
     for index in others:
-        if centers[index] < side / 4:
+        if not third and centers[index] < side / 4:
             words[index][names[0]] = None
-        elif centers[index] > 3 * side / 4:
+        elif not third and centers[index] > 3 * side / 4:
             words[index][names[1]] = None
         else:
-            words[index].update(middle=None, center=None)
+            words[index].update(dict.fromkeys(inner))
 
 
 def _depth(

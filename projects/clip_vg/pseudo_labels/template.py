@@ -16,8 +16,8 @@ __all__ = ['PRESETS', 'Describe', 'TemplateOptions', 'phrases', 'template_labels
 
 Describe = Callable[[Scene, list[Detection]], list[Detection]]
 
-# Objects and expressions an image: Pseudo-Q's, as released; RefCOCO+'s expressions
-# may not say where.
+# Objects and expressions an image. RefCOCO's are the official code's; it has none for
+# the other data sets, whose numbers are ours. RefCOCO+'s expressions may not say where.
 PRESETS: Mapping[str, Mapping[str, int | bool]] = {
     'refcoco': dict(objects=3, expressions=6),
     'refcoco+': dict(objects=3, expressions=12, use_location=False),

@@ -5,9 +5,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ['CLOTHES', 'PEOPLE', 'THINGS', 'Vocabulary', 'is_english']
+__all__ = [
+    'CLOTHES',
+    'OFFICIAL_GROUPS',
+    'PEOPLE',
+    'THINGS',
+    'Vocabulary',
+    'is_english',
+]
 
 DATA = Path(__file__).parent / 'data'
+# Pseudo-Q's groups (github.com/LeapLabTHU/Pseudo-Q, data/statistic), each class in the
+# first of people, hat, shirt, pants, shoes that lists it, as its code looks them up.
+# 'things' has what would fall into another group by its last word, which that code does
+# not look at.
+OFFICIAL_GROUPS = DATA / 'class_groups_official.json'
 PEOPLE, THINGS = 'people', 'things'
 CLOTHES = ('hat', 'shirt', 'pants', 'shoes')
 
@@ -63,7 +75,8 @@ class Vocabulary:
         """Read the lists.
 
         Args:
-            groups (str or Path): JSON object, group -> class names. Defaults to ours.
+            groups (str or Path): JSON object, group -> class names. Defaults to ours;
+                ``OFFICIAL_GROUPS`` are Pseudo-Q's.
             synonyms (str or Path): JSON object, word -> words. Defaults to ours.
             words (str or Path): JSON object of 'background' and 'attributes'.
                 Defaults to ours.

@@ -18,7 +18,7 @@ __all__ = [
 ]
 
 # Raised whenever the same inputs and options give other labels.
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2  # 2: no template label says middle or center along y
 _COMMONEST = 50
 
 
