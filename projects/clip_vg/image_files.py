@@ -15,6 +15,7 @@ __all__ = [
     'check_size',
     'has_exif_rotation',
     'open_image',
+    'size_of',
 ]
 
 # Decoded, and with what is drawn on it, a gigabyte; cameras of 2026 reach 61 million.
@@ -83,6 +84,15 @@ def check_size(width: int, height: int) -> None:
 def has_exif_rotation(image: Image.Image) -> bool:
     """Whether viewers turn or mirror an image, as its EXIF entry asks."""
     return image.getexif().get(_ORIENTATION, 1) not in (0, 1)
+
+
+def size_of(image: Image.Image, upright: bool = False) -> tuple[int, int]:
+    """(width, height) from the head of an image; ``upright`` as in :func:`as_rgb`."""
+    width, height = image.size
+    # 5 to 8 exchange the sides.
+    if upright and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8):
+        return height, width
+    return width, height
 
 
 def as_rgb(image: Image.Image, upright: bool = False) -> Image.Image:

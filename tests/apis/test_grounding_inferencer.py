@@ -209,7 +209,7 @@ def test_questions_do_not_lead_out_of_the_folder(tmp_path, name):
     Image.new('RGB', (4, 4)).save(tmp_path / 'a.png')
     (tmp_path / 'images').mkdir()
     (tmp_path / 'q.jsonl').write_text(json.dumps(dict(image=name, expression='x')))
-    with pytest.raises(ValueError, match=r'q\.jsonl, entry 1.*leads out'):
+    with pytest.raises(ValueError, match=r'q\.jsonl, line 1.*leads out'):
         read_questions(tmp_path / 'q.jsonl', tmp_path / 'images')
 
 
@@ -247,7 +247,7 @@ def test_a_file_of_questions_goes_on_where_it_was(checkpoint, shapes, tmp_path, 
     with pytest.raises(ValueError, match='questions was'):
         demo(*command)
     path.write_text(text + (f'{names[0]},\n' if kind == 'csv' else '{"image": "x"}\n'))
-    with pytest.raises(ValueError, match='entry 4'):
+    with pytest.raises(ValueError, match='line 5' if kind == 'csv' else 'line 4'):
         demo(*command)
 
 

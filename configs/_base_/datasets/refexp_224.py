@@ -55,7 +55,8 @@ tta_pipeline = [
     ),
 ]
 
-dataset = dict(type='RefExpDataset', data_root='data/coco/')
+# Missing images are an error before the first step; 'warn' or 'off' where that is slow.
+dataset = dict(type='RefExpDataset', data_root='data/coco/', check_images='error')
 train_dataloader = dict(
     batch_size=64,
     num_workers=4,

@@ -82,6 +82,8 @@ class LabelTable(Sequence):
         rows (np.ndarray, optional): int64 (N, ), the place of each label among all
             that were read; it stays when others are dropped. Defaults to None: in
             order, nothing dropped.
+        notes (tuple[str, ...]): What the reader left out, as sentences for the log.
+            Defaults to none.
     """
 
     images: PackedStrings
@@ -95,6 +97,7 @@ class LabelTable(Sequence):
     split_names: tuple[str, ...]
     source_names: tuple[str, ...]
     rows: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.image_index)
@@ -134,6 +137,7 @@ class LabelTable(Sequence):
             self.split_names,
             self.source_names,
             indices if self.rows is None else self.rows[indices],
+            self.notes,
         )
 
 
@@ -173,6 +177,7 @@ def concatenate(tables: Sequence[LabelTable]) -> LabelTable:
         np.concatenate(sources),
         tuple(split_names),
         tuple(source_names),
+        notes=tuple(note for table in tables for note in table.notes),
     )
 
 

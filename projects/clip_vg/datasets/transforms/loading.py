@@ -3,6 +3,7 @@
 import io
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import mmcv
@@ -13,6 +14,7 @@ from mmengine import fileio
 from PIL import Image
 
 from ...image_files import ImageDepthError, as_rgb, has_exif_rotation
+from ..image_checks import why_missing
 
 __all__ = ['LoadGroundingImage', 'loaded_as_stored']
 
@@ -67,7 +69,7 @@ class LoadGroundingImage(LoadImageFromFile):
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f'{path}: no such picture ({label}). Check `data_root` and '
-                '`data_prefix.img`.'
+                f'`data_prefix.img`. {why_missing(Path(path))}'.rstrip()
             ) from error
         except ImageDepthError as error:
             raise ValueError(f'{path} ({label}): {error}.') from error
