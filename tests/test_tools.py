@@ -270,6 +270,29 @@ def test_a_run_with_nothing_to_resume_keeps_its_weights(trained, config, tmp_pat
     assert (tmp_path / 'epoch_1.pth').is_file()
 
 
+@pytest.mark.parametrize('schedule', ['OneCycleLR', 'ConstantLR'])
+def test_auto_scale_lr_scales_what_is_used(schedule, config, tmp_path):
+    """Of batches of 8, for a rate that is meant for 32."""
+    text = f"""
+_base_ = '{config}'
+auto_scale_lr = dict(base_batch_size=32)
+param_scheduler = [dict(type='{schedule}', {{}})]
+"""
+    one_cycle = 'eta_max=1e-3, total_steps=6, by_epoch=False'
+    (tmp_path / 'scaled.py').write_text(
+        text.format(one_cycle if schedule == 'OneCycleLR' else 'factor=1.0')
+    )
+    command = ('tools/train.py', tmp_path / 'scaled.py', '--work-dir')
+    tool(*command, tmp_path / 'plain')
+    tool(*command, tmp_path / 'scaled', '--auto-scale-lr')
+    plain, scaled = (
+        [line['lr'] for line in scalars(tmp_path / name) if 'lr' in line]
+        for name in ('plain', 'scaled')
+    )
+    assert len(plain) == 6
+    assert scaled == pytest.approx([rate / 4 for rate in plain])
+
+
 needs_mim = pytest.mark.skipif(
     not MMDET_TOOLS.is_dir(), reason='this mmdet was installed without its tools'
 )

@@ -11,6 +11,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from projects.clip_vg.compat import setup_cpu_distributed
+from projects.clip_vg.engine.exact_resume_hook import train_batch_size
 from projects.clip_vg.engine.run_check_hook import check_run, refuse_no_steps
 from projects.clip_vg.engine.trial import last_checkpoint
 from projects.clip_vg.folder_lock import lock_folder
@@ -103,6 +104,25 @@ def resume(cfg: Config, source: str | None) -> None:
         cfg.resume, cfg.load_from = True, source
 
 
+def scale_one_cycle(runner: Runner) -> None:
+    """Scale the highest learning rate of one-cycle schedules as MMEngine scales lr.
+
+    These take no rate of the optimizer, so scaling that one has no effect.
+    """
+    scaling = runner.auto_scale_lr or {}
+    if not scaling.get('enable') or not isinstance(runner.param_schedulers, list):
+        return
+    batch = train_batch_size(runner)
+    for schedule in runner.param_schedulers:
+        if isinstance(schedule, dict) and 'OneCycle' in str(schedule.get('type')):
+            given = schedule['eta_max']
+            schedule['eta_max'] = given * batch / scaling['base_batch_size']
+            runner.logger.info(
+                f'eta_max of {schedule["type"]}: {given} is for a batch of '
+                f'{scaling["base_batch_size"]}, {schedule["eta_max"]:g} for {batch}.'
+            )
+
+
 def main() -> None:
     """Train."""
     args = parse_args()
@@ -128,6 +148,7 @@ def main() -> None:
         check_run(runner)
         # Before schedules, which fail in ways of their own without a step.
         refuse_no_steps(runner.train_loop)
+        scale_one_cycle(runner)
         runner.train()
 
 

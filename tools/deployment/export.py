@@ -45,6 +45,9 @@ def parse_args() -> argparse.Namespace:
         help='override settings of the config, e.g. where the training data is',
     )
     parser.add_argument('--out', type=Path, required=True, help='folder to write')
+    parser.add_argument(
+        '--overwrite', action='store_true', help='replace what was exported there'
+    )
     parser.add_argument('--int8', action='store_true', help='also in 8 bits')
     parser.add_argument(
         '--calibration-images', type=Path, metavar='FOLDER', help='of pictures'
@@ -114,7 +117,7 @@ def export(
     args: argparse.Namespace, loaded: GroundingInferencer, checkpoint: Path
 ) -> None:
     """Write the folder, and say what is in it."""
-    export_detector(loaded.model, loaded.cfg, args.out, checkpoint)
+    export_detector(loaded.model, loaded.cfg, args.out, checkpoint, args.overwrite)
     logging.info('%s: float32, the same answers as in PyTorch', args.out)
     if args.int8:
         agreement = quantize_deployment(args.out, calibration(args, loaded.cfg))
