@@ -4,7 +4,9 @@
     ... export LABELS DIR/MEASURER__SOURCE.npy unc_train_iou_result.pth
     ... select LABELS DIR/MEASURER__SOURCE.npy unc_train_refine_0_5.pth --threshold 0.5
 
-LABELS is the label file that was scored, in any format that RefExpDataset reads.
+LABELS is the label file that was scored, in any format that RefExpDataset reads. The
+name of what is written says its data set, and so its form: boxes of "referit" and
+"flickr" are xyxy, others xywh; labels of "flickr" have three fields.
 """
 
 import argparse
@@ -17,6 +19,7 @@ from projects.clip_vg.curriculum.reliability_file import (
     LabelFile,
     ReliabilityFile,
     file_sha256,
+    read_boxes,
     read_reliability,
 )
 from projects.clip_vg.curriculum.selection import select_reliable
@@ -60,6 +63,16 @@ def parse_args() -> argparse.Namespace:
                 help='reliability in [0, 1] above which labels are kept '
                 '(default: %(default)s)',
             )
+        else:
+            command.add_argument(
+                '--images', help='folder of the images, if LABELS have no sizes'
+            )
+            command.add_argument(
+                '--input-size',
+                type=int,
+                default=224,
+                help="side of the model's input (default: %(default)s)",
+            )
     return parser.parse_args()
 
 
@@ -74,11 +87,13 @@ def describe(
 def import_result(args: argparse.Namespace) -> Path:
     """The reliability of an ``*_iou_result.pth`` beside its labels."""
     values = read_iou_result(args.iou_result)
-    _, labels = describe(args.iou_result, None, args.source)
+    table, labels = describe(args.iou_result, None, args.source)
+    # Entries that the reader left out have no label: samples are <file>_<entry>.
+    entries = [int(name.rpartition('_')[2]) for name in table.sample_ids]
     store = ReliabilityFile(
         args.out, dict(name=args.name, sha256=file_sha256(args.iou_result)), labels
     )
-    store.write(np.arange(len(values)), values)
+    store.write(np.arange(len(table)), values[entries])
     store.flush()
     return store.path
 
@@ -93,8 +108,15 @@ def main() -> None:
     table, labels = describe(args.labels, args.split)
     values = np.asarray(read_reliability(args.reliability, labels))
     if args.command == 'export':
-        boxes = np.load(Path(args.reliability).with_suffix('.boxes.npy'))
-        write_iou_result(table, values, boxes, args.target, args.overwrite)
+        write_iou_result(
+            table,
+            values,
+            np.asarray(read_boxes(args.reliability, labels)),
+            args.target,
+            args.overwrite,
+            args.input_size,
+            args.images,
+        )
         logging.info('%s: %d labels', args.target, len(table))
         return
     kept = select_reliable(values, args.threshold)
