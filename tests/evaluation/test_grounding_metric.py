@@ -168,3 +168,11 @@ def test_a_label_with_an_invalid_box_is_a_miss_and_counted(tmp_path, monkeypatch
 def test_valid_boxes_are_not_reported(monkeypatch, samples):
     monkeypatch.setattr(grounding_metric, 'print_log', lambda *_, **__: 1 / 0)
     evaluate(samples)
+
+
+def test_results_say_which_images_are_upright(tmp_path, samples):
+    path = tmp_path / 'results.jsonl'
+    evaluate(samples, out_file=str(path))
+    assert 'upright' not in path.read_text()
+    evaluate([dict(s, upright=True) for s in samples], out_file=str(path))
+    assert all(json.loads(line)['upright'] for line in path.read_text().splitlines())

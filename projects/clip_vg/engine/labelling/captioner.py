@@ -14,7 +14,7 @@ __all__ = ['caption']
 
 
 def _load(
-    model: str, weights: str, device: str
+    model: str, weights: str, device: str, upright: bool
 ) -> Callable[[Sequence[Path]], list[str]]:
     """A captioner as a function of files."""
     import open_clip
@@ -41,7 +41,7 @@ def _load(
         pictures = []
         for path in paths:
             with open_image(path) as picture:
-                pictures.append(prepare(as_rgb(picture)))
+                pictures.append(prepare(as_rgb(picture, upright)))
         tokens = net.generate(torch.stack(pictures).to(device))
         return [_clean(open_clip.decode(row)) for row in tokens]
 
@@ -65,6 +65,7 @@ def caption(
     *,
     batch_size: int = 8,
     device: str | None = None,
+    upright: bool = False,
 ) -> Path:
     """Write a caption for each picture, as COCO caption results.
 
@@ -78,6 +79,8 @@ def caption(
         work_dir (Path): For what is not finished.
         batch_size (int): Pictures at once. Defaults to 8.
         device (str, optional): Defaults to None: a GPU where there is one.
+        upright (bool): Whether pictures are turned by their EXIF entry. Defaults to
+            False.
 
     Returns:
         Path: ``out``.
@@ -85,7 +88,7 @@ def caption(
     if out.exists():
         return out
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    ask = _load(model, weights, device)
+    ask = _load(model, weights, device, upright)
     texts = each_once(
         work_dir / 'captions.jsonl',
         names,

@@ -11,6 +11,7 @@ import numpy as np
 
 from ...atomic import replacing
 from ...image_files import as_rgb, open_image
+from .inputs import UPRIGHT_MARK
 from .predictions import picture_size
 from .resumable import each_once
 
@@ -23,6 +24,7 @@ def _inferencer(
     checkpoint: str | None,
     device: str | None,
     folder: Path,
+    upright: bool,
 ) -> tuple[Callable[[Sequence[str]], list[Any]], list[str]]:
     """A detector as a function of file names, and the names of its classes."""
     from mmdet.apis import DetInferencer
@@ -32,9 +34,9 @@ def _inferencer(
     model = DetInferencer(config, checkpoint, device=device, show_progress=False)
 
     def answer(names: Sequence[str]) -> list[Any]:
-        # Arrays, not files, which MMDetection would turn by their EXIF entry; and not
+        # Arrays, not files, which MMDetection always turns by their EXIF entry; and not
         # `out_dir`, where two pictures of one name would share a file.
-        pictures = [_as_stored(folder / name) for name in names]
+        pictures = [_read(folder / name, upright) for name in names]
         found = model(pictures, batch_size=batch_size)
         return [
             {key: one[key] for key in ('labels', 'scores', 'bboxes')}
@@ -44,11 +46,11 @@ def _inferencer(
     return answer, list(model.model.dataset_meta['classes'])
 
 
-def _as_stored(path: Path) -> np.ndarray:
+def _read(path: Path, upright: bool) -> np.ndarray:
     """A picture in BGR, of shape (H, W, 3), as labels see it."""
     try:
         with open_image(path) as picture:
-            return np.ascontiguousarray(np.asarray(as_rgb(picture))[..., ::-1])
+            return np.ascontiguousarray(np.asarray(as_rgb(picture, upright))[..., ::-1])
     except (OSError, ValueError) as error:
         raise ValueError(f'{path} is no picture that can be read: {error}.') from error
 
@@ -74,6 +76,7 @@ def detect(
     processes: int = 1,
     device: str | None = None,
     min_score: float = 0.3,
+    upright: bool = False,
 ) -> Path:
     """Write the detections of a model as one COCO file.
 
@@ -90,6 +93,8 @@ def detect(
         device (str, optional): Defaults to None: a GPU where there is one.
         min_score (float): Less sure detections are not written. Defaults to 0.3, as in
             MMDetection's inferencer.
+        upright (bool): Whether pictures are turned by their EXIF entry. Defaults to
+            False.
 
     Returns:
         Path: ``out``.
@@ -102,7 +107,7 @@ def detect(
         for i in range(processes)
     ]
     jobs = [job for job in jobs if job[2]]
-    model = (config, checkpoint, device, folder)
+    model = (config, checkpoint, device, folder, upright)
     if len(jobs) == 1:
         classes, _ = _part(*jobs[0], batch_size, *model)
     else:
@@ -111,24 +116,26 @@ def detect(
             futures = [pool.submit(_part, *job, batch_size, *model) for job in jobs]
             classes = [future.result()[0] for future in futures][0]
     with replacing(out) as partial, partial.open('w', encoding='utf-8') as file:
-        _write_coco(file, folder, jobs, classes, min_score)
+        _write_coco(file, folder, upright, jobs, classes, min_score)
     return out
 
 
 def _write_coco(
     file: Any,
     folder: Path,
+    upright: bool,
     jobs: Sequence[tuple[int, Path, Sequence[str]]],
     classes: Sequence[str],
     min_score: float,
 ) -> None:
     """Put the parts together, picture by picture."""
     categories = [dict(id=i, name=name) for i, name in enumerate(classes)]
-    file.write('{"categories": ' + json.dumps(categories) + ',\n"images": [')
+    file.write(UPRIGHT_MARK.decode() if upright else '{')
+    file.write('"categories": ' + json.dumps(categories) + ',\n"images": [')
     comma = '\n'
     for _, _, names in jobs:
         for name in names:
-            width, height = picture_size(folder / name)
+            width, height = picture_size(folder / name, upright)
             image = dict(id=name, file_name=name, width=width, height=height)
             file.write(comma + json.dumps(image))
             comma = ',\n'
