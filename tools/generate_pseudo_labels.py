@@ -67,6 +67,13 @@ def _add_inputs(command: argparse.ArgumentParser, kind: str) -> None:
     )
     group.add_argument('--images', type=Path, help='folder of the pictures')
     group.add_argument(
+        '--upright',
+        action=argparse.BooleanOptionalAction,
+        help='turn pictures by their EXIF entry; the labels are then for data sets '
+        'with `upright=True` (default: for a folder of pictures; not where a COCO file '
+        'lists them)',
+    )
+    group.add_argument(
         '--ignore-unknown-images',
         action='store_true',
         help='leave out entries of images that are not listed',
@@ -247,6 +254,7 @@ def _job(args: argparse.Namespace) -> Generation:
         triplets=get('triplets'),
         min_score=get('min_score') or 0.0,
         ignore_unknown_images=args.ignore_unknown_images,
+        upright=args.upright,
     )
     return Generation(
         out=args.out,

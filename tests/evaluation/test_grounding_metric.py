@@ -197,3 +197,11 @@ def test_names_are_such_that_every_logger_takes_them(samples):
 )
 def test_earlier_names_have_todays(old, new):
     assert current_name(old) == new
+
+
+def test_results_say_which_images_are_upright(tmp_path, samples):
+    path = tmp_path / 'results.jsonl'
+    evaluate(samples, out_file=str(path))
+    assert 'upright' not in path.read_text()
+    evaluate([dict(s, upright=True) for s in samples], out_file=str(path))
+    assert all(json.loads(line)['upright'] for line in path.read_text().splitlines())

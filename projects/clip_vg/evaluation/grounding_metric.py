@@ -114,7 +114,8 @@ class GroundingMetric(BaseMetric):
             ``sample_id``, ``image``, ``text``, ``iou``, ``bbox`` (predicted) and
             ``gt_bbox`` (zeros where it is not finite), xyxy in pixels of the original
             image, ``split``,
-            ``source``, and ``score`` if any is not 1. Defaults to None.
+            ``source``, ``score`` if any is not 1, and ``upright`` if images were
+            turned by their EXIF entry. Defaults to None.
         collect_device (str): Defaults to 'cpu'.
         prefix (str, optional): Defaults to 'grounding'.
     """
@@ -176,6 +177,7 @@ class GroundingMetric(BaseMetric):
                         split=splits[i] if splits else 'all',
                         source=sources[i] if sources else 'human',
                         invalid=bool(invalid[i]),
+                        upright=bool(sample.get('upright')),
                     )
                 )
 
@@ -238,6 +240,8 @@ class GroundingMetric(BaseMetric):
         path = Path(str(self.out_file))
         path.parent.mkdir(parents=True, exist_ok=True)
         left_out = {'invalid'}
+        if not any(result.get('upright') for result in results):
+            left_out.add('upright')
         if all(result['score'] == 1 for result in results):  # they say nothing
             left_out.add('score')
         results = [{k: v for k, v in r.items() if k not in left_out} for r in results]

@@ -180,6 +180,7 @@ def draw_examples(
                 iou=float(value),
                 bbox=np.nan_to_num(box).tolist(),
                 gt_bbox=info['bbox'],
+                upright=dataset.upright,
             )
         )
     # Of CLIP's probabilities, or of several snapshots, it is not the answer's IoU.

@@ -89,7 +89,8 @@ def write_label_report(
         figures.append(('Labels', '', png(_bars(parts), folder / 'labels.png')))
     if images is not None and made['labels']:
         some = _examples(labels, _EXAMPLES)
-        figure, missing = draw_labels(some, images)
+        upright = manifest['settings'].get('inputs', {}).get('upright', False)
+        figure, missing = draw_labels(some, images, upright=upright)
         caption = 'Drawn by chance. The line: the box of the label.'
         if missing:  # labels need no picture, and are not lost for want of one
             caption += f' Not to be read: {", ".join(missing)}.'

@@ -64,7 +64,7 @@ def _draw_box(
 
 
 def draw_labels(
-    lines: Sequence[Mapping], images: Path, columns: int = 4
+    lines: Sequence[Mapping], images: Path, columns: int = 4, upright: bool = False
 ) -> tuple[Figure, list[str]]:
     """Draw labels side by side, each on its image.
 
@@ -72,6 +72,8 @@ def draw_labels(
         lines (Sequence[Mapping]): Of ODVG, one expression each, with ``rule``.
         images (Path): Folder of the pictures.
         columns (int): Defaults to 4.
+        upright (bool): Whether the labels are of pictures as their EXIF entry turns
+            them. Defaults to False.
 
     Returns:
         tuple[Figure, list[str]]: To be saved by the caller; and the pictures that
@@ -87,7 +89,7 @@ def draw_labels(
     for axes, line in zip(grid.flat, lines, strict=False):
         try:
             with open_image(images / line['filename']) as picture:
-                axes.imshow(np.asarray(as_rgb(picture)))
+                axes.imshow(np.asarray(as_rgb(picture, upright)))
         except (OSError, ValueError):
             missing.append(line['filename'])
             axes.set_aspect('equal')
@@ -127,7 +129,8 @@ def draw_grid(
         axes.set_axis_off()
     for axes, result in zip(grid.flat, results, strict=False):
         with open_image(result['image']) as picture:
-            draw_sample(axes, np.asarray(as_rgb(picture)), result, measure)
+            image = np.asarray(as_rgb(picture, bool(result.get('upright'))))
+            draw_sample(axes, image, result, measure)
     figure.suptitle(title, fontsize=13)
     answer = f'{names[0]}, {measure}'
     legend = [

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from mmdet.datasets import ODVGDataset
+from mmdet.registry import DATASETS
 from PIL import Image
 
 from projects.clip_vg.datasets.readers import read_annotations
+from projects.clip_vg.engine.labelling import detector
 from projects.clip_vg.engine.labelling import run as run_module
 from projects.clip_vg.engine.labelling.filling import shard_range
 from projects.clip_vg.engine.labelling.inputs import InputFiles
@@ -22,6 +24,7 @@ from projects.clip_vg.engine.labelling.pipeline import (
     generate,
     merge_shards,
 )
+from projects.clip_vg.engine.labelling.predictions import picture_size
 from projects.clip_vg.engine.labelling.statistics import manifest_path
 from projects.clip_vg.pseudo_labels.geometry import GeometryOptions
 from projects.clip_vg.pseudo_labels.template import TemplateOptions
@@ -440,3 +443,61 @@ def test_geometry_runs_on_the_same_inputs(tmp_path, inputs):
     data, manifest = made(job(tmp_path, inputs, maker=maker))
     assert manifest['statistics']['mean_entities'] == 2.0
     assert data.count(b'\n') > 40
+
+
+def turned_photograph(folder):
+    """An image stored as 64 x 48 (W x H) and shown as 48 x 64, and detections."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (folder / 'photographs').mkdir()
+    Image.new('RGB', (64, 48)).save(folder / 'photographs' / '1.jpg', exif=exif)
+    (folder / 'preds').mkdir()
+    boxes = [[1, 2, 30, 60], [35, 2, 47, 60]]
+    found = dict(labels=[0, 0], scores=[0.5, 0.5], bboxes=boxes)
+    write(folder / 'preds' / '1.json', found)
+    (folder / 'classes.txt').write_text('person\n')
+    return InputFiles(
+        detections=folder / 'preds',
+        images=folder / 'photographs',
+        classes=folder / 'classes.txt',
+    )
+
+
+def test_labels_of_photographs_are_of_upright_images(tmp_path):
+    inputs = turned_photograph(tmp_path)
+    manifest = generate(job(tmp_path, inputs))
+    assert manifest['settings']['inputs']['upright'] is True
+    config = dict(
+        type='RefExpDataset',
+        ann_file=str(tmp_path / 'out.jsonl'),
+        data_prefix=dict(img=str(inputs.images)),
+        pipeline=[dict(type='LoadGroundingImage')],
+    )
+    sample = DATASETS.build(dict(config, upright=True))[0]
+    assert sample['img'].shape[:2] == (sample['height'], sample['width']) == (64, 48)
+    with pytest.raises(ValueError, match='upright=True'):
+        DATASETS.build(config)[0]
+    with pytest.raises(ValueError, match='1.jpg is turned by its EXIF entry'):
+        stored = replace(inputs, upright=False)
+        generate(job(tmp_path, stored, 'other.jsonl'))
+
+
+def test_labels_of_listed_images_are_of_images_as_stored(tmp_path):
+    coco = write(tmp_path / 'i.json', instances([1]))
+    assert not InputFiles(detections=tmp_path, instances=coco).is_upright()
+    assert InputFiles(detections=tmp_path, instances=coco, upright=True).is_upright()
+    # What --detector wrote of upright images, as in the tutorial's second command.
+    folder = turned_photograph(tmp_path).images
+    for upright in (True, False):
+        out = tmp_path / f'{upright}.json'
+        with out.open('w') as file:
+            detector._write_coco(file, folder, upright, [(0, out, [])], ['person'], 0.3)
+        assert json.loads(out.read_text())['categories']
+        assert InputFiles(detections=out).is_upright() is upright
+
+
+@pytest.mark.parametrize(('upright', 'shape'), [(True, (64, 48)), (False, (48, 64))])
+def test_models_see_images_as_their_labels_do(tmp_path, upright, shape):
+    path = turned_photograph(tmp_path).images / '1.jpg'
+    assert detector._read(path, upright).shape[:2] == shape
+    assert picture_size(path, upright) == shape[::-1]

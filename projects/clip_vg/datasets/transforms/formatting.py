@@ -40,6 +40,7 @@ class PackGroundingInputs(PackDetInputs):
             'sample_id',
             'split',
             'source',
+            'upright',
             'custom_entities',
             'tokens_positive',
         ),

@@ -16,7 +16,7 @@ __all__ = ['caption']
 
 
 def _load(
-    model: str, weights: str, device: str
+    model: str, weights: str, device: str, upright: bool
 ) -> Callable[[Sequence[Path]], list[str]]:
     """A captioner as a function of files."""
     import open_clip
@@ -43,7 +43,7 @@ def _load(
         pictures = []
         for path in paths:
             with open_image(path) as picture:
-                pictures.append(prepare(as_rgb(picture)))
+                pictures.append(prepare(as_rgb(picture, upright)))
         tokens = net.generate(torch.stack(pictures).to(device))
         return [_clean(open_clip.decode(row)) for row in tokens]
 
@@ -68,6 +68,7 @@ def caption(
     batch_size: int = 8,
     device: str | None = None,
     overwrite: bool = False,
+    upright: bool = False,
 ) -> Path:
     """Write a caption for each picture, as COCO caption results.
 
@@ -83,6 +84,8 @@ def caption(
         device (str, optional): Defaults to None: a GPU where there is one.
         overwrite (bool): Whether captions of other pictures are made anew. Defaults to
             False.
+        upright (bool): Whether pictures are turned by their EXIF entry. Defaults to
+            False.
 
     Returns:
         Path: ``out``.
@@ -90,12 +93,12 @@ def caption(
     Raises:
         ValueError: What is there is of other pictures: other names or bytes.
     """
-    origin = dict(images=images_fingerprint(folder, names))
+    origin = dict(images=images_fingerprint(folder, names), upright=upright)
     bind(out, origin, overwrite)
     if out.exists():
         return out
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    ask = _load(model, weights, device)
+    ask = _load(model, weights, device, upright)
     texts = each_once(
         work_dir / 'captions.jsonl',
         names,

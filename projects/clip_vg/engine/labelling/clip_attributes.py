@@ -23,6 +23,8 @@ class ClipAttributes:
         prompt (str): Gets ``{attribute}`` and ``{name}``, the class. Defaults to
             'a photo of a {attribute} {name}'.
         device (str): Defaults to 'cpu'.
+        upright (bool): Whether pictures are turned by their EXIF entry. Defaults to
+            False.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class ClipAttributes:
         folder: str | Path,
         prompt: str = 'a photo of a {attribute} {name}',
         device: str = 'cpu',
+        upright: bool = False,
     ) -> None:
         import open_clip
 
@@ -42,7 +45,7 @@ class ClipAttributes:
         self.net.eval()
         self.tokenize = open_clip.get_tokenizer(model)
         self.words, self.folder, self.prompt = list(words), Path(folder), prompt
-        self.device = device
+        self.device, self.upright = device, upright
         self._known: dict[str, torch.Tensor] = {}
 
     @torch.inference_mode()
@@ -58,7 +61,7 @@ class ClipAttributes:
     def __call__(self, scene: Scene, detections: list[Detection]) -> list[Detection]:
         """Detections with their most likely attribute and its probability."""
         with open_image(self.folder / scene.file_name) as file:
-            picture = as_rgb(file)
+            picture = as_rgb(file, self.upright)
         crops = torch.stack(
             [self.prepare(picture.crop(_whole_pixels(d.box))) for d in detections]
         )

@@ -13,6 +13,7 @@ from ...atomic import replacing
 from ...datasets.label_keys import images_fingerprint
 from ...image_files import as_rgb, open_image
 from ...origin import bind
+from .inputs import UPRIGHT_MARK
 from .predictions import picture_size
 from .resumable import each_once
 
@@ -25,18 +26,19 @@ def _inferencer(
     checkpoint: str | None,
     device: str | None,
     folder: Path,
+    upright: bool,
 ) -> tuple[Callable[[Sequence[str]], list[Any]], list[str]]:
     """A detector as a function of file names, and the names of its classes."""
     from mmdet.apis import DetInferencer
 
-    import projects.clip_vg  # noqa: F401  # checkpoints are read by its allow-list
+    import projects.clip_vg  # noqa: F401  # it reads checkpoints
 
     model = DetInferencer(config, checkpoint, device=device, show_progress=False)
 
     def answer(names: Sequence[str]) -> list[Any]:
-        # Arrays, not files, which MMDetection would turn by their EXIF entry; and not
+        # Arrays, not files, which MMDetection always turns by their EXIF entry; and not
         # `out_dir`, where two pictures of one name would share a file.
-        pictures = [_as_stored(folder / name) for name in names]
+        pictures = [_read(folder / name, upright) for name in names]
         found = model(pictures, batch_size=batch_size)
         return [
             {key: one[key] for key in ('labels', 'scores', 'bboxes')}
@@ -46,11 +48,11 @@ def _inferencer(
     return answer, list(model.model.dataset_meta['classes'])
 
 
-def _as_stored(path: Path) -> np.ndarray:
+def _read(path: Path, upright: bool) -> np.ndarray:
     """A picture in BGR, of shape (H, W, 3), as labels see it."""
     try:
         with open_image(path) as picture:
-            return np.ascontiguousarray(np.asarray(as_rgb(picture))[..., ::-1])
+            return np.ascontiguousarray(np.asarray(as_rgb(picture, upright))[..., ::-1])
     except (OSError, ValueError) as error:
         raise ValueError(f'{path} is no picture that can be read: {error}.') from error
 
@@ -68,7 +70,7 @@ def _part(
     lines = each_once(
         *(part, names, answer, batch_size, 'detecting'),
         hidden=number > 0,
-        origin=dict(images=images_fingerprint(model[-1], names)),
+        origin=dict(images=images_fingerprint(model[3], names), upright=model[4]),
         overwrite=overwrite,
     )
     return classes, sum(1 for _ in lines)
@@ -87,6 +89,7 @@ def detect(
     device: str | None = None,
     min_score: float = 0.3,
     overwrite: bool = False,
+    upright: bool = False,
 ) -> Path:
     """Write the detections of a model as one COCO file.
 
@@ -105,6 +108,8 @@ def detect(
             MMDetection's inferencer.
         overwrite (bool): Whether what was detected on other pictures is made anew.
             Defaults to False.
+        upright (bool): Whether pictures are turned by their EXIF entry. Defaults to
+            False.
 
     Returns:
         Path: ``out``.
@@ -112,7 +117,8 @@ def detect(
     Raises:
         ValueError: What is there is of other pictures: other names or bytes.
     """
-    bind(out, dict(images=images_fingerprint(folder, names)), overwrite)
+    origin = dict(images=images_fingerprint(folder, names), upright=upright)
+    bind(out, origin, overwrite)
     if out.exists():
         return out
     size = -(-len(names) // processes)
@@ -121,7 +127,7 @@ def detect(
         for i in range(processes)
     ]
     jobs = [job for job in jobs if job[2]]
-    model = (config, checkpoint, device, folder)
+    model = (config, checkpoint, device, folder, upright)
     if len(jobs) == 1:
         classes, _ = _part(*jobs[0], batch_size, overwrite, *model)
     else:
@@ -132,24 +138,26 @@ def detect(
             ]
             classes = [future.result()[0] for future in futures][0]
     with replacing(out) as partial, partial.open('w', encoding='utf-8') as file:
-        _write_coco(file, folder, jobs, classes, min_score)
+        _write_coco(file, folder, upright, jobs, classes, min_score)
     return out
 
 
 def _write_coco(
     file: Any,
     folder: Path,
+    upright: bool,
     jobs: Sequence[tuple[int, Path, Sequence[str]]],
     classes: Sequence[str],
     min_score: float,
 ) -> None:
     """Put the parts together, picture by picture."""
     categories = [dict(id=i, name=name) for i, name in enumerate(classes)]
-    file.write('{"categories": ' + json.dumps(categories) + ',\n"images": [')
+    file.write(UPRIGHT_MARK.decode() if upright else '{')
+    file.write('"categories": ' + json.dumps(categories) + ',\n"images": [')
     comma = '\n'
     for _, _, names in jobs:
         for name in names:
-            width, height = picture_size(folder / name)
+            width, height = picture_size(folder / name, upright)
             image = dict(id=name, file_name=name, width=width, height=height)
             file.write(comma + json.dumps(image))
             comma = ',\n'

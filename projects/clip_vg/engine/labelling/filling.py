@@ -117,13 +117,16 @@ def _measure(store: SceneStore, inputs: InputFiles, ranks: range) -> None:
             '--images, they are read from there.'
         )
     folder = inputs.images
-    store.set_sizes((rank, *picture_size(folder / name)) for rank, name in missing)
+    upright = inputs.is_upright()
+    store.set_sizes(
+        (rank, *picture_size(folder / name, upright)) for rank, name in missing
+    )
 
 
 def _check_turned(store: SceneStore, inputs: InputFiles, ranks: range) -> None:
     """MMDetection turns pictures by their EXIF entry, and its boxes with them."""
     path = inputs.detections
-    if inputs.images is None or path is None:
+    if inputs.images is None or path is None or inputs.is_upright():
         return
     if not path.is_dir() and not inputs.is_pickle():
         return
@@ -133,8 +136,10 @@ def _check_turned(store: SceneStore, inputs: InputFiles, ranks: range) -> None:
             raise ValueError(
                 f'{picture} is turned by its EXIF entry: the boxes in {path} are of '
                 'the turned picture, while labels are of the picture as it is stored. '
-                'Save such pictures upright and without the entry, and detect again; '
-                'or use --detector, which reads them as stored.'
+                'Make labels of upright pictures by --upright, for which data sets '
+                'have `upright=True`; or save such pictures upright and without the '
+                'entry, and detect again; or use --detector, which reads them as '
+                'stored.'
             )
 
 

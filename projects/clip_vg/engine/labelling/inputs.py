@@ -21,7 +21,10 @@ from .predictions import (
     read_inferencer_predictions,
 )
 
-__all__ = ['InputFiles']
+__all__ = ['UPRIGHT_MARK', 'InputFiles']
+
+# Begins the detections that ``--detector`` wrote of upright images.
+UPRIGHT_MARK = b'{"info": {"upright": true}, '
 
 Image = tuple[Any, str, int | None, int | None]
 
@@ -46,6 +49,11 @@ class InputFiles:
         min_score (float): Less sure detections are left out. Defaults to 0.
         ignore_unknown_images (bool): Whether what belongs to images that are not
             listed is left out, or an error. Defaults to False.
+        upright (bool, optional): Whether images are turned by their EXIF entry before
+            anything looks at them, so that the labels are of upright images. Defaults
+            to None: True for a folder of photographs, and False where a COCO file lists
+            the images, as boxes of published data sets are of the images as stored;
+            but what ``--detector`` wrote says itself.
     """
 
     detections: Path | None = None
@@ -57,6 +65,17 @@ class InputFiles:
     triplets: Path | None = None
     min_score: float = 0.0
     ignore_unknown_images: bool = False
+    upright: bool | None = None
+
+    def is_upright(self) -> bool:
+        """Whether the labels are of images as their EXIF entry turns them."""
+        if self.upright is not None:
+            return self.upright
+        listing = self.listing()
+        if listing is None:
+            return True
+        with listing.open('rb') as file:
+            return file.read(len(UPRIGHT_MARK)) == UPRIGHT_MARK
 
     def fingerprint(self) -> dict[str, Any]:
         """Name and sha256 of each file; of a folder of JSON files, that of all."""
@@ -77,6 +96,7 @@ class InputFiles:
             found[key] = dict(name=path.name, sha256=_sha256(path))
         found['min_score'] = self.min_score
         found['ignore_unknown_images'] = self.ignore_unknown_images
+        found['upright'] = self.is_upright()
         return found
 
     def origin(self) -> Path | None:

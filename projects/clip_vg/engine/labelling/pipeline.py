@@ -144,8 +144,12 @@ def generate(job: Generation) -> dict[str, Any]:
     """
     _check(job)
     settings = job.settings()
+    upright = job.inputs.is_upright()
     with LabelRun(job.out, settings, job.overwrite).begun() as run:
-        inputs, shard = job.inputs, job.shard
+        inputs, shard = replace(job.inputs, upright=upright), job.shard
+        maker = job.maker
+        if maker.clip is not None:
+            maker = replace(maker, clip=dict(maker.clip, upright=upright))
         if job.detector is not None:
             folder = _pictures(inputs, '--detector')
             names = list_pictures(folder)
@@ -162,6 +166,7 @@ def generate(job: Generation) -> dict[str, Any]:
                 device=job.device,
                 min_score=job.min_score,
                 overwrite=job.overwrite,
+                upright=upright,
             )
             inputs, shard = replace(inputs, detections=found), (1, 1)
 
@@ -178,6 +183,7 @@ def generate(job: Generation) -> dict[str, Any]:
                 batch_size=job.batch_size,
                 device=job.device,
                 overwrite=job.overwrite,
+                upright=upright,
             )
 
         store_path = run.store(
@@ -189,7 +195,7 @@ def generate(job: Generation) -> dict[str, Any]:
         ranks = shard_range(len(store), shard)
         counts = Counter(store.counted())
         store.close()
-        counts.update(run.make(store_path, ranks, job.maker, job.workers))
+        counts.update(run.make(store_path, ranks, maker, job.workers))
         manifest = _describe(run.labels, settings, counts)
         _publish(run.labels, manifest, job.out, inputs.images)
         for name in ('detections.json', 'captions.json'):

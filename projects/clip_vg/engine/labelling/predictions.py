@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ...datasets.readers.common import entry_of, read_json, required
-from ...image_files import has_exif_rotation, open_image
+from ...image_files import has_exif_rotation, open_image, size_of
 from ...pseudo_labels.detection import Detection
 from ...safe_torch import load_dump
 from .entries import make_detection
@@ -83,15 +83,19 @@ def _readable() -> set[str]:
     return {s for s in _PHOTOGRAPHS if known.get(s) in Image.OPEN}
 
 
-def picture_size(path: Path) -> tuple[int, int]:
-    """(width, height) from the head of a picture, EXIF rotation ignored.
+def picture_size(path: Path, upright: bool = False) -> tuple[int, int]:
+    """(width, height) from the head of a picture.
+
+    Args:
+        path (Path): The file.
+        upright (bool): Whether it is turned by its EXIF entry. Defaults to False.
 
     Raises:
         ValueError: It is no picture.
     """
     try:
         with open_image(path) as picture:
-            return picture.size
+            return size_of(picture, upright)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f'{path}: no such picture; is --images the folder that the file names '
