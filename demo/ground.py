@@ -20,6 +20,7 @@ from projects.clip_vg.apis import GroundingInferencer
 from projects.clip_vg.apis.grounding_inferencer import load_picture
 from projects.clip_vg.apis.questions import read_questions
 from projects.clip_vg.atomic import replacing
+from projects.clip_vg.command_line import run_command
 from projects.clip_vg.deployment.graphs import PRECISIONS
 from projects.clip_vg.engine.labelling.predictions import list_pictures
 from projects.clip_vg.engine.labelling.resumable import each_once
@@ -123,6 +124,8 @@ def main() -> None:
     """Ask."""
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
+    if not args.image.exists():  # before the model, which takes longer
+        raise FileNotFoundError(f'{args.image}: no such image.')
     with lock_folder(args.out_dir):
         ask = GroundingInferencer(
             args.checkpoint,
@@ -140,4 +143,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)
