@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from projects.clip_vg.command_line import run_command
 from projects.clip_vg.datasets.label_table import LabelTable, invalid_boxes
 from projects.clip_vg.datasets.readers import FORMATS, read_annotations, write_odvg
 from projects.clip_vg.image_files import open_image
@@ -74,4 +75,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from projects.clip_vg.command_line import run_command
 from projects.clip_vg.curriculum.reliability_file import (
     LabelFile,
     ReliabilityFile,
@@ -103,4 +104,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)
