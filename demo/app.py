@@ -34,6 +34,7 @@ from projects.clip_vg.apis.web import (
     read_picture,
 )
 from projects.clip_vg.apis.web_guard import LOOPBACK, Guard, Room, stored_bytes
+from projects.clip_vg.command_line import run_command
 
 # Seconds between deletions of visitors' pictures, and the age of what is deleted.
 DELETE_CACHE = (600, 3600)
@@ -269,4 +270,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -20,7 +20,9 @@ from PIL import Image
 from projects.clip_vg.apis import GroundingInferencer
 from projects.clip_vg.apis.grounding_inferencer import load_picture
 from projects.clip_vg.apis.questions import read_questions
+from projects.clip_vg.apis.work_dir import find_checkpoint
 from projects.clip_vg.atomic import replacing
+from projects.clip_vg.command_line import run_command
 from projects.clip_vg.curriculum.reliability_file import file_sha256
 from projects.clip_vg.datasets.label_keys import images_fingerprint
 from projects.clip_vg.deployment.graphs import PRECISIONS
@@ -112,7 +114,7 @@ def answer_questions(
         return ask(files, [questions[name] for name in names])['predictions']
 
     lines = args.out_dir / f'{args.questions.stem}.jsonl'
-    decides = args.checkpoint
+    decides = find_checkpoint(args.checkpoint)
     if decides.is_dir():  # an exported folder, which has the hashes of its files
         decides = decides / 'deployment.json'
     origin = dict(
@@ -148,6 +150,8 @@ def main() -> None:
     """Ask."""
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
+    if not args.image.exists():  # before the model, which takes longer
+        raise FileNotFoundError(f'{args.image}: no such image.')
     with lock_folder(args.out_dir):
         ask = GroundingInferencer(
             args.checkpoint,
@@ -165,4 +169,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from projects.clip_vg.command_line import run_command
 from projects.clip_vg.visualization import draw_grid
 
 
@@ -46,4 +47,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from projects.clip_vg.apis.work_dir import find_weights
+from projects.clip_vg.command_line import run_command
 from projects.clip_vg.engine.labelling.inputs import InputFiles
 from projects.clip_vg.engine.labelling.maker import KINDS, MakerSettings
 from projects.clip_vg.engine.labelling.pipeline import (
@@ -298,4 +299,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

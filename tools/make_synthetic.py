@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from pathlib import Path
 
+from projects.clip_vg.command_line import run_command
 from projects.clip_vg.datasets.synthetic import make_synthetic
 from projects.clip_vg.datasets.synthetic_scenes import LARGE_SIDES, SIDES
 
@@ -57,4 +58,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -11,6 +11,7 @@ import logging
 from dataclasses import fields
 from pathlib import Path
 
+from projects.clip_vg.command_line import run_command
 from projects.clip_vg.datasets.synthetic_detections import ErrorRates, play_models
 
 WRONG = dict(
@@ -65,4 +66,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import box_convert, generalized_box_iou_loss
 
+from projects.clip_vg.command_line import run_command
 from projects.clip_vg.datasets.synthetic_expressions import Shape, describe
 from projects.clip_vg.datasets.synthetic_scenes import draw, sample_scene
 
@@ -192,4 +193,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

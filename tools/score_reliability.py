@@ -33,6 +33,7 @@ from mmdet.registry import DATASETS, MODELS
 
 import projects.clip_vg  # noqa: F401
 from projects.clip_vg.apis.work_dir import find_checkpoint, use_exported
+from projects.clip_vg.command_line import run_command
 from projects.clip_vg.curriculum.agreement import AGREEMENT
 from projects.clip_vg.curriculum.reliability_file import file_sha256
 from projects.clip_vg.deployment.deployment_file import NAME
@@ -173,4 +174,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from train import add_common_options, load_config
 
+from projects.clip_vg.command_line import run_command
 from projects.clip_vg.engine.launch import LAUNCHERS
 from projects.clip_vg.engine.self_paced import SelfPaced
 from projects.clip_vg.engine.self_paced_plan import STRATEGIES, describe_plan
@@ -151,4 +152,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -5,7 +5,6 @@ import os
 
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 from train import add_common_options, load_config  # imports compat: before mmdet
 
 # isort: split
@@ -13,6 +12,8 @@ from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 
 from projects.clip_vg.apis.work_dir import find_checkpoint, use_exported
+from projects.clip_vg.command_line import run_command
+from projects.clip_vg.engine.data_first_runner import data_first
 from projects.clip_vg.engine.run_check_hook import check_run
 from projects.clip_vg.models.frozen_weights import without_downloads
 
@@ -74,7 +75,8 @@ def main() -> None:
         augment(cfg)
     if args.show or args.show_dir:
         cfg = trigger_visualization_hook(cfg, args)
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    kind = data_first('test')
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else kind.from_cfg(cfg)
     if args.out is not None:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
     check_run(runner)
@@ -82,4 +84,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

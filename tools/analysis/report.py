@@ -11,6 +11,7 @@ import argparse
 import logging
 from pathlib import Path
 
+from projects.clip_vg.command_line import run_command
 from projects.clip_vg.evaluation.results_file import common_results, read_results
 from projects.clip_vg.visualization.error_report import write_error_report
 
@@ -98,4 +99,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from projects.clip_vg.command_line import run_command
 from projects.clip_vg.datasets.box_checks import BOX_FORMATS, MANY_INVALID, check_fit
 from projects.clip_vg.datasets.image_checks import (
     describe_missing,
@@ -100,4 +101,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

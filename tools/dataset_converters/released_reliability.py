@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from projects.clip_vg.command_line import run_command
 from projects.clip_vg.curriculum.reliability_file import (
     LabelFile,
     ReliabilityFile,
@@ -125,4 +126,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

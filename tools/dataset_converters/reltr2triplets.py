@@ -19,6 +19,7 @@ from torch import Tensor
 from torchvision.ops import box_convert
 
 from projects.clip_vg.atomic import replacing
+from projects.clip_vg.command_line import run_command
 from projects.clip_vg.datasets.readers.common import entry_of, required
 from projects.clip_vg.engine.labelling.entries import read_images, read_names
 from projects.clip_vg.safe_torch import load_torch
@@ -132,4 +133,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

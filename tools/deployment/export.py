@@ -18,6 +18,7 @@ from mmengine.config import Config, DictAction
 
 from projects.clip_vg.apis import GroundingInferencer
 from projects.clip_vg.apis.work_dir import find_weights
+from projects.clip_vg.command_line import run_command
 from projects.clip_vg.config_types import DATASETS, TRANSFORMS, check_config
 from projects.clip_vg.deployment.calibration import labelled_batches, question_batches
 from projects.clip_vg.deployment.deployment_file import GRAPHS, graph_name
@@ -102,6 +103,9 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
     checkpoint = find_weights(args.checkpoint)
+    for path in (args.calibration_images, args.calibration_questions):
+        if path is not None and not path.exists():  # not after the export
+            raise FileNotFoundError(f'{path}: no such file or folder.')
     loaded = GroundingInferencer(checkpoint, args.config, device='cpu')
     if not isinstance(loaded.model, CLIPVG):
         raise ValueError(
@@ -129,4 +133,4 @@ def export(
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -16,6 +16,7 @@ from train import add_common_options, load_config  # imports compat: before mmde
 
 # isort: split
 from projects.clip_vg.apis.work_dir import use_exported
+from projects.clip_vg.command_line import run_command
 from projects.clip_vg.deployment.graphs import BACKENDS, PRECISIONS
 from projects.clip_vg.engine.run_check_hook import check_run
 
@@ -54,4 +55,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -16,6 +16,7 @@ from mmengine.runner.checkpoint import save_checkpoint
 
 from projects.clip_vg.apis.checkpoint_config import read_checkpoint
 from projects.clip_vg.apis.work_dir import find_weights
+from projects.clip_vg.command_line import run_command
 from projects.clip_vg.models.released_layout import (
     describe_model,
     from_released,
@@ -190,4 +191,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)
