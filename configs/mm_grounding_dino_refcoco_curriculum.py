@@ -60,3 +60,4 @@ default_hooks = dict(
     checkpoint=dict(save_best='grounding/acc@0.5', rule='greater'),
     visualization=dict(type='DetVisualizationHook'),
 )
+visualizer = dict(type='GroundingVisualizer')

@@ -63,6 +63,8 @@ def main() -> None:
         augment(cfg)
     if args.show or args.show_dir:
         cfg = trigger_visualization_hook(cfg, args)
+        if cfg.visualizer.type == 'DetLocalVisualizer':  # one file for each sample
+            cfg.visualizer.type = 'GroundingVisualizer'
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     if args.out is not None:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))

@@ -2,12 +2,14 @@
 
 from .bfloat16_optim_wrapper import BFloat16OptimWrapper
 from .exact_resume_hook import ExactResumeHook
+from .grounding_visualizer import GroundingVisualizer
 from .pseudo_label_reliability_hook import PseudoLabelReliabilityHook
 from .slim_checkpoint_hook import SlimCheckpointHook
 
 __all__ = [
     'BFloat16OptimWrapper',
     'ExactResumeHook',
+    'GroundingVisualizer',
     'PseudoLabelReliabilityHook',
     'SlimCheckpointHook',
 ]
