@@ -11,6 +11,18 @@ STAMP := $(VENV)/.installed
 BEGUN := $(VENV).begun
 WEB := $(VENV)-web
 CHECKPOINT ?= $(WORK_DIR)
+TUTORIAL := data/photographs data/labelled \
+	work_dirs/clip_vg_synthetic_multi_source_valley
+
+# A folder that a target makes has a marker beside it, .made.NAME, as old as the end of
+# that target. A folder that was there before has none, and one that somebody changed
+# since (its ctime, which no copy can keep) loses it when a target writes there again.
+marker = $$(dirname $$folder)/.made.$$(basename $$folder)
+changed = [ -n "$$(find $$folder -cnewer $(marker) -print -quit)" ]
+begin = @for folder in $(1); do \
+	if [ ! -e $$folder ]; then mkdir -p $$(dirname $$folder) && touch $(marker); \
+	elif [ -e $(marker) ] && $(changed); then rm $(marker); fi; done
+end = @for folder in $(1); do if [ -e $(marker) ]; then touch $(marker); fi; done
 
 .PHONY: help install mmcv web data quickstart tutorial docs test test-slow \
 	test-browser fuzz check format clean
@@ -24,13 +36,17 @@ install: $(STAMP)  ## Make .venv with everything at the pinned versions
 # not come to its end is begun anew (what it downloaded is in pip's cache). Without its
 # pyvenv.cfg, the folder's Python would install into the system's.
 $(STAMP): constraints.txt setup.py
+	@if [ -n "$$(ls -A $(VENV) 2>/dev/null)" ] && ! [ -f $(VENV)/pyvenv.cfg ] \
+		&& ! [ -e $(BEGUN) ]; then \
+		echo '$(VENV) is there and is no venv: move it, or give another VENV'; exit 1; \
+	fi
 	@if [ -e $(BEGUN) ] || ! [ -f $(VENV)/pyvenv.cfg ] \
 		|| ! $(RUN) -m pip --version >/dev/null 2>&1; then \
 		touch $(BEGUN) && rm -rf $(VENV) && $(PYTHON) -m venv $(VENV) \
 		|| { echo 'No venv: on Debian, apt-get install python3-venv'; exit 1; }; \
 	fi
 	@touch $(BEGUN)
-	$(RUN) -m pip install -q -c constraints.txt torch torchvision 'setuptools<81' wheel
+	$(RUN) -m pip install -q -c constraints.txt torch torchvision 'setuptools<80.9' wheel
 	$(RUN) -m pip install -q -c constraints.txt --no-build-isolation -e '.[lite,dev]'
 	@rm $(BEGUN)
 	touch $@
@@ -53,9 +69,12 @@ web: $(WEB)/.installed  ## Serve a page to ask pictures (CHECKPOINT=FILE or work
 	$(WEB)/bin/python demo/app.py --checkpoint $(CHECKPOINT)
 
 data: install  ## Make the pictures of the embedded default
+	$(call begin,$(DATA))
 	$(RUN) tools/make_synthetic.py --out $(DATA) --seed $(SEED)
+	$(call end,$(DATA))
 
 quickstart: data  ## Install, make data, train, test, show a picture
+	$(call begin,$(WORK_DIR))
 	$(RUN) tools/train.py configs/clip_vg_synthetic.py --work-dir $(WORK_DIR) --resume \
 		--cfg-options train_dataloader.dataset.data_root=$(DATA) \
 		val_dataloader.dataset.data_root=$(DATA) \
@@ -66,9 +85,12 @@ quickstart: data  ## Install, make data, train, test, show a picture
 		test_evaluator.out_file=$(WORK_DIR)/test/results.jsonl
 	$(RUN) tools/draw_results.py $(WORK_DIR)/test/results.jsonl \
 		--out $(WORK_DIR)/quickstart.png
+	$(call end,$(WORK_DIR))
 
 tutorial: install  ## Pseudo-labels and a model: docs/tutorial_without_labels.md
+	$(call begin,$(TUTORIAL))
 	$(RUN) tools/run_doc.py docs/tutorial_without_labels.md
+	$(call end,$(TUTORIAL))
 
 docs: install  ## Build the documentation into build/docs
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
@@ -96,6 +118,13 @@ format: install  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:  ## Remove what the targets made
-	rm -rf $(VENV) $(WEB) $(BEGUN) data/synthetic* data/photographs data/labelled \
-		work_dirs build *.egg-info
+clean:  ## Remove what the targets made, and nothing else
+	@if [ -e $(STAMP) ] || [ -e $(BEGUN) ]; then rm -rf $(VENV) $(BEGUN); fi
+	@if [ -e $(WEB)/.installed ]; then rm -rf $(WEB); fi
+	rm -rf build/docs clip_vg_mmdet.egg-info
+	@rmdir build 2>/dev/null || true
+	@for folder in $(sort $(wildcard $(DATA) $(WORK_DIR) data/* work_dirs/*)); do \
+		if ! [ -e $(marker) ]; then echo "$$folder stays: no target made it"; \
+		elif $(changed); then echo "$$folder stays: it was changed since"; \
+		else echo "rm -rf $$folder"; rm -rf $$folder $(marker); fi; done
+	@rmdir data work_dirs 2>/dev/null || true

@@ -83,8 +83,9 @@ setup(
         'pycocotools',
         'safetensors',
         'scipy',
-        # MMEngine imports pkg_resources, which setuptools 81 removed.
-        'setuptools<81',
+        # MMEngine imports pkg_resources, which setuptools 81 removed, and of which 80.9
+        # warns at every start.
+        'setuptools<80.9',
         'torch>=2.6',
         'torchvision>=0.21',
         'tqdm',

@@ -1,7 +1,7 @@
 """MMDetection's Grounding DINO on pseudo-labels of RefCOCO, selecting while it trains.
 
 Model, training transforms and schedule are MMDetection's; the labels, the metric and
-the curriculum are ours. It needs ``pip install "clip-vg-mmdet[grounding-dino]"``.
+the curriculum are ours. It needs ``pip install -e '.[grounding-dino]'``.
 """
 
 _base_ = (
@@ -9,6 +9,9 @@ _base_ = (
 )
 
 custom_imports = dict(imports=['projects.clip_vg'], allow_failed_imports=False)
+
+# Activations are stored, not recomputed by fairscale, which nothing here installs.
+model = dict(encoder=dict(num_cp=0))
 
 dataset = dict(
     _delete_=True,
@@ -56,8 +59,9 @@ custom_hooks = [
     )
 ]
 default_hooks = dict(
+    run_check=dict(type='RunCheckHook'),
     sampler_seed=dict(type='ExactResumeHook'),
-    checkpoint=dict(save_best='grounding/acc@0.5', rule='greater'),
+    checkpoint=dict(save_best='grounding/acc_0.5', rule='greater'),
     visualization=dict(type='DetVisualizationHook'),
 )
 visualizer = dict(type='GroundingVisualizer')

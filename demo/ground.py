@@ -8,6 +8,7 @@ another; interrupted, the same command goes on.
 """
 
 import argparse
+import hashlib
 import json
 import logging
 import os
@@ -21,6 +22,8 @@ from projects.clip_vg.apis import GroundingInferencer
 from projects.clip_vg.apis.grounding_inferencer import load_picture
 from projects.clip_vg.apis.questions import read_questions
 from projects.clip_vg.atomic import replacing
+from projects.clip_vg.curriculum.reliability_file import file_sha256
+from projects.clip_vg.datasets.label_keys import images_fingerprint
 from projects.clip_vg.deployment.graphs import PRECISIONS
 from projects.clip_vg.engine.labelling.predictions import list_pictures
 from projects.clip_vg.engine.labelling.resumable import each_once
@@ -40,7 +43,8 @@ def parse_args() -> argparse.Namespace:
         '--checkpoint',
         type=Path,
         required=True,
-        help='of a training, or converted, or the folder of an exported detector',
+        help='checkpoint, a work dir (its best one, else its last), or an exported '
+        'folder',
     )
     parser.add_argument(
         '--precision', choices=PRECISIONS, help='of an exported detector: default f32'
@@ -63,6 +67,12 @@ def parse_args() -> argparse.Namespace:
         type=int,
         default=8,
         help='pictures at once (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--overwrite',
+        action='store_true',
+        help='with --questions: replace predictions of another checkpoint, other '
+        'questions or images (default: an error)',
     )
     parser.add_argument(
         '--any-size',
@@ -112,7 +122,23 @@ def answer_questions(
         return ask(files, [questions[name] for name in names])['predictions']
 
     lines = args.out_dir / f'{args.questions.stem}.jsonl'
-    return list(each_once(lines, list(questions), answer, args.batch_size, 'asking'))
+    decides = args.checkpoint
+    if decides.is_dir():  # an exported folder, which has the hashes of its files
+        decides = decides / 'deployment.json'
+    origin = dict(
+        checkpoint=file_sha256(decides),
+        config=file_sha256(args.config) if args.config else None,
+        precision=args.precision,
+        questions=hashlib.sha256(json.dumps(questions).encode()).hexdigest(),
+        images=images_fingerprint(args.image, list(questions)),
+    )
+    return list(
+        each_once(
+            *(lines, list(questions), answer, args.batch_size, 'asking'),
+            origin=origin,
+            overwrite=args.overwrite,
+        )
+    )
 
 
 def answer_expressions(

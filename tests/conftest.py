@@ -185,7 +185,7 @@ def runner_config(shapes, folder, work_dir, **changes):
             logger=dict(type='LoggerHook', interval=1),
             sampler_seed=dict(type='ExactResumeHook'),
             checkpoint=dict(
-                type='CheckpointHook', interval=1, save_best='grounding/acc@0.5'
+                type='CheckpointHook', interval=1, save_best='grounding/acc_0.5'
             ),
         ),
         randomness=dict(seed=0),

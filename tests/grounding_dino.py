@@ -31,9 +31,8 @@ def shrink_model(model, bert):
     model.backbone.update(
         embed_dims=24, depths=[1, 1, 1, 1], init_cfg=None, convert_weights=False
     )
-    model.backbone.with_cp = False
     model.neck.in_channels = [48, 96, 192]
-    model.encoder.update(num_layers=1, num_cp=0)
+    model.encoder.num_layers = 1
     model.decoder.num_layers = 1
     model.num_queries = 20
     model.test_cfg.max_per_img = 5

@@ -63,7 +63,7 @@ def test_a_search_ends_with_a_model_that_can_be_tested(searched, tmp_path):
         *('tools/test.py', final / 'config.py', final / 'model.pth'),
         *('--work-dir', tmp_path),
     )
-    assert 0 <= metrics(tmp_path)['grounding/acc@0.5'] <= 1
+    assert 0 <= metrics(tmp_path)['grounding/acc_0.5'] <= 1
     assert (searched / 'report.html').stat().st_size > 10_000
     # What the trial trained on is what its record says.
     reliability = np.load(searched / 'reliability' / 'one__one.npy')

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -118,7 +119,7 @@ def test_a_second_training_in_a_work_dir_is_refused(config, tmp_path):
 def test_training_leaves_what_it_should(trained):
     names = {path.name for path in trained.glob('*.pth')}
     assert {'epoch_1.pth', 'epoch_2.pth'} <= names
-    assert any(name.startswith('best_grounding_acc@0.5') for name in names)
+    assert any(name.startswith('best_grounding_acc_0.5') for name in names)
     losses = [line['loss'] for line in scalars(trained) if 'loss' in line]
     assert len(losses) == 6  # 24 pictures in batches of 8, 2 epochs
     assert all(torch.isfinite(torch.tensor(losses)))
@@ -135,7 +136,7 @@ def test_testing_writes_metrics_pictures_and_predictions(trained, config, tmp_pa
     results = [json.loads(line) for line in out.read_text().splitlines()]
     scores = metrics(tmp_path / 'work')
     hits = [r['iou'] >= 0.5 for r in results]
-    assert scores['grounding/acc@0.5'] == pytest.approx(sum(hits) / len(hits))
+    assert scores['grounding/acc_0.5'] == pytest.approx(sum(hits) / len(hits))
     pictures = list((tmp_path / 'work').glob('*/pictures/*.jpg'))
     dump = pickle.loads((tmp_path / 'dump.pkl').read_bytes())
     assert sum(len(d['pred_instances']['bboxes']) for d in dump) == len(results)
@@ -146,7 +147,7 @@ def test_testing_writes_metrics_pictures_and_predictions(trained, config, tmp_pa
 
 def test_several_views_of_a_picture_are_asked(trained, config, tmp_path):
     tool('tools/test.py', config, trained, '--tta', '--work-dir', tmp_path)
-    assert 0 <= metrics(tmp_path)['grounding/acc@0.5'] <= 1
+    assert 0 <= metrics(tmp_path)['grounding/acc_0.5'] <= 1
     assert "type='GroundingTTAModel'" in (tmp_path / 'tiny.py').read_text()
 
 
@@ -236,6 +237,66 @@ def test_a_work_dir_without_checkpoint_is_named(config, tmp_path):
     assert 'has no checkpoint: train first' in done.stderr
 
 
+def test_a_work_dir_is_taken_by_every_tool(trained, config, shapes, tmp_path):
+    image = sorted((shapes / 'images').glob('*.jpg'))[0]
+    tool(
+        *('demo/ground.py', image, 'red circle', '--checkpoint', trained),
+        *('--out-dir', tmp_path / 'ground'),
+    )
+    tool('tools/score_reliability.py', config, trained, '--out', tmp_path / 'scores')
+    assert list((tmp_path / 'scores').glob('best_grounding_acc_0.5_*.npy'))
+    reverse = ('tools/model_converters/official_clip_vg.py', '--reverse', trained)
+    tool(*reverse, tmp_path / 'official.pth')
+
+
+def test_a_moved_training_run_goes_on(trained, config, tmp_path):
+    moved = shutil.copytree(trained, tmp_path / 'moved')
+    (moved / 'last_checkpoint').write_text('/elsewhere/epoch_2.pth')
+    options = ('--cfg-options', 'train_cfg.max_epochs=3', 'param_scheduler=[]')
+    tool('tools/train.py', config, '--work-dir', moved, '--resume', *options)
+    assert (moved / 'epoch_3.pth').is_file()
+    new = tmp_path / 'new'
+    tool('tools/train.py', config, '--work-dir', new, '--resume', trained, *options)
+    assert [path.name for path in new.glob('epoch_*.pth')] == ['epoch_3.pth']
+    empty = tmp_path / 'empty'
+    empty.mkdir()
+    refused = tool('tools/train.py', config, '--resume', empty, check=False)
+    assert f'{empty}: it has no checkpoint' in refused.stderr
+
+
+def test_a_run_with_nothing_to_resume_keeps_its_weights(trained, config, tmp_path):
+    start = f'load_from={trained / "epoch_2.pth"}'
+    done = tool(
+        *('tools/train.py', config, '--work-dir', tmp_path, '--resume'),
+        *('--cfg-options', 'train_cfg.max_epochs=1', 'param_scheduler=[]', start),
+    )
+    assert f'Load checkpoint from {trained / "epoch_2.pth"}' in done.stdout
+    assert (tmp_path / 'epoch_1.pth').is_file()
+
+
+@pytest.mark.parametrize('schedule', ['OneCycleLR', 'ConstantLR'])
+def test_auto_scale_lr_scales_what_is_used(schedule, config, tmp_path):
+    """Of batches of 8, for a rate that is meant for 32."""
+    text = f"""
+_base_ = '{config}'
+auto_scale_lr = dict(base_batch_size=32)
+param_scheduler = [dict(type='{schedule}', {{}})]
+"""
+    one_cycle = 'eta_max=1e-3, total_steps=6, by_epoch=False'
+    (tmp_path / 'scaled.py').write_text(
+        text.format(one_cycle if schedule == 'OneCycleLR' else 'factor=1.0')
+    )
+    command = ('tools/train.py', tmp_path / 'scaled.py', '--work-dir')
+    tool(*command, tmp_path / 'plain')
+    tool(*command, tmp_path / 'scaled', '--auto-scale-lr')
+    plain, scaled = (
+        [line['lr'] for line in scalars(tmp_path / name) if 'lr' in line]
+        for name in ('plain', 'scaled')
+    )
+    assert len(plain) == 6
+    assert scaled == pytest.approx([rate / 4 for rate in plain])
+
+
 needs_mim = pytest.mark.skipif(
     not MMDET_TOOLS.is_dir(), reason='this mmdet was installed without its tools'
 )
@@ -251,7 +312,7 @@ def test_mmdetections_own_tools_train_and_test(trained, config, tmp_path):
         *('test.py', config, tmp_path / 'train/epoch_1.pth'),
         *('--work-dir', tmp_path / 'test'),
     )
-    assert 0 <= metrics(tmp_path / 'test')['grounding/acc@0.5'] <= 1
+    assert 0 <= metrics(tmp_path / 'test')['grounding/acc_0.5'] <= 1
 
 
 @needs_mim

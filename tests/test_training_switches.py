@@ -15,7 +15,7 @@ def losses(shapes, sources, work_dir, **changes):
     Runner.from_cfg(cfg).train()
     (log,) = work_dir.glob('*/vis_data/scalars.json')
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    assert 'grounding/acc@0.5' in lines[-1]
+    assert 'grounding/acc_0.5' in lines[-1]
     return [line['loss'] for line in lines if 'loss' in line]
 
 

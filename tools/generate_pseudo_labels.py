@@ -15,6 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from projects.clip_vg.apis.work_dir import find_weights
 from projects.clip_vg.engine.labelling.inputs import InputFiles
 from projects.clip_vg.engine.labelling.maker import KINDS, MakerSettings
 from projects.clip_vg.engine.labelling.pipeline import (
@@ -93,7 +94,8 @@ def _add_inputs(command: argparse.ArgumentParser, kind: str) -> None:
         '--detector',
         nargs='+',
         metavar=('CONFIG', 'CHECKPOINT'),
-        help='run this MMDetection model on --images; or a name of its model zoo',
+        help='run this MMDetection model on --images; or a name of its model zoo. A '
+        'work dir is its best checkpoint, else its last',
     )
     group.add_argument(
         '--min-score',
@@ -259,7 +261,12 @@ def _job(args: argparse.Namespace) -> Generation:
             clip,
             use_attributes=attributes != 'none',
         ),
-        detector=get('detector'),
+        detector=[
+            # Not a config, nor a name of the model zoo, nor an address.
+            str(find_weights(part)) if Path(part).is_dir() else part
+            for part in get('detector') or ()
+        ]
+        or None,
         captioner=get('captioner'),
         shard=_shard(args.shard),
         workers=args.workers,

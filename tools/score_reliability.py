@@ -32,8 +32,10 @@ from train import add_common_options, load_config
 from mmdet.registry import DATASETS, MODELS
 
 import projects.clip_vg  # noqa: F401
+from projects.clip_vg.apis.work_dir import find_checkpoint, use_exported
 from projects.clip_vg.curriculum.agreement import AGREEMENT
 from projects.clip_vg.curriculum.reliability_file import file_sha256
+from projects.clip_vg.deployment.deployment_file import NAME
 from projects.clip_vg.engine.agreement_judge import (
     AGREEMENT_PIPELINE,
     AgreementJudge,
@@ -54,7 +56,12 @@ def parse_args() -> argparse.Namespace:
     )
     add_common_options(parser)
     measurer = parser.add_mutually_exclusive_group(required=True)
-    measurer.add_argument('checkpoint', nargs='?', help='checkpoint of the measurer')
+    measurer.add_argument(
+        'checkpoint',
+        nargs='?',
+        help='of the measurer: a file, a work dir (its best one, else its last), or an '
+        'exported folder',
+    )
     measurer.add_argument(
         '--agreement',
         action='store_true',
@@ -81,8 +88,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--overwrite',
         action='store_true',
-        help='score anew what is scored already, also by another checkpoint '
-        '(default: only what has changed)',
+        help='replace scores of another checkpoint, config or transforms of this '
+        'name (default: an error; changed labels are scored anew either way)',
     )
     parser.add_argument(
         '--batch-size', type=int, help="pictures at once (default: the test loader's)"
@@ -105,13 +112,18 @@ def build_measurer(
         options = agreement_config(cfg)
         measurer = agreement_measurer(options, dataset.label_files)
         return MODELS.build(options), measurer
-    without_downloads(cfg, args.checkpoint)
-    text = json.dumps(cfg.model.to_dict(), sort_keys=True, default=str)
+    exported = args.checkpoint.is_dir()  # then main() has put it into the config
+    if not exported:
+        without_downloads(cfg, args.checkpoint)
+    # A folder's own file says what it was exported from, wherever it lies.
+    text = '' if exported else json.dumps(cfg.model.to_dict(), default=str)
     model = MODELS.build(cfg.model)
-    load_checkpoint(model, args.checkpoint, map_location='cpu')
+    if not exported:
+        load_checkpoint(model, str(args.checkpoint), map_location='cpu')
+    file = args.checkpoint / NAME if exported else args.checkpoint
     return model, dict(
         checkpoint=str(args.checkpoint),
-        sha256=file_sha256(args.checkpoint),
+        sha256=file_sha256(file),
         config=Path(args.config).name,
         model_sha256=hashlib.sha256(text.encode()).hexdigest(),
     )
@@ -124,11 +136,16 @@ def main() -> None:
     if args.launcher != 'none' and not is_distributed():
         init_dist(args.launcher)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
+    if not args.agreement:
+        args.checkpoint = find_checkpoint(args.checkpoint)
+        if args.checkpoint.is_dir():
+            use_exported(cfg, args.checkpoint)
+            args.device = 'cpu'
     loader = cfg.test_dataloader
     pipeline = AGREEMENT_PIPELINE if args.agreement else loader.dataset.pipeline
     dataset = evaluation_view(DATASETS.build(cfg.train_dataloader.dataset), pipeline)
     files = choose_sources(dataset, args.sources)
-    name = args.name or (AGREEMENT if args.agreement else Path(args.checkpoint).stem)
+    name = args.name or (AGREEMENT if args.agreement else args.checkpoint.stem)
     if '__' in name:
         raise ValueError(f'--name {name}: it may not have "__", which ends it.')
     model, measurer = build_measurer(args, cfg, dataset)

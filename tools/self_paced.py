@@ -98,6 +98,12 @@ def parse_args() -> argparse.Namespace:
         help='of one training, with --jobs (default: %(default)s)',
     )
     parser.add_argument(
+        '--overwrite',
+        action='store_true',
+        help='remove a search in this work dir that was begun with other settings or '
+        'labels (default: an error)',
+    )
+    parser.add_argument(
         '--dry-run', action='store_true', help='say what would be done, and stop'
     )
     args = parser.parse_args()
@@ -139,7 +145,7 @@ def main() -> None:
     print_log(describe_plan(search))
     if args.dry_run:
         return
-    record = search.run()
+    record = search.run(args.overwrite)
     report = write_report(record, search.dataset)
     print_log(f'{record}\n{report}\n{work_dir / "final" / "model.pth"}')
 

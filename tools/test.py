@@ -12,7 +12,8 @@ from train import add_common_options, load_config  # imports compat: before mmde
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 
-from projects.clip_vg.apis.work_dir import find_checkpoint
+from projects.clip_vg.apis.work_dir import find_checkpoint, use_exported
+from projects.clip_vg.engine.run_check_hook import check_run
 from projects.clip_vg.models.frozen_weights import without_downloads
 
 
@@ -21,11 +22,17 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add_common_options(parser)
     parser.add_argument(
-        'checkpoint', help='checkpoint, or a work dir: its best one, else its last'
+        'checkpoint',
+        help='checkpoint, a work dir (its best one, else its last), or an exported '
+        'folder',
     )
     parser.add_argument('--out', help='write the predictions to this .pkl file')
     parser.add_argument('--show', action='store_true', help='show painted pictures')
-    parser.add_argument('--show-dir', help='write painted pictures to this folder')
+    parser.add_argument(
+        '--show-dir',
+        metavar='NAME',
+        help='draw every image into WORK_DIR/TIMESTAMP/NAME (an absolute path: there)',
+    )
     parser.add_argument(
         '--wait-time',
         type=float,
@@ -57,8 +64,12 @@ def main() -> None:
     """Test."""
     args = parse_args()
     cfg = load_config(args)
-    cfg.load_from = find_checkpoint(args.checkpoint)
-    without_downloads(cfg, cfg.load_from)
+    checkpoint = find_checkpoint(args.checkpoint)
+    if checkpoint.is_dir():
+        use_exported(cfg, checkpoint)
+    else:
+        cfg.load_from = str(checkpoint)
+        without_downloads(cfg, checkpoint)
     if args.tta:
         augment(cfg)
     if args.show or args.show_dir:
@@ -68,6 +79,7 @@ def main() -> None:
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     if args.out is not None:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
+    check_run(runner)
     runner.test()
 
 

@@ -11,6 +11,9 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from projects.clip_vg.compat import setup_cpu_distributed
+from projects.clip_vg.engine.exact_resume_hook import train_batch_size
+from projects.clip_vg.engine.run_check_hook import check_run, refuse_no_steps
+from projects.clip_vg.engine.trial import last_checkpoint
 from projects.clip_vg.folder_lock import lock_folder
 
 
@@ -62,7 +65,8 @@ def parse_args() -> argparse.Namespace:
         '--resume',
         nargs='?',
         const='auto',
-        help='continue from this checkpoint, or from the last in the work dir',
+        help='continue from this checkpoint, or the last one of this work dir '
+        '(default: the last one of --work-dir, if it has one)',
     )
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -83,6 +87,42 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
+def resume(cfg: Config, source: str | None) -> None:
+    """Let a training run go on.
+
+    Args:
+        cfg (Config): Changed in place. A ``load_from`` of its own stays where there is
+            nothing to go on from.
+        source (str, optional): A checkpoint, or a work dir. None: the config's.
+    """
+    if source is None or Path(source).is_dir():
+        found = last_checkpoint(source or cfg.work_dir)
+        if found is None and source is not None:
+            raise FileNotFoundError(f'--resume {source}: it has no checkpoint.')
+        source = None if found is None else str(found)
+    if source is not None:
+        cfg.resume, cfg.load_from = True, source
+
+
+def scale_one_cycle(runner: Runner) -> None:
+    """Scale the highest learning rate of one-cycle schedules as MMEngine scales lr.
+
+    These take no rate of the optimizer, so scaling that one has no effect.
+    """
+    scaling = runner.auto_scale_lr or {}
+    if not scaling.get('enable') or not isinstance(runner.param_schedulers, list):
+        return
+    batch = train_batch_size(runner)
+    for schedule in runner.param_schedulers:
+        if isinstance(schedule, dict) and 'OneCycle' in str(schedule.get('type')):
+            given = schedule['eta_max']
+            schedule['eta_max'] = given * batch / scaling['base_batch_size']
+            runner.logger.info(
+                f'eta_max of {schedule["type"]}: {given} is for a batch of '
+                f'{scaling["base_batch_size"]}, {schedule["eta_max"]:g} for {batch}.'
+            )
+
+
 def main() -> None:
     """Train."""
     args = parse_args()
@@ -101,11 +141,14 @@ def main() -> None:
             )
         cfg.auto_scale_lr.enable = True
     if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+        resume(cfg, None if args.resume == 'auto' else args.resume)
     with lock_folder(cfg.work_dir):
         custom = 'runner_type' in cfg
         runner = RUNNERS.build(cfg) if custom else Runner.from_cfg(cfg)
+        check_run(runner)
+        # Before schedules, which fail in ways of their own without a step.
+        refuse_no_steps(runner.train_loop)
+        scale_one_cycle(runner)
         runner.train()
 
 

@@ -142,11 +142,23 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
     Raises:
         UnsafePickleError: The file asks for something a checkpoint never needs.
         FileNotFoundError: There is no such file.
-        ValueError: The file is truncated or was not written by ``torch.save``.
+        ValueError: The file is truncated, was not written by ``torch.save``, or is a
+            checkpoint of the official CLIP-VG.
     """
-    return load_torch(
+    checkpoint = load_torch(
         Path(filename).expanduser(), map_location=map_location, names=_MMENGINE_NAMES
     )
+    # MMEngine would take the whole dict for weights.
+    model = checkpoint.get('model') if isinstance(checkpoint, dict) else None
+    if isinstance(model, dict) and any(
+        str(name).removeprefix('module.').startswith('image_encoder_clip_vg.')
+        for name in model
+    ):
+        raise ValueError(
+            f'{filename} is a checkpoint of the official CLIP-VG: convert it by '
+            'tools/model_converters/official_clip_vg.py.'
+        )
+    return checkpoint
 
 
 class AtomicLocalBackend(LocalBackend):

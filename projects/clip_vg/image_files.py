@@ -3,9 +3,20 @@
 import os
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageOps
 
-__all__ = ['MOST_PIXELS', 'THINNEST', 'ImageSizeError', 'check_size', 'open_image']
+__all__ = [
+    'MOST_PIXELS',
+    'THINNEST',
+    'ImageDepthError',
+    'ImageSizeError',
+    'as_rgb',
+    'check_size',
+    'has_exif_rotation',
+    'open_image',
+    'size_of',
+]
 
 # Decoded, and with what is drawn on it, a gigabyte; cameras of 2026 reach 61 million.
 MOST_PIXELS = 100_000_000
@@ -13,8 +24,15 @@ MOST_PIXELS = 100_000_000
 THINNEST = 100
 
 
+_ORIENTATION = 0x0112
+
+
 class ImageSizeError(ValueError):
     """An image is too large, or too thin."""
+
+
+class ImageDepthError(ValueError):
+    """An image whose values have no known range, such as float."""
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -61,3 +79,48 @@ def check_size(width: int, height: int) -> None:
             f'it is a strip of {width:,} x {height:,} pixels; one side may be '
             f'{THINNEST} times the other'
         )
+
+
+def has_exif_rotation(image: Image.Image) -> bool:
+    """Whether viewers turn or mirror an image, as its EXIF entry asks."""
+    return image.getexif().get(_ORIENTATION, 1) not in (0, 1)
+
+
+def size_of(image: Image.Image, upright: bool = False) -> tuple[int, int]:
+    """(width, height) from the head of an image; ``upright`` as in :func:`as_rgb`."""
+    width, height = image.size
+    # 5 to 8 exchange the sides.
+    if upright and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8):
+        return height, width
+    return width, height
+
+
+def as_rgb(image: Image.Image, upright: bool = False) -> Image.Image:
+    """An image as RGB with 8 bits a channel.
+
+    16 bits a channel are scaled to 8 (PIL's ``convert`` would cut them at 255).
+
+    Args:
+        image (Image.Image): Of any mode.
+        upright (bool): Whether to turn it by its EXIF entry, as viewers do. Defaults
+            to False: as it is stored.
+
+    Returns:
+        Image.Image: RGB.
+
+    Raises:
+        ImageDepthError: Its values are 32-bit integers or float, whose range no file
+            says.
+    """
+    if upright:
+        image = ImageOps.exif_transpose(image)
+    # Older Pillow versions have the 16 bits of a PNG in 32.
+    if image.mode.startswith('I;16') or (image.mode == 'I' and image.format == 'PNG'):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ('I', 'F') or ';' in image.mode:
+        kind = 'float' if image.mode == 'F' else 'integers'
+        raise ImageDepthError(
+            f'its channel has 32 bits ({kind}, mode {image.mode!r}), whose range is '
+            'not known; expected 8 or 16 bits a channel. Scale it and save it as such'
+        )
+    return image.convert('RGB')

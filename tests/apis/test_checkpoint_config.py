@@ -187,7 +187,12 @@ def weight(change):
         (lambda c: c.update(meta={}), 'config'),
         (lambda c: dict(meta=c['meta']), 'official_clip_vg.py'),
         (lambda c: [c], 'list'),
-        (lambda c: dict(model=c['state_dict']), "'model'"),
+        (lambda c: dict(model=c['state_dict']), "'model' holds"),
+        (lambda c: dict(ema_state_dict=c['state_dict']), "'ema_state_dict' holds"),
+        (
+            lambda c: dict(model={'image_encoder_clip_vg.proj': 1}),
+            'official_clip_vg.py',
+        ),
     ],
 )
 def test_malformed_parts_are_one_sentence(changed, change, found):

@@ -16,6 +16,7 @@ from projects.clip_vg.folder_lock import lock_folder
 from projects.clip_vg.visualization.answers import color_of, draw_answers
 
 from ..conftest import ROOT, runner_config
+from .helpers import save_tiny
 
 ASKED = ['red circle', 'the star on the left', 'left']
 
@@ -270,7 +271,7 @@ def test_questions_do_not_lead_out_of_the_folder(tmp_path, name):
     Image.new('RGB', (4, 4)).save(tmp_path / 'a.png')
     (tmp_path / 'images').mkdir()
     (tmp_path / 'q.jsonl').write_text(json.dumps(dict(image=name, expression='x')))
-    with pytest.raises(ValueError, match=r'q\.jsonl, entry 1.*leads out'):
+    with pytest.raises(ValueError, match=r'q\.jsonl, line 1.*leads out'):
         read_questions(tmp_path / 'q.jsonl', tmp_path / 'images')
 
 
@@ -296,8 +297,19 @@ def test_a_file_of_questions_goes_on_where_it_was(checkpoint, shapes, tmp_path, 
     (out / 'asked.jsonl').write_text(whole.splitlines()[0] + '\n{"half')
     demo(*command)
     assert (out / 'asked.jsonl').read_text() == whole
+    other = save_tiny(tmp_path / 'other' / 'tiny.pth', seed=7)
+    command[4] = other
+    with pytest.raises(ValueError, match='asked.jsonl.*checkpoint was'):
+        demo(*command)
+    assert (out / 'asked.jsonl').read_text() == whole
+    demo(*command, '--overwrite')
+    assert (out / 'asked.jsonl').read_text() != whole
+    command[4] = checkpoint
+    path.write_text(text.replace('star', 'blue star'))
+    with pytest.raises(ValueError, match='questions was'):
+        demo(*command)
     path.write_text(text + (f'{names[0]},\n' if kind == 'csv' else '{"image": "x"}\n'))
-    with pytest.raises(ValueError, match='entry 4'):
+    with pytest.raises(ValueError, match='line 5' if kind == 'csv' else 'line 4'):
         demo(*command)
 
 

@@ -8,7 +8,6 @@ from PIL import Image
 
 from projects.clip_vg.apis import GroundingInferencer, shared_models, web
 from projects.clip_vg.apis.shared_models import SharedModels, name_checkpoints
-from projects.clip_vg.apis.work_dir import find_checkpoint
 
 from ..threads import ask_in_threads
 from .helpers import save_tiny
@@ -40,17 +39,13 @@ def test_names_are_as_short_as_they_can_be(tmp_path):
     assert list(named.values()) == paths
 
 
-def test_a_work_dir_is_its_best_or_last_checkpoint(tmp_path):
-    with pytest.raises(FileNotFoundError, match='train first'):
-        find_checkpoint(tmp_path)
-    last = tmp_path / 'epoch_2.pth'
-    last.touch()
-    (tmp_path / 'last_checkpoint').write_text(str(last))
-    assert find_checkpoint(tmp_path) == str(last)
-    best = tmp_path / 'best_acc_epoch_1.pth'
-    best.touch()
-    assert find_checkpoint(str(tmp_path)) == find_checkpoint(best) == str(best)
-    assert list(name_checkpoints([tmp_path]).values()) == [best]
+def test_a_work_dir_and_an_exported_folder_are_named(tmp_path):
+    best, exported = tmp_path / 'run/best_acc_epoch_1.pth', tmp_path / 'exported'
+    for path in (best, exported / 'deployment.json'):
+        path.parent.mkdir()
+        path.touch()
+    named = name_checkpoints([best.parent, exported])
+    assert list(named.values()) == [best, exported]
 
 
 def test_checkpoints_that_cannot_be_named(tmp_path):

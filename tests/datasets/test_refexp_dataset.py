@@ -3,13 +3,15 @@
 import hashlib
 import json
 import pickle
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from mmcv.transforms import LoadImageFromFile
+from mmcv.transforms import Compose, LoadImageFromFile
 from mmdet.registry import DATASETS
+from mmengine.config import Config
 from PIL import Image
 
 from projects.clip_vg.curriculum.reliability_file import (
@@ -20,6 +22,9 @@ from projects.clip_vg.datasets import refexp_dataset
 from projects.clip_vg.datasets.readers import write_odvg
 from projects.clip_vg.datasets.table_builder import TableBuilder
 from projects.clip_vg.datasets.transforms import LoadGroundingImage
+from projects.clip_vg.datasets.transforms.loading import loaded_as_stored
+
+from ..conftest import ROOT
 
 PIPELINE = [
     dict(type='LoadGroundingImage'),
@@ -121,14 +126,161 @@ def test_boxes_that_pass_the_border_are_kept(tmp_path):
     assert len(make(tmp_path, [('a.jpg', [-0.4, 5, 60.3, 40.2], 'whole')])) == 1
 
 
-def test_the_filter_can_be_off(tmp_path):
+def test_invalid_boxes_that_are_kept_are_counted_too(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(
+        refexp_dataset, 'print_log', lambda text, **_: said.append(text)
+    )
     labels = [*LABELS[:2], ('a.jpg', [5, 5, 5, 9], 'wrong')]
     assert len(make(tmp_path, labels, filter_cfg=dict(invalid_boxes=False))) == 3
+    assert len(said) == 1 and '1 of 3 labels kept' in said[0] and 's2' in said[0]
+
+
+@pytest.mark.parametrize(
+    'name', ['clip_vg_refcoco.py', 'clip_vg_vit-l14-336_refcoco.py']
+)
+def test_configs_drop_invalid_boxes_in_training_only(name):
+    cfg = Config.fromfile(ROOT / 'configs' / name)
+    for loader in (cfg.val_dataloader, cfg.test_dataloader):
+        assert loader.dataset.filter_cfg == dict(invalid_boxes=False)
+    assert 'filter_cfg' not in cfg.train_dataloader.dataset
 
 
 def test_nothing_left_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r'No label is left of 1 .*labels\.jsonl'):
         make(tmp_path, [('a.jpg', [5, 5, 5, 9], 'wrong')])
+
+
+def logged(monkeypatch):
+    """What a data set logs from here on."""
+    texts = []
+    monkeypatch.setattr(
+        refexp_dataset, 'print_log', lambda text, **_: texts.append(text)
+    )
+    return texts
+
+
+def test_many_dropped_boxes_ask_for_the_format(tmp_path, monkeypatch):
+    texts = logged(monkeypatch)
+    few = [*LABELS[:1] * 19, ('a.jpg', [5, 5, 5, 9], 'wrong')]
+    make(tmp_path, few)
+    assert '1 of 20' in texts.pop() and not texts
+    make(tmp_path, few[1:])  # 1 of 19: over 5 %
+    assert 'xywh in the place of xyxy' in texts.pop() and not texts
+
+
+def test_all_missing_images_are_reported_at_once(tmp_path, monkeypatch):
+    names = [f'{i:02}.jpg' for i in range(30)]
+    labels = [(name, [1, 1, 9, 9], 'x') for name in names]
+    texts = logged(monkeypatch)
+    make(tmp_path, labels, names[:3])
+    assert len(texts) == 1
+    with pytest.raises(FileNotFoundError) as caught:
+        make(tmp_path, labels, names[:3], check_images='error')
+    for text in (texts[0], str(caught.value)):
+        assert '27 of 30 images' in text and 'and 7 more' in text
+        assert all(name in text for name in names[3:23]) and names[0] not in text
+    make(tmp_path, labels, names[:3], check_images='off')
+    assert len(texts) == 1
+    with pytest.raises(ValueError, match="check_images='no'"):
+        make(tmp_path, labels, check_images='no')
+
+
+@pytest.mark.parametrize(
+    ('name', 'there', 'message'),
+    [
+        (
+            'COCO_train2014_000000000001.jpg',
+            '000000000001.jpg',
+            r'COCO 2014; .*/000000000001\.jpg, .*COCO 2017',
+        ),
+        (
+            '000000000001.jpg',
+            'COCO_val2014_000000000001.jpg',
+            r'COCO 2017; .*/COCO_val2014_000000000001\.jpg, .*COCO 2014',
+        ),
+        ('sub\\a.jpg', 'sub/a.jpg', r'backslash.*\(sub/a\.jpg is there'),
+        ('train2014/a.jpg', 'a.jpg', r'a\.jpg is in .*folder train2014/ is too much'),
+        ('a.jpg', 'a.JPG', r'a\.JPG is there'),
+    ],
+)
+def test_a_missing_image_says_what_is_wrong_with_its_name(
+    tmp_path, name, there, message
+):
+    labels = [(name, [1, 1, 9, 9], 'x')]
+    with pytest.raises(FileNotFoundError, match=f'{re.escape(name)}(?s:.*){message}'):
+        (tmp_path / there).parent.mkdir(exist_ok=True)
+        make(tmp_path, labels, (there,), check_images='error')
+    dataset = make(tmp_path, labels, (), check_images='off')
+    with pytest.raises(FileNotFoundError, match=rf's0(?s:.*){message}'):
+        dataset[0]
+
+
+def test_configs_stop_at_missing_images():
+    cfg = Config.fromfile(ROOT / 'configs/clip_vg_refcoco.py')
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        assert loader.dataset.check_images == 'error'
+
+
+def test_boxes_are_compared_with_sizes_that_no_file_says(tmp_path):
+    """Lists of TransVG have no sizes; the images have."""
+    Image.new('RGB', (60, 40)).save(tmp_path / 'a.jpg')
+    box = [20, 10, 55, 35]  # xyxy
+    torch.save([('a.jpg', '', box, 'x', [])], tmp_path / 'mine.pth')
+    config = dict(type='RefExpDataset', data_root=str(tmp_path), ann_file='mine.pth')
+    with pytest.raises(ValueError, match=r'mine\.pth.*1 of 1 .*xyxy .*read as xywh'):
+        DATASETS.build(config)
+    dataset = DATASETS.build(dict(config, box_format='xyxy'))
+    assert dataset.table.boxes.tolist() == [box]
+    unchecked = dict(config, filter_cfg=dict(check_boxes=False))
+    assert DATASETS.build(unchecked).table.boxes.tolist() == [[20, 10, 75, 45]]
+
+
+def test_what_readers_leave_out_is_logged(tmp_path, monkeypatch):
+    texts = logged(monkeypatch)
+    torch.save(
+        [('a.jpg', '', box, 'x', []) for box in ([1, 1, 9, 9], None)],
+        tmp_path / 'mine.pth',
+    )
+    config = dict(type='RefExpDataset', data_root=str(tmp_path), ann_file='mine.pth')
+    assert len(DATASETS.build(dict(config, check_images='off'))) == 1
+    assert len(texts) == 1 and '1 of 2' in texts[0] and 'entry 1' in texts[0]
+
+
+def turned(path, size=(60, 40), orientation=6):
+    """Save an image of stored ``size`` that is white at the left, black elsewhere."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.new('RGB', size)
+    image.paste((255, 255, 255), (0, 0, 20, size[1]))
+    image.save(path, exif=exif, quality=95)
+
+
+def test_upright_images_are_turned_for_their_labels(tmp_path, monkeypatch):
+    texts = logged(monkeypatch)
+    turned(tmp_path / 'a.jpg')  # shown after a quarter turn clockwise: white above
+    label = ('a.jpg', [0, 0, 40, 20], 'white')
+    pipeline = [dict(type='LoadImageFromFile')]
+    upright = make(tmp_path, [label], (), size=(40, 60), upright=True)
+    upright.pipeline = Compose(loaded_as_stored(pipeline))
+    sample = upright[0]
+    assert sample['img'].shape == (60, 40, 3)
+    assert sample['img'][2:16].min() > 200 and sample['img'][24:].max() < 50
+    assert len(texts) == 1 and '1 of 1 images' in texts[0] and 'upright' in texts[0]
+    stored = make(tmp_path, [label], (), size=(40, 60))
+    assert 'stored' in texts[1] and 'upright=True' in texts[1]
+    with pytest.raises(ValueError, match=r'\(40, 60\).*EXIF.*upright=True'):
+        stored[0]
+    as_stored = make(tmp_path, [('a.jpg', [0, 0, 20, 40], 'x')], (), upright=True)
+    with pytest.raises(ValueError, match=r'\(60, 40\).*EXIF.*as stored'):
+        as_stored[0]
+
+
+def test_the_transform_turns_images_too(tmp_path):
+    turned(tmp_path / 'a.jpg')
+    for options, shape in ((dict(upright=True), (60, 40)), ({}, (40, 60))):
+        results = LoadGroundingImage(**options)(dict(img_path=str(tmp_path / 'a.jpg')))
+        assert results['img'].shape[:2] == results['ori_shape'] == shape
 
 
 def test_a_missing_root_is_named(tmp_path):

@@ -33,14 +33,35 @@ def corners(results):
     return results['gt_bboxes'].tensor
 
 
+def official_size(height, width, size, side='long'):
+    """(height, width) as the official code: the ratio first, then rounded."""
+    ratio = float(size / float((max if side == 'long' else min)(height, width)))
+    return round(height * ratio), round(width * ratio)
+
+
+@pytest.mark.parametrize('side', ['long', 'short'])
+def test_resize_rounds_as_the_official_code(side):
+    """Every height beside a side of 640 or 500 (COCO's, Flickr30k's), both ways."""
+    resize = build(type='PILResize', size=224, side=side)
+    for long in (500, 640):
+        for short in range(max(32, long // 8), long + 1):
+            for shape in ((short, long), (long, short)):
+                results = dict(img=np.zeros(shape, np.uint8))
+                expected = official_size(*shape, 224, side)
+                assert resize(results)['img_shape'] == expected, shape
+    assert official_size(330, 640, 224) == (115, 224)
+
+
 @pytest.mark.parametrize('side', ['long', 'short'])
 @pytest.mark.parametrize(('height', 'width'), [(40, 60), (60, 40), (33, 97), (7, 7)])
 def test_resize_is_pil_and_keeps_boxes_in_place(side, height, width):
     before = sample(height, width)
     after = build(type='PILResize', size=50, side=side)(sample(height, width))
     reference = (max if side == 'long' else min)(height, width)
-    new = (round(width * 50 / reference), round(height * 50 / reference))
-    expected = Image.fromarray(before['img']).resize(new, Image.Resampling.BILINEAR)
+    rows, columns = official_size(height, width, 50, side)
+    expected = Image.fromarray(before['img']).resize(
+        (columns, rows), Image.Resampling.BILINEAR
+    )
     np.testing.assert_array_equal(after['img'], np.asarray(expected))
     torch.testing.assert_close(corners(after), corners(before) * 50 / reference)
     assert after['scale_factor'] == (50 / reference, 50 / reference)
@@ -117,6 +138,57 @@ def test_crop_of_a_group_keeps_all_centres_or_does_nothing():
 def test_crop_of_a_small_picture():
     after = build(type='ReferentCrop', min_size=384, max_size=600)(sample())
     assert after['img'].shape == (40, 60, 3)
+
+
+def official_region(width, height, box, low, high, draw):
+    """Left, top, width, height of the official code's RandomSizeCrop, or None."""
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    for _ in range(20):
+        w = draw(low, min(width, high))
+        h = draw(low, min(height, high))
+        i = draw(0, height - h)  # torchvision's RandomCrop.get_params
+        j = draw(0, width - w)
+        if x > i and y > j:
+            return j, i, w, h
+    return None
+
+
+def with_places(width, height, box):
+    """A sample whose pixels say where they come from: (row, column, row)."""
+    results = sample(height, width, box)
+    rows, columns = np.mgrid[:height, :width]
+    results['img'] = np.stack([rows, columns, rows], -1).astype(np.uint8)
+    return results
+
+
+def test_the_official_crop_is_the_official_codes(monkeypatch):
+    rng = np.random.default_rng(0)
+    lost = whole = 0
+    crop = build(type='ReferentCrop', min_size=60, max_size=90, official=True)
+    for _ in range(300):
+        left, top = rng.uniform(-5, 100, 2)
+        box = (left, top, left + rng.uniform(4, 50), top + rng.uniform(4, 20))
+        seed = int(rng.integers(1 << 30))
+        reference, ours = (np.random.default_rng(seed) for _ in range(2))
+        region = official_region(
+            140, 100, box, 60, 90, lambda a, b, g=reference: int(g.integers(a, b + 1))
+        )
+        monkeypatch.setattr(
+            crop, '_draw', lambda a, b, g=ours: int(g.integers(a, b + 1)), raising=False
+        )
+        after = crop(with_places(140, 100, box))
+        whole += region is None
+        x, y, w, h = region or (0, 0, 140, 100)
+        np.testing.assert_array_equal(
+            after['img'], with_places(140, 100, box)['img'][y : y + h, x : x + w]
+        )
+        if region is None:
+            continue
+        expected = (np.array(box) - [x, y, x, y]).clip(0, [w, h, w, h])
+        np.testing.assert_allclose(corners(after)[0], expected, atol=1e-4)
+        centre = (np.array(box[:2]) + box[2:]) / 2 - [x, y]
+        lost += not ((centre >= 0) & (centre <= [w, h])).all()
+    assert lost > 10 and whole > 0  # what ours does not do
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_several_validation_sets_are_scored_as_one(shapes, sources, tmp_path):
     cfg.val_dataloader.sampler = dict(type='ImageGroupSampler', shuffle=False)
     cfg.experiment_name += ' grouped'
     assert wrapped == pytest.approx(Runner.from_cfg(cfg).val(), abs=1e-5)
-    assert 'grounding/test/acc@0.5' in wrapped
+    assert 'grounding/test/acc_0.5' in wrapped
 
 
 def test_the_average_is_what_a_checkpoint_is_tested_with(shapes, sources, tmp_path):

@@ -145,7 +145,7 @@ def test_a_broken_export_leaves_nothing_to_serve(
     model, cfg = copy.deepcopy(detector[0]), detector[1]
     torch.nn.init.normal_(model.fusion.layers[0].linear2.weight)
     with pytest.raises(RuntimeError, match=r'grounding.onnx is off by .*pictures'):
-        export_detector(model, cfg, tmp_path)
+        export_detector(model, cfg, tmp_path, overwrite=True)
     with pytest.raises(FileNotFoundError, match=r'has no deployment.json'):
         ServedCLIPVG(str(tmp_path))
 

@@ -50,6 +50,9 @@ def test_a_checkpoint_becomes_a_folder_that_is_scored(
     )
     cfg.test_cfg = dict(type='TestLoop')
     cfg.dump(tmp_path / 'config.py')
+    # Without --int8 its graphs would go: not unasked.
+    assert run('export', checkpoint, '--out', out).returncode
+    assert json.loads((out / 'deployment.json').read_text()) == said
     options = ['--precision', 'int8', '--threads', 1]
     ended_well(run('test', tmp_path / 'config.py', out, *options))
     lines = (tmp_path / 'results.jsonl').read_text().splitlines()
@@ -57,6 +60,37 @@ def test_a_checkpoint_becomes_a_folder_that_is_scored(
     for line in map(json.loads, lines[:5]):
         (answer,) = served(line['image'], line['text'])['predictions']
         assert answer['bboxes'][0] == pytest.approx(line['bbox'], abs=0.02)
+    ended_well(run('export', checkpoint, '--out', out, '--overwrite'))
+    assert {path.name for path in out.iterdir()} - {'.lock'} == {
+        'deployment.json',
+        'image.onnx',
+        'grounding.onnx',
+    }
+
+
+def test_every_tool_takes_an_exported_folder(
+    folder, checkpoint, shapes, sources, tmp_path
+):
+    cfg = runner_config(shapes, sources, tmp_path / 'work')
+    cfg.update(
+        test_dataloader=cfg.val_dataloader,
+        test_evaluator=cfg.val_evaluator,
+        test_cfg=dict(type='TestLoop'),
+    )
+    cfg.dump(tmp_path / 'config.py')
+    config = tmp_path / 'config.py'
+    ended_well(run_script('tools/test.py', config, folder))
+    out = tmp_path / 'scores'
+    ended_well(run_script('tools/score_reliability.py', config, folder, '--out', out))
+    said = json.loads((out / f'{folder.name}__one.json').read_text())
+    assert said['measurer']['sha256'] == file_sha256(folder / 'deployment.json')
+    refused = run('export', checkpoint, '--out', folder)
+    assert 'FileExistsError' in refused.stderr
+    assert str(folder) in refused.stderr
+    assert '--overwrite' in refused.stderr
+    refused = run('export', folder, '--out', tmp_path / 'again')
+    assert refused.returncode
+    assert 'is an exported detector' in refused.stderr
 
 
 def test_calibration_without_int8_or_by_half_is_refused(tmp_path):

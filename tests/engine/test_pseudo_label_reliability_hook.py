@@ -233,6 +233,7 @@ def grounding_dino(bert):
     cfg = get_config(
         'mmdet::mm_grounding_dino/grounding_dino_swin-t_pretrain_obj365.py'
     )
+    cfg.model.encoder.num_cp = 0  # MMDetection's wants fairscale
     return shrink_model(cfg.model, bert)
 
 

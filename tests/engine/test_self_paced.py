@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -255,6 +256,38 @@ def test_nothing_selected_is_said(shapes, sources, tmp_path, monkeypatch):
     found = search(shapes, sources, tmp_path, trainer, monkeypatch, names=['one'])
     with pytest.raises(ValueError, match='No threshold left enough labels'):
         found.run()
+
+
+def test_a_search_on_changed_labels_does_not_end_with_the_old_model(
+    shapes, sources, tmp_path, monkeypatch
+):
+    """Other boxes under the same sample_ids; images are the same."""
+    mine = shutil.copytree(sources, tmp_path / 'sources')
+    work_dir, options = tmp_path / 'search', dict(strategy='fixed', start=0.0)
+
+    def go(trainer, **more):
+        made = search(
+            shapes, mine, work_dir, trainer, monkeypatch, names=['one'], **options
+        )
+        return made.run(**more)
+
+    first = Trainer()
+    go(first)
+    (work_dir / 'notes.txt').write_text('mine')
+    again = Trainer()
+    go(again)
+    assert first.trained and not again.trained
+    lines = [json.loads(line) for line in (mine / 'one.jsonl').open()]
+    for line in lines:
+        line['grounding']['regions'][0]['bbox'] = [1, 1, 20, 20]
+    (mine / 'one.jsonl').write_text(''.join(json.dumps(x) + '\n' for x in lines))
+    changed = Trainer()
+    with pytest.raises(ValueError, match=r'begun with other settings: labels was'):
+        go(changed)
+    assert not changed.trained
+    go(changed, overwrite=True)
+    assert changed.trained == first.trained and changed.scored == first.scored
+    assert (work_dir / 'notes.txt').is_file()
 
 
 def test_wrong_configs_and_orders_are_named(shapes, sources, tmp_path, monkeypatch):

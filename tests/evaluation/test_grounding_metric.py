@@ -1,13 +1,14 @@
 """The metric: hits as defined, and the same in any number of processes."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
 
 from projects.clip_vg.evaluation import grounding_metric
-from projects.clip_vg.evaluation.grounding_metric import GroundingMetric
+from projects.clip_vg.evaluation.grounding_metric import GroundingMetric, current_name
 
 
 def slow_iou(a, b):
@@ -67,20 +68,20 @@ def test_accuracy_equals_the_definition(samples):
     ]
     for threshold in (0.25, 0.5, 0.75, 0.9):
         expected = np.mean([iou >= threshold for iou in ious])
-        assert scores[f'grounding/acc@{threshold}'] == pytest.approx(expected)
+        assert scores[f'grounding/acc_{threshold}'] == pytest.approx(expected)
     assert scores['grounding/miou'] == pytest.approx(np.mean(ious), abs=1e-5)
 
 
 def test_a_threshold_is_reached_by_equality():
     true = [[0.0, 0.0, 2.0, 2.0]]
     half = evaluate([sample(0, [[0.0, 0.0, 2.0, 1.0]], true)])
-    assert half['grounding/acc@0.5'] == 1.0
+    assert half['grounding/acc_0.5'] == 1.0
 
 
 def test_splits_are_reported_when_there_are_several(samples):
     scores = evaluate(samples)
-    parts = [scores[f'grounding/{name}/acc@0.5'] for name in ('val', 'testA')]
-    assert np.mean(parts) == pytest.approx(scores['grounding/acc@0.5'])
+    parts = [scores[f'grounding/{name}/acc_0.5'] for name in ('val', 'testA')]
+    assert np.mean(parts) == pytest.approx(scores['grounding/acc_0.5'])
     assert not any('/human/' in key for key in scores)
 
 
@@ -107,7 +108,7 @@ def test_of_many_boxes_the_top_score_counts():
     true = [[0.0, 0.0, 10.0, 10.0]]
     pred = [[20.0, 20.0, 30.0, 30.0], [0.0, 0.0, 10.0, 10.0]]
     one = sample(0, pred, true, scores=torch.tensor([0.2, 0.9]))
-    assert evaluate([one])['grounding/acc@0.9'] == 1.0
+    assert evaluate([one])['grounding/acc_0.9'] == 1.0
 
 
 def test_no_box_is_a_miss():
@@ -135,3 +136,64 @@ def test_results_are_written_whole(samples, tmp_path):
     assert np.mean([r['iou'] for r in lines]) == pytest.approx(scores['grounding/miou'])
     assert {r['split'] for r in lines} == {'val', 'testA'}
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    'box',
+    [
+        [float('nan'), 0.0, 10.0, 10.0],
+        [0.0, 0.0, float('inf'), 10.0],
+        [5.0, 5.0, 5.0, 9.0],
+        [9.0, 0.0, 0.0, 9.0],
+        [60.0, 0.0, 70.0, 10.0],  # beside an image of 40 x 50 (H, W)
+        [-9.0, 0.0, 0.0, 9.0],
+    ],
+)
+def test_a_label_with_an_invalid_box_is_a_miss_and_counted(tmp_path, monkeypatch, box):
+    logged = []
+    monkeypatch.setattr(
+        grounding_metric, 'print_log', lambda text, **_: logged.append(text)
+    )
+    right = [0.0, 0.0, 10.0, 10.0]
+    both = dict(sample(0, [box, right], [box, right]), ori_shape=(40, 50))
+    path = tmp_path / 'results.jsonl'
+    metrics = evaluate([both], out_file=str(path))
+    assert [v for k, v in metrics.items() if 'acc' in k] == [0.5] * 4
+    assert len(logged) == 1 and '1 of 2 labels' in logged[0] and '0_0' in logged[0]
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert np.isfinite([line['gt_bbox'] for line in lines]).all()
+    assert {line['sample_id']: line['iou'] for line in lines} == {'0_0': 0, '0_1': 1}
+    assert not any('invalid' in line for line in lines)
+
+
+def test_valid_boxes_are_not_reported(monkeypatch, samples):
+    monkeypatch.setattr(grounding_metric, 'print_log', lambda *_, **__: 1 / 0)
+    evaluate(samples)
+
+
+# MLflow's rule for the names of metrics (mlflow.utils.validation).
+MLFLOW = re.compile(r'[/\w.\- :]+')
+
+
+def test_names_are_such_that_every_logger_takes_them(samples):
+    for i, one in enumerate(samples):
+        one['source'] = [('a@b (c)', 'étiquette', 'x/y')[i % 3]] * len(one['text'])
+    scores = evaluate(samples)
+    assert len([key for key in scores if key.endswith('acc_0.5')]) == 1 + 2 + 3
+    assert [key for key in scores if not MLFLOW.fullmatch(key)] == []
+
+
+@pytest.mark.parametrize(
+    'old, new',
+    [
+        ('grounding/acc@0.5', 'grounding/acc_0.5'),
+        ('grounding/testA/acc@0.25', 'grounding/testA/acc_0.25'),
+        ('acc@0.5', 'acc_0.5'),
+        ('best_score_acc@0.5', 'best_score_acc_0.5'),
+        ('grounding/miou', 'grounding/miou'),
+        ('coco/acc@top', 'coco/acc@top'),
+        ('auto', 'auto'),
+    ],
+)
+def test_earlier_names_have_todays(old, new):
+    assert current_name(old) == new

@@ -134,6 +134,72 @@ def test_every_kind_of_file_gives_the_same_towers(clip, kind, tmp_path, warned):
     assert len(unsure) == (2 if kind in ('state_dict', 'training') else 0)
 
 
+def lightning(state):
+    """A training checkpoint of a module that keeps CLIP as ``model``, and more."""
+    named = {f'model.{key}': value for key, value in state.items()}
+    return dict(epoch=3, state_dict=dict(named, **{'loss.scale': torch.ones(1)}))
+
+
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        lambda state: dict(model=state, epoch=3),
+        lambda state: {f'_orig_mod.{key}': value for key, value in state.items()},
+        lightning,
+        lambda state: dict(
+            model={f'module._orig_mod.{k}': v for k, v in state.items()}
+        ),
+        lambda state: {f'model.{k}': v for k, v in hugging_face(state).items()},
+    ],
+    ids=['model', 'compiled', 'lightning', 'both', 'hugging_face'],
+)
+@torch.no_grad()
+def test_weights_are_found_in_their_wrapping(clip, wrap, tmp_path, warned):
+    path = tmp_path / 'weights.pt'
+    torch.save(wrap(clip.state_dict()), path)
+    images = torch.randn(2, 3, 32, 32)
+    visual = CLIPVisualEncoder(ARCH, extract_layers=(1,), pretrained=str(path))
+    out = clip.visual.forward_intermediates(images, indices=[1], output_fmt='NLC')
+    torch.testing.assert_close(
+        visual(images)[:, 1:], out['image_intermediates'][0], atol=1e-5, rtol=0
+    )
+    CLIPTextEncoder(ARCH, pretrained=str(path))
+
+
+def test_two_clips_in_one_file_are_refused(clip, tmp_path):
+    state = clip.state_dict()
+    torch.save({**state, 'model.logit_scale': torch.ones(())}, tmp_path / 'two.pt')
+    with pytest.raises(ValueError, match=r"two.pt .*'logit_scale' twice"):
+        read_clip_weights(tmp_path / 'two.pt')
+
+
+@pytest.mark.parametrize('held', [dict(head=torch.ones(1)), {'epoch': 3, 7: 'x'}])
+def test_other_weights_are_named_by_their_keys(held, tmp_path, warned):
+    torch.save(held, tmp_path / 'other.pt')
+    with pytest.raises(ValueError, match=rf'other.pt .*{next(iter(held))!r}'):
+        CLIPTextEncoder(ARCH, pretrained=str(tmp_path / 'other.pt'))
+
+
+@pytest.mark.parametrize('kind', ['open_clip', 'hugging_face', 'state_dict'])
+def test_a_folder_is_looked_into(clip, kind, tmp_path, warned):
+    path = write(clip, kind, tmp_path)
+    assert clip_weights.resolve_weights(ARCH, str(tmp_path)) == path
+    CLIPTextEncoder(ARCH, pretrained=str(tmp_path))
+
+
+def test_a_folder_whose_weights_cannot_be_told(tmp_path, monkeypatch):
+    for name in ('a.pt', 'b.pt', 'notes.txt'):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"is a folder.*'a.pt', 'b.pt'"):
+        clip_weights.resolve_weights(ARCH, str(tmp_path))
+    # A tag is no folder of that name in the working directory.
+    (tmp_path / 'openai').mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(clip_weights.open_clip, 'download_pretrained', lambda _: 'got')
+    found = clip_weights.resolve_weights('ViT-B-16-quickgelu', 'openai')
+    assert found.name == 'got'
+
+
 @pytest.mark.parametrize('kind', ['archive', 'open_clip', 'hugging_face'])
 def test_quick_gelu_weights_are_refused_by_a_gelu_tower(clip, kind, tmp_path):
     path = str(write(clip, kind, tmp_path))

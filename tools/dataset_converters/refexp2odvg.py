@@ -13,9 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
+from projects.clip_vg.datasets.box_checks import BOX_FORMATS, MANY_INVALID, check_fit
+from projects.clip_vg.datasets.image_checks import (
+    describe_missing,
+    missing_images,
+)
 from projects.clip_vg.datasets.label_table import LabelTable, invalid_boxes
 from projects.clip_vg.datasets.readers import FORMATS, read_annotations, write_odvg
-from projects.clip_vg.image_files import open_image
+from projects.clip_vg.image_files import open_image, size_of
 
 
 def parse_args() -> argparse.Namespace:
@@ -29,6 +34,11 @@ def parse_args() -> argparse.Namespace:
         '--format', choices=sorted(FORMATS), help='of ann_file (default: by its name)'
     )
     parser.add_argument(
+        '--box-format',
+        choices=BOX_FORMATS,
+        help='of the boxes of ann_file (default: as its format has them, docs/data.md)',
+    )
+    parser.add_argument(
         '--source', help='who made the labels (default: as the file says)'
     )
     parser.add_argument(
@@ -36,20 +46,26 @@ def parse_args() -> argparse.Namespace:
         help='folder of the pictures, where the file does not tell their size',
     )
     parser.add_argument(
+        '--upright',
+        action='store_true',
+        help='the labels are of the images as their EXIF entry turns them',
+    )
+    parser.add_argument(
         '--overwrite', action='store_true', help='replace what is there'
     )
     return parser.parse_args()
 
 
-def with_sizes(table: LabelTable, folder: Path) -> LabelTable:
-    """The table with the sizes it lacks, read from the heads of the pictures."""
+def with_sizes(table: LabelTable, folder: Path, upright: bool) -> LabelTable:
+    """The table with the sizes it lacks, read from the heads of the images."""
     sizes = table.sizes.copy()
-    for index in np.unique(table.image_index[(sizes[table.image_index] < 0).any(1)]):
-        path = folder / table.images[index]
-        if not path.is_file():
-            raise FileNotFoundError(f'{path}: no such picture; its size is needed.')
-        with open_image(path) as picture:
-            sizes[index] = picture.height, picture.width
+    unknown = np.unique(table.image_index[(sizes[table.image_index] < 0).any(1)])
+    missing = missing_images(folder, (table.images[index] for index in unknown))
+    if missing:
+        raise FileNotFoundError(describe_missing(folder, missing, len(unknown)))
+    for index in unknown:
+        with open_image(folder / table.images[index]) as image:
+            sizes[index] = size_of(image, upright)[::-1]
     return replace(table, sizes=sizes)
 
 
@@ -58,15 +74,25 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
     table = read_annotations(
-        args.ann_file, args.split_file, args.split, args.format, args.source
+        args.ann_file,
+        args.split_file,
+        args.split,
+        args.format,
+        args.source,
+        box_format=args.box_format,
     )
+    for note in table.notes:
+        logging.warning('%s', note)
     if args.images:
-        table = with_sizes(table, Path(args.images))
+        table = with_sizes(table, Path(args.images), args.upright)
+        check_fit(table, args.ann_file)
     keep = np.ones(len(table), bool)
     for reason, indices in invalid_boxes(table):
         keep[indices] = False
         if len(indices):
             logging.warning('%d labels left out: box %s', len(indices), reason)
+    if (~keep).sum() > MANY_INVALID * len(table):
+        logging.warning('Is it xywh in the place of xyxy? Say --box-format then.')
     table = table.take(np.flatnonzero(keep))
     write_odvg(table, args.out, args.overwrite)
     splits = Counter(table.split_names[code] for code in table.splits.tolist())

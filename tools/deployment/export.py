@@ -17,7 +17,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 from projects.clip_vg.apis import GroundingInferencer
-from projects.clip_vg.apis.work_dir import find_checkpoint
+from projects.clip_vg.apis.work_dir import find_weights
 from projects.clip_vg.config_types import DATASETS, TRANSFORMS, check_config
 from projects.clip_vg.deployment.calibration import labelled_batches, question_batches
 from projects.clip_vg.deployment.deployment_file import GRAPHS, graph_name
@@ -45,6 +45,9 @@ def parse_args() -> argparse.Namespace:
         help='override settings of the config, e.g. where the training data is',
     )
     parser.add_argument('--out', type=Path, required=True, help='folder to write')
+    parser.add_argument(
+        '--overwrite', action='store_true', help='replace what was exported there'
+    )
     parser.add_argument('--int8', action='store_true', help='also in 8 bits')
     parser.add_argument(
         '--calibration-images', type=Path, metavar='FOLDER', help='of pictures'
@@ -98,7 +101,7 @@ def main() -> None:
     """Export."""
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
-    checkpoint = Path(find_checkpoint(args.checkpoint))
+    checkpoint = find_weights(args.checkpoint)
     loaded = GroundingInferencer(checkpoint, args.config, device='cpu')
     if not isinstance(loaded.model, CLIPVG):
         raise ValueError(
@@ -114,7 +117,7 @@ def export(
     args: argparse.Namespace, loaded: GroundingInferencer, checkpoint: Path
 ) -> None:
     """Write the folder, and say what is in it."""
-    export_detector(loaded.model, loaded.cfg, args.out, checkpoint)
+    export_detector(loaded.model, loaded.cfg, args.out, checkpoint, args.overwrite)
     logging.info('%s: float32, the same answers as in PyTorch', args.out)
     if args.int8:
         agreement = quantize_deployment(args.out, calibration(args, loaded.cfg))

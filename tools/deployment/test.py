@@ -15,8 +15,9 @@ sys.path.append(str(Path(__file__).parents[1]))
 from train import add_common_options, load_config  # imports compat: before mmdet
 
 # isort: split
+from projects.clip_vg.apis.work_dir import use_exported
 from projects.clip_vg.deployment.graphs import BACKENDS, PRECISIONS
-from projects.clip_vg.deployment.served_clip_vg import served_config
+from projects.clip_vg.engine.run_check_hook import check_run
 
 
 def parse_args() -> argparse.Namespace:
@@ -40,15 +41,16 @@ def main() -> None:
     """Test."""
     args = parse_args()
     cfg = load_config(args)
-    served = served_config(
+    use_exported(
+        cfg,
         args.folder,
         backend=args.backend,
         precision=args.precision,
         threads=args.threads,
     )
-    cfg.model = served.model
-    cfg.test_dataloader.dataset.pipeline = served.test_dataloader.dataset.pipeline
-    Runner.from_cfg(cfg).test()
+    runner = Runner.from_cfg(cfg)
+    check_run(runner)
+    runner.test()
 
 
 if __name__ == '__main__':

@@ -15,6 +15,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner.checkpoint import save_checkpoint
 
 from projects.clip_vg.apis.checkpoint_config import read_checkpoint
+from projects.clip_vg.apis.work_dir import find_weights
 from projects.clip_vg.models.released_layout import (
     describe_model,
     from_released,
@@ -34,7 +35,9 @@ DTYPES = {str(kind): kind for kind in (torch.float32, torch.float16, torch.bfloa
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('src', help='checkpoint to read')
+    parser.add_argument(
+        'src', help='checkpoint to read; with --reverse a work dir, too'
+    )
     parser.add_argument('dst', help='checkpoint to write')
     parser.add_argument(
         '--config',
@@ -149,7 +152,7 @@ def convert(src: str, config: str) -> dict:
 
 def revert(src: str) -> dict:
     """One of our checkpoints in the release's layout."""
-    checkpoint = read_checkpoint(src)
+    checkpoint = read_checkpoint(find_weights(src))
     meta = checkpoint['meta']
     dtype = DTYPES.get(str(meta.get('released_dtype')), torch.float32)
     try:

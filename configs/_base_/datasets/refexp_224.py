@@ -55,7 +55,8 @@ tta_pipeline = [
     ),
 ]
 
-dataset = dict(type='RefExpDataset', data_root='data/coco/')
+# Missing images are an error before the first step; 'warn' or 'off' where that is slow.
+dataset = dict(type='RefExpDataset', data_root='data/coco/', check_images='error')
 train_dataloader = dict(
     batch_size=64,
     num_workers=4,
@@ -71,7 +72,14 @@ val_dataloader = dict(
     persistent_workers=True,
     drop_last=False,
     sampler=dict(type='ImageGroupSampler', shuffle=False),
-    dataset=dict(split='val', test_mode=True, pipeline=test_pipeline, **dataset),
+    dataset=dict(
+        split='val',
+        test_mode=True,
+        # As in the official code: an invalid box is a miss, not left out.
+        filter_cfg=dict(invalid_boxes=False),
+        pipeline=test_pipeline,
+        **dataset,
+    ),
 )
 test_dataloader = val_dataloader
 

@@ -19,9 +19,10 @@ param_scheduler = [
 randomness = dict(seed=13)
 
 default_hooks = dict(
+    run_check=dict(type='RunCheckHook'),
     sampler_seed=dict(type='ExactResumeHook'),
     checkpoint=dict(
-        save_best='grounding/acc@0.5',
+        save_best='grounding/acc_0.5',
         rule='greater',
         max_keep_ckpts=2,
         backend_args=dict(backend='AtomicLocalBackend'),

@@ -121,10 +121,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     state = checkpoint.get('state_dict')
     if not isinstance(state, Mapping) or not state:
         raise ValueError(
-            f'{path} has no weights under "state_dict"; its keys are '
-            f'{[str(key)[:40] for key in list(checkpoint)[:8]]}. A checkpoint of the '
-            'official CLIP-VG is converted by '
-            'tools/model_converters/official_clip_vg.py.'
+            f'{path} has no weights under "state_dict"; {_describe(checkpoint)}'
         )
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
@@ -137,6 +134,28 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ValueError(f'{path}, meta: expected a dict, found {type(meta).__name__}.')
     weights = {name.removeprefix('module.'): value for name, value in state.items()}
     return dict(checkpoint, state_dict=weights, meta=meta)
+
+
+def _describe(checkpoint: Mapping[Any, Any]) -> str:
+    """What a checkpoint of another layout holds."""
+    keys = [str(key)[:40] for key in list(checkpoint)[:8]]
+    parts = [
+        f'{str(key)[:40]!r} holds {len(value)} tensors such as '
+        f'{[str(name)[:60] for name in list(value)[:3]]}'
+        for key, value in checkpoint.items()
+        if isinstance(value, Mapping)
+        and isinstance(next(iter(value.values()), 0), Tensor)
+    ]
+    text = f'its keys are {keys}. ' + ''.join(f'{part}. ' for part in parts)
+    if parts:
+        text += (
+            'If these are weights of this project, save them as '
+            'dict(state_dict=..., meta=dict(cfg=...)). '
+        )
+    return text + (
+        'A checkpoint of the official CLIP-VG, which has "model", is converted by '
+        'tools/model_converters/official_clip_vg.py.'
+    )
 
 
 def config_of_checkpoint(

@@ -16,11 +16,11 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_state_dict
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ..deployment.served_clip_vg import served_config
 from ..engine.labelling.predictions import list_pictures
-from ..image_files import check_size, open_image
+from ..image_files import as_rgb, check_size, open_image
 from ..models.compiled import compile_for_inference
 from ..models.frozen_weights import without_downloads
 from ..visualization.answers import draw_answers
@@ -28,12 +28,14 @@ from .checkpoint_config import (
     config_of_checkpoint,
     read_checkpoint,
 )
+from .work_dir import find_checkpoint, find_weights
 
 __all__ = ['GroundingInferencer', 'load_picture']
 
 Picture = str | Path | np.ndarray | Image.Image
 Expressions = str | Sequence[str]
 # Transforms that need labels, or a file: the picture is given here.
+_CONFIGS = ('.py', '.yaml', '.json')
 _LOADING = {'LoadGroundingImage', 'LoadImageFromFile', 'LoadAnnotations'}
 
 
@@ -45,8 +47,9 @@ class GroundingInferencer:
     threads may call it at once.
 
     Args:
-        checkpoint_or_config (str or Path): A checkpoint, a config, or the folder of an
-            exported detector (docs/serving.md).
+        checkpoint_or_config (str or Path): A config; or a checkpoint: a file, a work
+            dir (its best checkpoint, else its last), or the folder of an exported
+            detector (docs/serving.md).
         config (str or Path, optional): The config of a checkpoint. Defaults to None:
             the one that the checkpoint holds, of which only plain values are read.
         checkpoint (str or Path, optional): The weights for a config. Defaults to None:
@@ -65,14 +68,14 @@ class GroundingInferencer:
             runs on the CPU; see :class:`ServedCLIPVG`.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: There is no such file, or no checkpoint in a work dir.
         ImportError: What runs an exported detector is not installed.
         RuntimeError: ``compile`` without a C++ compiler.
         ValueError: The checkpoint holds no config, or is of another model; or options
             of an exported detector are given for a checkpoint.
 
     Examples:
-        >>> ask = GroundingInferencer('work_dirs/clip_vg_refcoco/best.pth')
+        >>> ask = GroundingInferencer('work_dirs/clip_vg_refcoco')
         >>> ask('street.jpg', ['left man', 'red car'])['predictions'][0]['bboxes']
     """
 
@@ -90,7 +93,14 @@ class GroundingInferencer:
     ) -> None:
         first, loaded = Path(checkpoint_or_config).expanduser(), None
         init_default_scope('mmdet')
-        if first.is_dir() and not (config or checkpoint):
+        if first.suffix not in _CONFIGS:
+            first = find_checkpoint(first)
+        if first.is_dir():
+            if config or checkpoint:
+                raise ValueError(
+                    f'{first} is an exported detector, which has its config and '
+                    f'weights: leave {config or checkpoint} out.'
+                )
             self.cfg, device = served_config(first, **served), 'cpu'
         elif served:
             raise ValueError(
@@ -257,13 +267,14 @@ def _read_config(
     first: Path, config: str | Path | None, checkpoint: str | Path | None
 ) -> tuple[Config, dict[str, Any] | None]:
     """The config of a checkpoint or a config, and what the checkpoint holds."""
-    if first.suffix in ('.py', '.yaml', '.json'):
+    if first.suffix in _CONFIGS:
         config = first
     else:
         checkpoint = first
-    for path in (config, checkpoint):
-        if path is not None and not Path(path).is_file():
-            raise FileNotFoundError(f'{path}: no such file.')
+    if config is not None and not Path(config).is_file():
+        raise FileNotFoundError(f'{config}: no such file.')
+    if checkpoint is not None:
+        checkpoint = find_weights(checkpoint)
     loaded = None if checkpoint is None else read_checkpoint(checkpoint)
     if config is None:
         assert checkpoint is not None
@@ -312,6 +323,8 @@ def _several(images: Any) -> list[Picture]:
 def load_picture(picture: Picture, any_size: bool = False) -> np.ndarray:
     """A picture as RGB of shape (H, W, 3), uint8; files turned by their EXIF entry.
 
+    16 bits a channel are scaled to 8; 32 have no known range and are refused.
+
     Args:
         picture (str, Path, ndarray or PIL.Image): See :class:`GroundingInferencer`.
         any_size (bool): Whether files of more than 100 million pixels, and strips, are
@@ -319,7 +332,8 @@ def load_picture(picture: Picture, any_size: bool = False) -> np.ndarray:
 
     Raises:
         FileNotFoundError: There is no such picture.
-        ValueError: It cannot be read, is too large or no array of colours.
+        ValueError: It cannot be read, is too large, has more than 16 bits a channel,
+            or is no array of 8-bit colours.
     """
     if isinstance(picture, np.ndarray):
         if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
@@ -329,12 +343,12 @@ def load_picture(picture: Picture, any_size: bool = False) -> np.ndarray:
             )
         return picture[..., ::-1]
     if isinstance(picture, Image.Image):
-        return np.asarray(picture.convert('RGB'))
+        return np.asarray(as_rgb(picture))
     try:
         with open_image(picture) as file:
             if not any_size:
                 check_size(*file.size)
-            return np.asarray(ImageOps.exif_transpose(file).convert('RGB'))
+            return np.asarray(as_rgb(file, upright=True))
     except FileNotFoundError:
         raise FileNotFoundError(f'{picture}: no such picture.') from None
     except (OSError, ValueError, SyntaxError) as error:

@@ -17,20 +17,16 @@ def name_checkpoints(paths: Sequence[str | Path]) -> dict[str, Path]:
     """Short names that tell checkpoints apart: a folder and a file, more if needed.
 
     Args:
-        paths (Sequence[str or Path]): Checkpoints, or work dirs as ``tools/test.py``
-            takes them.
+        paths (Sequence[str or Path]): As :func:`find_checkpoint` takes them.
 
     Returns:
-        dict[str, Path]: The files by their names, in order.
+        dict[str, Path]: The files, or exported folders, by their names, in order.
 
     Raises:
         FileNotFoundError: There is no such file, or none in a work dir.
         ValueError: There is none at all, or one is given twice.
     """
-    files = [Path(find_checkpoint(path)).expanduser().resolve() for path in paths]
-    for file in files:
-        if not file.is_file():
-            raise FileNotFoundError(f'{file}: no such checkpoint.')
+    files = [find_checkpoint(path).resolve() for path in paths]
     if not files or len(set(files)) < len(files):
         raise ValueError(
             f'The checkpoints are {[str(file) for file in files]}; expected one or '

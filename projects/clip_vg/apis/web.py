@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ..datasets.synthetic_expressions import choose, describe
 from ..datasets.synthetic_scenes import draw, sample_scene
-from ..image_files import ImageSizeError, check_size, open_image
+from ..image_files import ImageDepthError, ImageSizeError, check_size, open_image
 from ..visualization.answers import color_of, draw_answers
 from .grounding_inferencer import load_picture
 from .shared_models import SharedModels
@@ -131,11 +131,13 @@ def read_picture(path: str | Path | None, limits: Limits) -> np.ndarray:
         raise WrongInput(f'{path.name}: {error}.') from None
     try:
         return load_picture(path)
-    except ValueError:
-        raise _broken(path) from None
+    except ValueError as error:
+        raise _broken(path, error.__cause__) from None
 
 
-def _broken(path: Path) -> WrongInput:
+def _broken(path: Path, cause: BaseException | None = None) -> WrongInput:
+    if isinstance(cause, ImageDepthError):
+        return WrongInput(f'{path.name}: {cause}.')
     return WrongInput(
         f'{path.name} is broken: it begins as a picture, but the rest is damaged or '
         'missing. Save or download it again.'

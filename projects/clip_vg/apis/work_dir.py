@@ -1,22 +1,73 @@
-"""The checkpoint that a work dir is asked for by."""
+"""What "checkpoint" means to every tool: a file, a work dir or an exported folder."""
 
 from pathlib import Path
+from typing import Any
 
-from mmengine.runner import find_latest_checkpoint
+from mmengine.config import Config
 
-__all__ = ['find_checkpoint']
+from ..deployment.deployment_file import NAME
+from ..deployment.served_clip_vg import served_config
+from ..engine.trial import last_checkpoint
+
+__all__ = ['find_checkpoint', 'find_weights', 'use_exported']
 
 
-def find_checkpoint(path: str | Path) -> str:
-    """The checkpoint that a file or a work dir means: its best one, else its last.
+def find_checkpoint(path: str | Path) -> Path:
+    """What a user means by a checkpoint.
+
+    Args:
+        path (str or Path): A file; the work dir of a training run, or of
+            ``tools/self_paced.py``; or the folder of an exported detector.
+
+    Returns:
+        Path: The file, or the exported folder. Of a work dir its best checkpoint, else
+        its last.
 
     Raises:
-        FileNotFoundError: The work dir has none.
+        FileNotFoundError: There is no such file, or the folder has none.
     """
-    if not Path(path).is_dir():
-        return str(path)
-    best = sorted(Path(path).glob('best_*.pth'), key=lambda p: p.stat().st_mtime)
-    found = str(best[-1]) if best else find_latest_checkpoint(str(path))
-    if found is None:
-        raise FileNotFoundError(f'{path} has no checkpoint: train first.')
+    path = Path(path).expanduser()
+    if path.is_file() or (path / NAME).is_file():
+        return path
+    if not path.is_dir():
+        raise FileNotFoundError(f'{path}: no such checkpoint.')
+    best = sorted(path.glob('best_*.pth'), key=lambda file: file.stat().st_mtime)
+    # A search leaves no checkpoint but its final model.
+    final = (path / 'model.pth', path / 'final' / 'model.pth')
+    found = best[-1:] or [file for file in final if file.is_file()]
+    last = found[0] if found else last_checkpoint(path)
+    if last is None:
+        raise FileNotFoundError(
+            f'{path} has no checkpoint: train first. It is no exported detector '
+            f'either, which has a {NAME} (tools/deployment/export.py).'
+        )
+    return last
+
+
+def find_weights(path: str | Path) -> Path:
+    """The file of :func:`find_checkpoint`.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is an exported detector.
+    """
+    found = find_checkpoint(path)
+    if found.is_dir():
+        raise ValueError(
+            f'{found} is an exported detector; expected the checkpoint that it was '
+            'exported from, or its work dir.'
+        )
     return found
+
+
+def use_exported(cfg: Config, folder: Path, **options: Any) -> None:
+    """Put an exported detector and its transforms into a config, in place.
+
+    Args:
+        cfg (Config): With ``model`` and ``test_dataloader``.
+        folder (Path): The exported folder.
+        options: Of :class:`ServedCLIPVG`.
+    """
+    served = served_config(folder, **options)
+    cfg.model = served.model
+    cfg.test_dataloader.dataset.pipeline = served.test_dataloader.dataset.pipeline

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -115,7 +115,7 @@ def _check(path: Path, what: str, found: Any, expected: Any) -> None:
     if found != expected:
         raise ValueError(
             f'{path} was made for {what} {found!r}, now asked for with {expected!r}. '
-            'Use the file that belongs to it, or another folder.'
+            'Use the file that belongs to it, another folder, or --overwrite.'
         )
 
 
@@ -289,6 +289,18 @@ def source_of(path: str | Path) -> str:
     return _read_manifest(Path(path))['labels']['source']
 
 
+def _compared(
+    found: Mapping[str, Any], manifest: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
+    """What must be equal to go on, before and now."""
+    for key in ('sha256', 'config', 'model_sha256', 'options', 'candidates'):
+        before, now = (m['measurer'].get(key) for m in (found, manifest))
+        # Earlier versions did not write it.
+        if key != 'model_sha256' or before is not None:
+            yield f'a measurer of {key}', before, now
+    yield 'transforms', found['transforms'], manifest['transforms']
+
+
 class ReliabilityFile:
     """Reliability of the labels of one file under one measurer, being written.
 
@@ -305,7 +317,8 @@ class ReliabilityFile:
             ``options``, ``candidates``.
         labels (LabelFile): What is scored.
         transforms (list, optional): Of the test pipeline. Defaults to None.
-        overwrite (bool): Whether to begin anew, whatever is there. Defaults to False.
+        overwrite (bool): Whether a file of another measurer or other transforms is
+            begun anew. Defaults to False.
 
     Raises:
         ValueError: The folder has a file of this name for another measurer or other
@@ -330,22 +343,24 @@ class ReliabilityFile:
             transforms=_as_read(transforms),
             keys=kind if labels.keys is not None else None,
         )
-        if self.path.exists() and not overwrite:
+        there = self.path.exists()
+        if there and (not overwrite or self._fits(_read_manifest(self.path), manifest)):
             self._go_on(manifest, labels)
         else:
             self._begin(manifest, labels)
         self.values = _load(self.path, 'r+', (labels.count,))
         self.boxes = _load(self.boxes_path, 'r+', (labels.count, 4))
 
+    @staticmethod
+    def _fits(found: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:
+        """Whether a file is of the same measurer and transforms."""
+        return all(before == now for _, before, now in _compared(found, manifest))
+
     def _go_on(self, manifest: dict[str, Any], labels: LabelFile) -> None:
         """Take over what is known of these labels."""
         found = _read_manifest(self.path)
-        for key in ('sha256', 'config', 'model_sha256', 'options', 'candidates'):
-            before, now = (m['measurer'].get(key) for m in (found, manifest))
-            # Earlier versions did not write it.
-            if key != 'model_sha256' or before is not None:
-                _check(self.path, f'a measurer of {key}', before, now)
-        _check(self.path, 'transforms', found['transforms'], manifest['transforms'])
+        for what, before, now in _compared(found, manifest):
+            _check(self.path, what, before, now)
         rows = _rows(self.path, found, labels)
         if rows is None and found.get('keys') == manifest['keys']:
             if not self.boxes_path.exists():

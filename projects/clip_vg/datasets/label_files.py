@@ -12,9 +12,9 @@ from ..curriculum.reliability_file import LabelFile
 from .label_keys import content_keys, image_bytes, with_image_bytes
 from .label_table import LabelTable, PackedStrings
 
-__all__ = ['describe_dropped', 'describe_files', 'distinct', 'in_folds']
+__all__ = ['describe_files', 'describe_invalid', 'distinct', 'in_folds']
 
-# How many dropped labels are named in the log.
+# How many invalid labels are named in the log.
 _NAMED = 3
 
 
@@ -114,16 +114,20 @@ def distinct(tables: list[LabelTable], stems: list[str]) -> list[LabelTable]:
     ]
 
 
-def describe_dropped(
-    table: LabelTable, reason: str, indices: np.ndarray, files: Sequence[Path]
+def describe_invalid(
+    table: LabelTable,
+    reason: str,
+    indices: np.ndarray,
+    files: Sequence[Path],
+    done: str,
 ) -> str:
-    """How many labels are dropped, and the first of them."""
+    """How many labels are invalid, what was done with them, and the first of them."""
     named = '; '.join(
         f'{label["sample_id"]} ({label["image"]}) {label["bbox"]}'
         for label in (table[int(i)] for i in indices[:_NAMED])
     )
     return (
-        f'{len(indices):,} of {len(table):,} labels dropped, box {reason}: {named}'
+        f'{len(indices):,} of {len(table):,} labels {done}, box {reason}: {named}'
         f'{", ..." if len(indices) > _NAMED else ""}. From '
         f'{", ".join(map(str, files))}.'
     )

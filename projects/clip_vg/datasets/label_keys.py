@@ -1,14 +1,21 @@
 """A 64-bit key for each label: what tells whether a score is of this very label."""
 
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from .label_table import LabelTable, PackedStrings
 
-__all__ = ['content_keys', 'hash_strings', 'image_bytes', 'with_image_bytes']
+__all__ = [
+    'content_keys',
+    'hash_strings',
+    'image_bytes',
+    'images_fingerprint',
+    'with_image_bytes',
+]
 
 # Odd, so that it has an inverse modulo 2 ** 64; the digits of the golden ratio.
 _BASE = np.uint64(0x9E3779B97F4A7C15)
@@ -113,6 +120,14 @@ def image_bytes(folder: str | Path, names: PackedStrings) -> np.ndarray:
         except OSError:
             continue
     return found
+
+
+def images_fingerprint(folder: str | Path, names: Sequence[str]) -> str:
+    """A sha256 of the names of images, in order, and of how many bytes they have."""
+    packed = PackedStrings.pack(names)
+    digest = hashlib.sha256(packed.sha256().encode())
+    digest.update(image_bytes(folder, packed).tobytes())
+    return digest.hexdigest()
 
 
 def with_image_bytes(keys: np.ndarray, sizes: np.ndarray) -> np.ndarray:

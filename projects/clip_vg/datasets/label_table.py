@@ -10,6 +10,7 @@ import numpy as np
 __all__ = [
     'LabelTable',
     'PackedStrings',
+    'box_faults',
     'concatenate',
     'invalid_boxes',
 ]
@@ -81,6 +82,8 @@ class LabelTable(Sequence):
         rows (np.ndarray, optional): int64 (N, ), the place of each label among all
             that were read; it stays when others are dropped. Defaults to None: in
             order, nothing dropped.
+        notes (tuple[str, ...]): What the reader left out, as sentences for the log.
+            Defaults to none.
     """
 
     images: PackedStrings
@@ -94,6 +97,7 @@ class LabelTable(Sequence):
     split_names: tuple[str, ...]
     source_names: tuple[str, ...]
     rows: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.image_index)
@@ -133,6 +137,7 @@ class LabelTable(Sequence):
             self.split_names,
             self.source_names,
             indices if self.rows is None else self.rows[indices],
+            self.notes,
         )
 
 
@@ -172,6 +177,7 @@ def concatenate(tables: Sequence[LabelTable]) -> LabelTable:
         np.concatenate(sources),
         tuple(split_names),
         tuple(source_names),
+        notes=tuple(note for table in tables for note in table.notes),
     )
 
 
@@ -192,11 +198,36 @@ def _join(parts: Sequence[PackedStrings]) -> PackedStrings:
     )
 
 
-def invalid_boxes(table: LabelTable) -> Iterator[tuple[str, np.ndarray]]:
-    """Which labels have a box that cannot be right, and why.
+def box_faults(
+    boxes: np.ndarray, sizes: np.ndarray
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Which boxes cannot be right, and why.
 
     A box that passes the border is valid, as real files have many that do by a
     fraction of a pixel; one wholly outside of an image of known size is not.
+
+    Args:
+        boxes (np.ndarray): (N, 4), xyxy in pixels of the original image.
+        sizes (np.ndarray): (N, 2), height and width of each box's image, -1 where
+            unknown.
+
+    Yields:
+        tuple[str, np.ndarray]: A reason, and a bool mask (N, ) of the boxes it holds
+        for. Of a box, one reason holds at most.
+    """
+    finite = np.isfinite(boxes).all(1)
+    with np.errstate(invalid='ignore'):
+        positive = (boxes[:, 2:] > boxes[:, :2]).all(1)
+        outside = (boxes[:, 2:] <= 0).any(1) | (
+            (sizes > 0) & (boxes[:, 1::-1] >= sizes)
+        ).any(1)
+    yield 'not finite', ~finite
+    yield 'width or height not positive', finite & ~positive
+    yield 'outside of the image', finite & positive & outside
+
+
+def invalid_boxes(table: LabelTable) -> Iterator[tuple[str, np.ndarray]]:
+    """Which labels have a box that cannot be right, and why; see :func:`box_faults`.
 
     Args:
         table (LabelTable): The labels.
@@ -205,13 +236,5 @@ def invalid_boxes(table: LabelTable) -> Iterator[tuple[str, np.ndarray]]:
         tuple[str, np.ndarray]: A reason, and the indices of the labels it holds
         for. A label comes up once.
     """
-    boxes, sizes = table.boxes, table.sizes[table.image_index]
-    finite = np.isfinite(boxes).all(1)
-    with np.errstate(invalid='ignore'):
-        positive = (boxes[:, 2:] > boxes[:, :2]).all(1)
-        outside = (boxes[:, 2:] <= 0).any(1) | (
-            (sizes > 0) & (boxes[:, 1::-1] >= sizes)
-        ).any(1)
-    yield 'not finite', np.flatnonzero(~finite)
-    yield 'width or height not positive', np.flatnonzero(finite & ~positive)
-    yield 'outside of the image', np.flatnonzero(finite & positive & outside)
+    for reason, mask in box_faults(table.boxes, table.sizes[table.image_index]):
+        yield reason, np.flatnonzero(mask)

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,22 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from ..curriculum.reliability_file import LabelFile, read_reliability, source_of
-from .label_files import describe_dropped, describe_files, distinct, in_folds
+from .box_checks import MANY_INVALID, check_fit
+from .image_checks import (
+    describe_missing,
+    describe_turned,
+    missing_images,
+    read_heads,
+)
+from .label_files import describe_files, describe_invalid, distinct, in_folds
 from .label_table import LabelTable, concatenate, invalid_boxes
 from .readers import read_annotations
 from .transforms.loading import loaded_as_stored
 
 __all__ = ['RefExpDataset']
+
+# Images whose heads are read: a second on a local disk, at most a minute elsewhere.
+_HEADS = 2000
 
 
 @DATASETS.register_module()
@@ -42,6 +53,16 @@ class RefExpDataset(BaseDataset):
             each annotation file. Defaults to None: what the files say.
         int_boxes (bool): Whether boxes lose their fraction in the file's own
             format before anything else, as in the release. Defaults to False.
+        box_format (str, optional): 'xywh' or 'xyxy', where the files' boxes are not
+            what their format has. Defaults to None: as the format says
+            (docs/data.md).
+        upright (bool): Whether images are turned by their EXIF entry, as viewers do:
+            for labels that were drawn or made on upright images. Defaults to False:
+            labels are of the images as stored, as those of published data sets.
+        check_images (str): What to do about missing images as soon as the labels are
+            read: 'error' (all at once), 'warn', or 'off'. The heads of up to 2,000
+            images are read, too, for a warning about EXIF entries, and for the sizes
+            that boxes must fit. Defaults to 'warn'.
         data_prefix (dict): ``img``, the folder of the images, relative to
             ``data_root``. Defaults to ``dict(img='')``.
         image_folds (dict, optional): ``dict(number=5, keep=[0, 1], seed=0)`` keeps
@@ -49,16 +70,20 @@ class RefExpDataset(BaseDataset):
             its name and the seed alone. For measurers that score what they have not
             seen, and to hold labels out. Defaults to None: all.
         pipeline (Sequence): Transforms. ``LoadImageFromFile`` is built as
-            :obj:`LoadGroundingImage`: boxes are those of the picture as it is
-            stored, whatever its EXIF entry says.
-        **kwargs: Of :class:`mmengine.dataset.BaseDataset`; with
-            ``filter_cfg=dict(invalid_boxes=False)`` labels are kept whose box is not
-            finite, empty or outside of the image. By default they are dropped,
-            counted and reported.
+            :obj:`LoadGroundingImage`: boxes are those of the image as it is stored,
+            whatever its EXIF entry says, unless ``upright`` is set.
+        **kwargs: Of :class:`mmengine.dataset.BaseDataset`. Labels whose box is not
+            finite, empty or outside of the image are counted and reported, and
+            dropped unless ``filter_cfg=dict(invalid_boxes=False)`` keeps them, as the
+            validation and test sets of our configs do: there they are misses.
+            ``filter_cfg=dict(check_boxes=False)`` takes boxes that look like another
+            format or unit as they are.
 
     Raises:
-        FileNotFoundError: A file or the data root is missing.
-        ValueError: An entry is wrong, a split is unknown, or no label is left.
+        FileNotFoundError: A file or the data root is missing, or an image with
+            ``check_images='error'``.
+        ValueError: An entry is wrong, a split is unknown, boxes look like another
+            format or unit, or no label is left.
     """
 
     METAINFO = dict(classes=('referent',))
@@ -71,6 +96,9 @@ class RefExpDataset(BaseDataset):
         ann_format: str | None = None,
         source: str | Sequence[str] | None = None,
         int_boxes: bool = False,
+        box_format: str | None = None,
+        upright: bool = False,
+        check_images: str = 'warn',
         data_prefix: dict | None = None,
         image_folds: Mapping[str, Any] | None = None,
         pipeline: Sequence[Any] = (),
@@ -82,6 +110,13 @@ class RefExpDataset(BaseDataset):
         self.ann_format = ann_format
         self.source = source
         self.int_boxes = int_boxes
+        self.box_format = box_format
+        self.upright = upright
+        if check_images not in ('error', 'warn', 'off'):
+            raise ValueError(
+                f"check_images={check_images!r}; expected 'error', 'warn' or 'off'."
+            )
+        self.check_images = check_images
         self.image_folds = image_folds
         self.label_files: list[LabelFile] = []
         if serialize_data:
@@ -147,10 +182,14 @@ class RefExpDataset(BaseDataset):
                     ann_format=self.ann_format,
                     source=source,
                     int_boxes=self.int_boxes,
+                    box_format=self.box_format,
+                    check_boxes=self._checks_boxes,
                 )
                 for name in names
             ]
             stems += [Path(name).stem for name in names]
+        for note in (note for table in tables for note in table.notes):
+            self._warn(note)
         self.label_files = describe_files(
             tables, stems, self.splits, self.data_prefix['img']
         )
@@ -212,19 +251,60 @@ class RefExpDataset(BaseDataset):
         digest.update(rows.astype(np.int64).tobytes())
         return digest.hexdigest()
 
+    @property
+    def _checks_boxes(self) -> bool:
+        return (self.filter_cfg or {}).get('check_boxes', True)
+
+    def _warn(self, text: str) -> None:
+        print_log(text, logger='current', level=logging.WARNING)
+
+    def _look_at_images(self, table: LabelTable) -> None:
+        """Say which images are missing or turned, and check boxes by their sizes."""
+        prefix = self.data_prefix['img']
+        if self.check_images == 'off' or '://' in prefix or not len(table):
+            return
+        used = np.unique(table.image_index)
+        missing = missing_images(Path(prefix), (table.images[i] for i in used))
+        if missing:
+            text = describe_missing(Path(prefix), missing, len(used))
+            if self.check_images == 'error':
+                raise FileNotFoundError(text)
+            self._warn(text)
+            return
+        chosen = used[np.linspace(0, len(used) - 1, min(_HEADS, len(used))).astype(int)]
+        names = [table.images[i] for i in chosen]
+        sizes, turned = read_heads(Path(prefix), names, self.upright)
+        if turned.any():
+            self._warn(describe_turned(names, turned, len(used), self.upright))
+        if self._checks_boxes:
+            # Those that the files say were compared when they were read.
+            unknown = (table.sizes[chosen] < 0).any(1)
+            learnt = np.full_like(table.sizes, -1)
+            learnt[chosen[unknown]] = sizes[unknown]
+            files = ', '.join(map(str, self.ann_files))
+            check_fit(replace(table, sizes=learnt), files)
+
     def filter_data(self) -> LabelTable:
         """Drop labels with invalid boxes, and say how many and why."""
         table: LabelTable = self.data_list
         found = len(table)
-        if (self.filter_cfg or {}).get('invalid_boxes', True):
-            keep = np.ones(found, bool)
-            for reason, indices in invalid_boxes(table):
-                keep[indices] = False
-                if len(indices):
-                    text = describe_dropped(table, reason, indices, self.ann_files)
-                    print_log(text, logger='current', level=logging.WARNING)
-            if not keep.all():
-                table = table.take(np.flatnonzero(keep))
+        self._look_at_images(table)
+        drop = (self.filter_cfg or {}).get('invalid_boxes', True)
+        keep = np.ones(found, bool)
+        texts = []
+        for reason, indices in invalid_boxes(table):
+            keep[indices] = False
+            if len(indices):
+                done = 'dropped' if drop else 'kept'
+                texts.append(
+                    describe_invalid(table, reason, indices, self.ann_files, done)
+                )
+        if (~keep).sum() > MANY_INVALID * found:
+            texts[-1] += ' Is it xywh in the place of xyxy? Say `box_format` then.'
+        for text in texts:
+            self._warn(text)
+        if drop and not keep.all():
+            table = table.take(np.flatnonzero(keep))
         if self.image_folds:
             table = table.take(in_folds(table, **self.image_folds))
         if not len(table):
@@ -289,6 +369,8 @@ class RefExpDataset(BaseDataset):
             text = info['text']
             phrase = dict(phrase=text, tokens_positive=[[0, len(text)]])
             info.update(tokens_positive=-1, phrases={0: phrase}, dataset_mode='VG')
+        if self.upright:
+            info['upright'] = True
         if first['height'] is not None:
             info.update(height=first['height'], width=first['width'])
         return info

@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..file_names import leads_out
+from .box_checks import check_units
 from .label_table import LabelTable, PackedStrings
 
 __all__ = ['TableBuilder']
 
 _LONGEST = 1000  # characters of a name
+_EXAMPLES = 3  # of what is left out
 
 
 class TableBuilder:
@@ -30,6 +32,26 @@ class TableBuilder:
         self._boxes = array('d')
         self._texts, self._ids = _Strings(), _Strings()
         self._splits, self._sources = _Codes(), _Codes()
+        self._left_out: dict[str, list[str]] = {}
+
+    def leave_out(self, targets: int, where: str) -> None:
+        """Count an expression that has not one target, but none or several.
+
+        Args:
+            targets (int): How many it has.
+            where (str): File and entry.
+        """
+        kind = 'several targets' if targets else 'no target'
+        self._left_out.setdefault(kind, []).append(where)
+
+    def _notes(self) -> tuple[str, ...]:
+        total = len(self._image_index) + sum(map(len, self._left_out.values()))
+        return tuple(
+            f'{len(places):,} of {total:,} expressions left out, {kind} (an expression '
+            f'has one here): {"; ".join(places[:_EXAMPLES])}'
+            f'{"; ..." if len(places) > _EXAMPLES else ""}.'
+            for kind, places in self._left_out.items()
+        )
 
     def add(
         self,
@@ -95,8 +117,12 @@ class TableBuilder:
             box_format (str): 'xywh' or 'xyxy', as the boxes were added.
             int_boxes (bool): Whether to drop the fraction of the numbers *in
                 that format*, as the release does. Defaults to False.
+
+        Raises:
+            ValueError: The boxes look like fractions of the image, not pixels.
         """
         boxes = np.frombuffer(self._boxes, np.float64).reshape(-1, 4)
+        check_units(boxes, self._describe)
         if int_boxes:
             boxes = np.trunc(boxes)
         if box_format == 'xywh':
@@ -112,6 +138,7 @@ class TableBuilder:
             self._sources.codes(),
             tuple(self._splits.names),
             tuple(self._sources.names),
+            notes=self._notes(),
         )
 
 

@@ -17,7 +17,14 @@ from ..atomic import replacing
 from ..curriculum.reliability_file import file_sha256
 from ..models import CLIPVG
 from ..models.fusion import FusionTokens
-from .deployment_file import GRAPHS, NAME, Deployment, graph_name, write_deployment
+from .deployment_file import (
+    GRAPHS,
+    NAME,
+    Deployment,
+    graph_name,
+    read_deployment,
+    write_deployment,
+)
 from .graphs import import_extra, open_graph
 from .stages import GroundingStage, ImageStage, split_detector
 
@@ -29,7 +36,11 @@ _OPSET = 18
 
 
 def export_detector(
-    model: CLIPVG, cfg: Config, folder: Path, checkpoint: Path | None = None
+    model: CLIPVG,
+    cfg: Config,
+    folder: Path,
+    checkpoint: Path | None = None,
+    overwrite: bool = False,
 ) -> Deployment:
     """Export, and compare with ONNX Runtime.
 
@@ -40,19 +51,29 @@ def export_detector(
             without it, the folder is not whole.
         checkpoint (Path, optional): Where the weights are from, to be named.
             Defaults to None.
+        overwrite (bool): Whether an export that is there is replaced, its graphs in
+            8 bits included. Defaults to False.
 
     Returns:
         Deployment: What was written.
 
     Raises:
+        FileExistsError: The folder has an export.
         ImportError: ONNX or ONNX Runtime is not installed.
         RuntimeError: The graphs answer otherwise than the detector.
         ValueError: The detector is too large for a file of ONNX.
     """
     for name in ('onnx', 'onnxscript', 'onnxruntime'):
         import_extra(name)
+    if (folder / NAME).is_file() and not overwrite:
+        raise FileExistsError(
+            f'{folder} is an exported detector already, with the weights '
+            f'{sorted(read_deployment(folder).graphs)}. Give another --out, or '
+            '--overwrite to replace all of them.'
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / NAME).unlink(missing_ok=True)
+    for name in (NAME, *(graph_name(graph, 'int8') for graph in GRAPHS)):
+        (folder / name).unlink(missing_ok=True)
     stages = split_detector(model)
     example = _example(stages, pictures=2, expressions=3, length=5)
     for stage, graph in zip(stages, GRAPHS, strict=True):

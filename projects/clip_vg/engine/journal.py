@@ -56,7 +56,8 @@ class Journal:
                     f'{key} was {found.get(key)!r}, is {settings.get(key)!r}'
                     for key in changed
                 )
-                + '. Use another --work-dir, or the settings it was begun with.'
+                + '. Use another --work-dir, the settings it was begun with, or '
+                '--overwrite.'
             )
 
     def _read(self) -> list[dict[str, Any]]:

@@ -97,8 +97,8 @@ def run_jobs(jobs: Sequence[Job], at_once: int = 1, gpus: int = 0) -> None:
         import ray
     except ImportError as error:
         raise ImportError(
-            'Trials side by side need Ray: pip install "clip-vg-mmdet[ray]", or run '
-            'without --jobs.'
+            'Trials side by side need Ray: pip install -e ".[ray]" in the '
+            'checkout, or run without --jobs.'
         ) from error
     if not ray.is_initialized():
         own = gpus or not os.environ.get('RAY_ADDRESS')

@@ -76,8 +76,8 @@ def score_sources(
         num_workers (int): Processes that load images. Defaults to 0.
         judge (Callable): How the measurer is asked. Defaults to
             :func:`judge_answers`, for detectors.
-        overwrite (bool): Whether what is scored already is scored anew. Defaults to
-            False: what is unchanged stays.
+        overwrite (bool): Whether files of another measurer of this name are replaced.
+            Defaults to False.
 
     Returns:
         list[Path]: The files, one for each source.

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -26,6 +27,7 @@ from ..curriculum.search import (
 )
 from ..curriculum.selection import VALLEYS, select_reliable
 from ..file_names import file_name
+from ..folder_lock import lock_folder
 from .journal import Journal
 from .launch import run_jobs
 from .measurers import Measurers
@@ -81,7 +83,7 @@ class SelfPaced:
         if not cfg.default_hooks.get('checkpoint', {}).get('save_best'):
             raise ValueError(
                 'The search compares best checkpoints: set '
-                "default_hooks.checkpoint.save_best='grounding/acc@0.5'."
+                "default_hooks.checkpoint.save_best='grounding/acc_0.5'."
             )
         self.dataset = DATASETS.build(cfg.train_dataloader.dataset)
         self.dataset.full_init()
@@ -102,20 +104,45 @@ class SelfPaced:
         self.measurers = Measurers(self)
         self.trials: dict[str, dict[str, Any]] = {}
 
-    def open_journal(self) -> None:
+    def open_journal(self, overwrite: bool = False) -> None:
         """Begin the search, or continue it."""
         text = self.cfg.pretty_text
-        self.journal = Journal(
-            self.work_dir / 'journal.jsonl',
-            dict(
-                asdict(self.settings),
-                config_sha256=hashlib.sha256(text.encode()).hexdigest(),
-                labels={n: f.fingerprint for n, f in self.files.items()},
-            ),
+        path = self.work_dir / 'journal.jsonl'
+        settings = dict(
+            asdict(self.settings),
+            config_sha256=hashlib.sha256(text.encode()).hexdigest(),
+            labels={n: f.fingerprint for n, f in self.files.items()},
+            val_labels=self._val_fingerprint(),
         )
+        try:
+            self.journal = Journal(path, settings)
+        except ValueError:
+            if not overwrite:
+                raise
+            with lock_folder(self.work_dir):
+                self._forget()
+            self.journal = Journal(path, settings)
 
-    def run(self) -> Path:
+    def _val_fingerprint(self) -> str | None:
+        """Of the labels that trials are compared on, where they are ours."""
+        if self.settings.criterion == 'label-free':
+            return None
+        dataset = DATASETS.build(self.cfg.val_dataloader.dataset)
+        return dataset.fingerprint() if hasattr(dataset, 'fingerprint') else None
+
+    def _forget(self) -> None:
+        """Remove what an earlier search made, and nothing else."""
+        for name in ('trials', 'measurers', 'reliability', 'final', 'report'):
+            shutil.rmtree(self.work_dir / name, ignore_errors=True)
+        for name in ('curriculum.json', 'report.html', 'journal.jsonl'):
+            (self.work_dir / name).unlink(missing_ok=True)
+
+    def run(self, overwrite: bool = False) -> Path:
         """Search, or go on searching.
+
+        Args:
+            overwrite (bool): Whether a search that was begun with other settings or
+                labels is removed first. Defaults to False.
 
         Returns:
             Path: ``curriculum.json``.
@@ -125,7 +152,7 @@ class SelfPaced:
             ValueError: The work dir belongs to other settings, or nothing could be
                 selected.
         """
-        self.open_journal()
+        self.open_journal(overwrite)
         strategy = self.settings.strategy
         if strategy != 'online' or self.settings.agreement:
             self.measurers.run()

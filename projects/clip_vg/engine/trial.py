@@ -1,13 +1,13 @@
 """A trial of the search: an ordinary training run, its config and what it scored."""
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.runner import find_latest_checkpoint
 
 from ..atomic import replacing
 from ..compat import load_from_local
@@ -16,6 +16,7 @@ __all__ = [
     'TrialResult',
     'hold_out',
     'keep_sources',
+    'last_checkpoint',
     'read_result',
     'source_names',
     'with_online',
@@ -179,6 +180,41 @@ def write_config(cfg: Config, path: Path) -> None:
         cfg.dump(str(partial))
 
 
+def last_checkpoint(work_dir: str | Path) -> Path | None:
+    """The last checkpoint of a training run, also in a folder that was moved or copied.
+
+    MMEngine's ``find_latest_checkpoint`` gives the absolute path that was written,
+    which after a move is none, and after a copy the original's.
+
+    Args:
+        work_dir (str or Path): Of the training run.
+
+    Returns:
+        Path, optional: None where there is none.
+
+    Raises:
+        FileNotFoundError: The file that ``last_checkpoint`` names is gone.
+    """
+    note = Path(work_dir, 'last_checkpoint')
+    if note.is_file():
+        named = Path(note.read_text(encoding='utf-8').strip())
+        # The second: checkpoints that were written elsewhere (`out_dir`).
+        for path in (note.with_name(named.name), named):
+            if path.is_file():
+                return path
+        raise FileNotFoundError(
+            f'{note} names {named}, which is neither there nor in {work_dir}; that has '
+            f'{sorted(path.name for path in note.parent.glob("*.pth")) or "no .pth"}. '
+            'Name a file, or remove last_checkpoint.'
+        )
+    numbered = {
+        int(found[1]): path
+        for path in Path(work_dir).glob('*.pth')
+        if (found := re.fullmatch(r'(?:epoch|iter)_(\d+)\.pth', path.name))
+    }
+    return numbered[max(numbered)] if numbered else None
+
+
 def read_result(work_dir: str | Path, max_epochs: int) -> TrialResult | None:
     """What a training has reached, if it has come to its end.
 
@@ -193,10 +229,10 @@ def read_result(work_dir: str | Path, max_epochs: int) -> TrialResult | None:
     Raises:
         ValueError: It has finished without a best checkpoint.
     """
-    last = find_latest_checkpoint(str(work_dir))
-    if last is None or not Path(last).is_file():
+    last = last_checkpoint(work_dir)
+    if last is None:
         return None
-    checkpoint = load_from_local(last, map_location='cpu')
+    checkpoint = load_from_local(str(last), map_location='cpu')
     if checkpoint['meta']['epoch'] < max_epochs:
         return None
     known = checkpoint['message_hub']['runtime_info']

@@ -1,6 +1,8 @@
 """Accuracy of visual grounding, exact in any number of processes."""
 
 import json
+import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,13 @@ from mmdet.registry import METRICS
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
 from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
 from torch import Tensor
 
 from ..atomic import replacing
+from ..datasets.label_table import box_faults
 
-__all__ = ['GroundingMetric', 'summarize', 'top_boxes']
+__all__ = ['GroundingMetric', 'current_name', 'summarize', 'top_boxes']
 
 
 def top_boxes(pred: dict, num_expressions: int) -> Tensor:
@@ -66,6 +70,18 @@ def top_scores(pred: dict, num_expressions: int) -> Tensor:
     return scores.max()[None] if len(scores) else scores.new_zeros(num_expressions)
 
 
+def current_name(metric: str) -> str:
+    """Today's name of a metric that an older config or checkpoint names.
+
+    Args:
+        metric (str): Such as ``grounding/acc@0.5``, which MLflow refuses.
+
+    Returns:
+        str: ``grounding/acc_0.5``; any other name as it is.
+    """
+    return re.sub(r'(^|/|_)acc@(?=[0-9.]+$)', r'\1acc_', metric)
+
+
 def summarize(ious: np.ndarray, thresholds: Sequence[float]) -> dict[str, float]:
     """Share of IoUs at or above each threshold, and their mean.
 
@@ -74,9 +90,9 @@ def summarize(ious: np.ndarray, thresholds: Sequence[float]) -> dict[str, float]
         thresholds (Sequence[float]): In [0, 1]; reached means IoU >= threshold.
 
     Returns:
-        dict[str, float]: ``acc@<threshold>`` for each, and ``miou``.
+        dict[str, float]: ``acc_<threshold>`` for each, and ``miou``.
     """
-    scores = {f'acc@{t:g}': float((ious >= t).mean()) for t in thresholds}
+    scores = {f'acc_{t:g}': float((ious >= t).mean()) for t in thresholds}
     return dict(scores, miou=float(ious.mean()))
 
 
@@ -85,17 +101,19 @@ class GroundingMetric(BaseMetric):
     """Top-1 accuracy of one box per expression.
 
     For all samples together, and for each split and each source where there are
-    several: ``grounding/acc@0.5``, ``grounding/testA/acc@0.5``, ... Works with any
+    several: ``grounding/acc_0.5``, ``grounding/testA/acc_0.5``, ... Works with any
     MMDetection detector that answers a text with boxes. Results of all processes
     are joined by ``sample_id``: doubled ones count once, and a missing one is an
-    error.
+    error. A label whose own box is invalid (not finite, empty, or outside of the
+    image) is a miss, as in the official code; the log says how many there are.
 
     Args:
         thresholds (Sequence[float]): IoU thresholds. Defaults to 0.25, 0.5, 0.75,
             0.9; the published accuracy is at 0.5.
         out_file (str, optional): JSON Lines to write, one sample each:
             ``sample_id``, ``image``, ``text``, ``iou``, ``bbox`` (predicted) and
-            ``gt_bbox``, xyxy in pixels of the original image, ``split``,
+            ``gt_bbox`` (zeros where it is not finite), xyxy in pixels of the original
+            image, ``split``,
             ``source``, and ``score`` if any is not 1. Defaults to None.
         collect_device (str): Defaults to 'cpu'.
         prefix (str, optional): Defaults to 'grounding'.
@@ -141,7 +159,10 @@ class GroundingMetric(BaseMetric):
                 )
             boxes = top_boxes(sample['pred_instances'], len(ids))
             scores = top_scores(sample['pred_instances'], len(ids))
+            invalid = _invalid(truth, sample.get('ori_shape'))
             ious = bbox_overlaps(boxes, truth, is_aligned=True).nan_to_num(0.0)
+            ious[invalid] = 0
+            truth = truth.nan_to_num(0.0, posinf=0.0, neginf=0.0)
             for i, sample_id in enumerate(ids):
                 self.results.append(
                     dict(
@@ -154,6 +175,7 @@ class GroundingMetric(BaseMetric):
                         gt_bbox=truth[i].tolist(),
                         split=splits[i] if splits else 'all',
                         source=sources[i] if sources else 'human',
+                        invalid=bool(invalid[i]),
                     )
                 )
 
@@ -196,6 +218,7 @@ class GroundingMetric(BaseMetric):
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """Summaries of all results, and of each split and source."""
+        _report_invalid(results)
         ious = np.array([result['iou'] for result in results])
         metrics = summarize(ious, self.thresholds)
         for key in ('split', 'source'):
@@ -203,7 +226,9 @@ class GroundingMetric(BaseMetric):
             names = np.unique(values)
             for name in names if len(names) > 1 else []:
                 part = summarize(ious[values == name], self.thresholds)
-                metrics.update({f'{name}/{k}': v for k, v in part.items()})
+                # What MLflow takes in a name; a source may be called anything.
+                safe = re.sub(r'[^\w.\- ]', '_', name)
+                metrics.update({f'{safe}/{k}': v for k, v in part.items()})
         return metrics
 
     def _prefixed(self, metrics: dict[str, float]) -> dict[str, float]:
@@ -212,11 +237,34 @@ class GroundingMetric(BaseMetric):
     def _dump(self, results: list[dict]) -> None:
         path = Path(str(self.out_file))
         path.parent.mkdir(parents=True, exist_ok=True)
+        left_out = {'invalid'}
         if all(result['score'] == 1 for result in results):  # they say nothing
-            results = [{k: v for k, v in r.items() if k != 'score'} for r in results]
+            left_out.add('score')
+        results = [{k: v for k, v in r.items() if k not in left_out} for r in results]
         with replacing(path) as partial, partial.open('w', encoding='utf-8') as file:
             for result in results:
                 file.write(json.dumps(result, ensure_ascii=False) + '\n')
+
+
+def _invalid(boxes: Tensor, shape: Sequence[int] | None) -> Tensor:
+    """Which of the true boxes (E, 4) cannot be right; bool (E, )."""
+    sizes = np.array([tuple(shape or (-1, -1))[:2]] * len(boxes))
+    faults = [mask for _, mask in box_faults(boxes.numpy(), sizes)]
+    return torch.from_numpy(np.any(faults, axis=0))
+
+
+def _report_invalid(results: list[dict]) -> None:
+    """Log how many labels are misses whatever is predicted, and the first of them."""
+    invalid = [result for result in results if result.get('invalid')]
+    if invalid:
+        named = ', '.join(result['sample_id'] for result in invalid[:3])
+        print_log(
+            f'{len(invalid):,} of {len(results):,} labels have an invalid box (not '
+            'finite, empty, or outside of the image) and count as misses: '
+            f'{named}{", ..." if len(invalid) > 3 else ""}.',
+            logger='current',
+            level=logging.WARNING,
+        )
 
 
 def _as_list(value: Any) -> list:

@@ -133,8 +133,9 @@ def read_clip_weights(path: Path) -> tuple[dict[str, Tensor], bool | None]:
 
     Args:
         path (Path): OpenAI's TorchScript archive (``ViT-B-16.pt``), a file of
-            ``torch.save`` (a state dict, or one under 'state_dict'), or
-            safetensors, in open_clip's or Hugging Face's naming.
+            ``torch.save`` (a state dict, or one under 'state_dict' or 'model'), or
+            safetensors, in open_clip's or Hugging Face's naming; also as DDP,
+            ``torch.compile`` or Lightning prefix them.
 
     Returns:
         tuple[dict[str, Tensor], bool or None]: The weights in open_clip's naming,
@@ -153,20 +154,37 @@ def read_clip_weights(path: Path) -> tuple[dict[str, Tensor], bool | None]:
             return _read_archive(path), True
         else:
             state = load_torch(path)
-            if isinstance(state, dict):
-                state = state.get('state_dict', state)
+            for key in ('state_dict', 'model'):
+                if isinstance(state, dict) and isinstance(state.get(key), dict):
+                    state = state[key]
             if not isinstance(state, dict):
                 raise ValueError(f'expected a state dict, found {type(state).__name__}')
+            state = {k: v for k, v in state.items() if isinstance(v, Tensor)} or state
+        state = _without_prefixes(state)
     except UnsafePickleError:
         raise
     except Exception as error:  # each kind of file has exceptions of its own
         raise ValueError(
             f'{path} cannot be read as CLIP weights: {type(error).__name__}: {error}'
         ) from error
-    state = {key.removeprefix('module.'): value for key, value in state.items()}
     if any(key.startswith('vision_model.') for key in state):
         state = _from_hugging_face(state)
     return state, _activation(path)
+
+
+def _without_prefixes(state: Mapping[Any, Any]) -> dict[str, Any]:
+    """A state dict without what DDP, ``torch.compile`` and Lightning put before names.
+
+    Raises:
+        ValueError: Two entries would have one name.
+    """
+    bare: dict[str, Any] = {}
+    for key, value in state.items():
+        name = re.sub(r'^(?:(?:module|_orig_mod|model)\.)+', '', str(key))
+        if name in bare:
+            raise ValueError(f'it has {name!r} twice, once as {key!r}')
+        bare[name] = value
+    return bare
 
 
 def _is_archive(path: Path) -> bool:

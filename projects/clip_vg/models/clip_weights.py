@@ -20,6 +20,15 @@ __all__ = ['load_clip_tower', 'resolve_weights']
 # The folder that holds `projects/`: relative weights of our configs are found
 # from any working directory.
 _ROOT = Path(__file__).resolve().parents[3]
+# Of a folder that open_clip or Hugging Face made; where there are several, they hold
+# the same weights.
+_FILES = (
+    'open_clip_model.safetensors',
+    'open_clip_pytorch_model.bin',
+    'model.safetensors',
+    'pytorch_model.bin',
+)
+_SUFFIXES = ('.safetensors', '.pt', '.pth', '.bin', '.ckpt')
 
 
 def resolve_weights(arch: str | dict, pretrained: str) -> Path:
@@ -27,21 +36,27 @@ def resolve_weights(arch: str | dict, pretrained: str) -> Path:
 
     Args:
         arch (str or dict): The architecture the weights are for.
-        pretrained (str): A file (absolute, or relative to the working directory
-            or to the folder that holds ``projects/``), or a tag of open_clip.
+        pretrained (str): A file or a folder with one, as open_clip and Hugging Face
+            name them (absolute, or relative to the working directory or to the folder
+            that holds ``projects/``), or a tag of open_clip.
 
     Returns:
         Path: The file.
 
     Raises:
-        ValueError: Neither a file nor a known tag, or the download failed.
+        ValueError: Neither a file nor a known tag, a folder without weights, or the
+            download failed.
     """
-    for candidate in (Path(pretrained).expanduser(), _ROOT / pretrained):
+    places = (Path(pretrained).expanduser(), _ROOT / pretrained)
+    for candidate in places:
         if candidate.is_file():
             return candidate
     name = arch if isinstance(arch, str) else None
     config = open_clip.get_pretrained_cfg(name, pretrained) if name else None
     if not config:
+        for candidate in places:
+            if candidate.is_dir():
+                return _file_in(candidate)
         tags = open_clip.list_pretrained_tags_by_model(name) if name else []
         raise ValueError(
             f'pretrained={pretrained!r} is neither a file (looked in {Path.cwd()} and '
@@ -58,6 +73,26 @@ def resolve_weights(arch: str | dict, pretrained: str) -> Path:
             'model.visual_encoder.pretrained=FILE '
             'model.text_encoder.pretrained=FILE`.'
         ) from error
+
+
+def _file_in(folder: Path) -> Path:
+    """The weights in a folder.
+
+    Raises:
+        ValueError: There are none, or several; it names what there is.
+    """
+    for name in _FILES:
+        if (folder / name).is_file():
+            return folder / name
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    found = [path for path in files if path.suffix in _SUFFIXES]
+    if len(found) == 1:
+        return found[0]
+    names = [path.name for path in found or files][:8]
+    raise ValueError(
+        f'pretrained={str(folder)!r} is a folder, and which file of it holds the '
+        f'weights cannot be told: it has {names}. Name the file.'
+    )
 
 
 def _quick_gelu_of_tag(arch: str | dict, pretrained: str) -> bool | None:
@@ -101,7 +136,7 @@ def _tower_state(state: dict[str, Tensor], tower: str) -> dict[str, Tensor]:
     return {
         key.removeprefix(prefix): value.to(torch.float32)
         for key, value in state.items()
-        if key.startswith(prefix)
+        if key.startswith(prefix) and isinstance(value, Tensor)
     }
 
 
@@ -131,16 +166,21 @@ def load_clip_tower(
             _quick_gelu_of_tag(arch, pretrained) if quick_gelu is None else quick_gelu
         )
     _check_activation(quick_gelu, config, arch, pretrained)
-    state = _tower_state(state, tower)
+    whole, state = state, _tower_state(state, tower)
     if not state:
-        raise ValueError(f'{path} holds no {tower} tower of CLIP.')
+        raise ValueError(
+            f'{path} holds no {tower} tower of CLIP: expected names as open_clip, '
+            f'OpenAI or Hugging Face have them, found {len(whole)} entries such as '
+            f'{[key[:60] for key in list(whole)[:5]]}.'
+        )
     if tower == 'visual':
         # open_clip resizes in place, in the state of a whole CLIP.
-        whole = {'visual.positional_embedding': state['positional_embedding']}
+        key = 'visual.positional_embedding'
+        resized = {key: state['positional_embedding']}
         holder = nn.Module()
         holder.visual = module
-        resize_pos_embed(whole, holder)
-        state['positional_embedding'] = whole['visual.positional_embedding']
+        resize_pos_embed(resized, holder)
+        state['positional_embedding'] = resized[key]
     else:
         resize_text_pos_embed(state, module)
     try:

@@ -20,6 +20,11 @@ def refuse_other_weights(
     Raises:
         ValueError: One is missing, unexpected, of another shape or broken.
     """
+    if not all(isinstance(value, Tensor) for value in state.values()):
+        keys = [str(key)[:40] for key in list(state)[:8]]
+        raise ValueError(
+            f'The checkpoint has no weights under "state_dict"; its keys are {keys}.'
+        )
     given = {
         name.removeprefix(prefix): tuple(value.shape)
         for name, value in state.items()

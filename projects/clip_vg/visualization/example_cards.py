@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patheffects import withStroke
 
-from ..image_files import open_image
+from ..image_files import as_rgb, open_image
 from .result_grid import draw_sample
 
 __all__ = ['UNREADABLE', 'draw_card', 'find_picture', 'picture_sizes']
@@ -83,7 +83,7 @@ def draw_card(path: Path, results: Sequence[Mapping[str, Any]]) -> str:
         shown = max(1, round(width * scale)), max(1, round(height * scale))
         # Decodes a large JPEG at less than its size.
         picture.draft('RGB', shown)
-        pixels = np.asarray(picture.convert('RGB').resize(shown))
+        pixels = np.asarray(as_rgb(picture).resize(shown))
     figure = plt.figure(figsize=(shown[0] / 100, shown[1] / 100), dpi=100)
     try:
         axes = figure.add_axes((0, 0, 1, 1))

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from ..image_files import open_image
+from ..image_files import as_rgb, open_image
 
 __all__ = ['draw_grid', 'draw_labels', 'draw_sample']
 
@@ -87,7 +87,7 @@ def draw_labels(
     for axes, line in zip(grid.flat, lines, strict=False):
         try:
             with open_image(images / line['filename']) as picture:
-                axes.imshow(np.asarray(picture.convert('RGB')))
+                axes.imshow(np.asarray(as_rgb(picture)))
         except (OSError, ValueError):
             missing.append(line['filename'])
             axes.set_aspect('equal')
@@ -127,7 +127,7 @@ def draw_grid(
         axes.set_axis_off()
     for axes, result in zip(grid.flat, results, strict=False):
         with open_image(result['image']) as picture:
-            draw_sample(axes, np.asarray(picture.convert('RGB')), result, measure)
+            draw_sample(axes, np.asarray(as_rgb(picture)), result, measure)
     figure.suptitle(title, fontsize=13)
     answer = f'{names[0]}, {measure}'
     legend = [

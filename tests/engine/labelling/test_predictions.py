@@ -124,6 +124,33 @@ def test_pictures_of_a_folder_are_sorted_and_only_pictures(tmp_path):
         list_pictures(tmp_path / 'empty')
 
 
+def test_a_folder_has_what_pillow_reads_and_says_what_is_left_out(tmp_path, caplog):
+    for suffix, kind in (('jfif', 'JPEG'), ('jpg', 'JPEG'), ('gif', 'GIF')):
+        Image.new('RGB', (4, 4)).save(tmp_path / f'a.{suffix}', kind)
+    expected = ['a.gif', 'a.jfif', 'a.jpg']
+    if '.avif' in Image.registered_extensions():
+        (tmp_path / 'a.avif').write_bytes(b'')
+        expected = ['a.avif', *expected]
+    assert list_pictures(tmp_path) == expected
+    assert not caplog.records
+    for name in ('b.CR2', 'c.cr2', 'notes.txt', 'none', '.hidden.cr2'):
+        (tmp_path / name).write_bytes(b'')
+    assert list_pictures(tmp_path) == expected
+    (record,) = caplog.records
+    text = record.getMessage()
+    assert '4 files' in text
+    assert all(part in text for part in ('2 .cr2', '1 .txt', '1 (no suffix)'))
+
+
+def test_a_suffix_that_a_plugin_reads_is_an_image(tmp_path, monkeypatch):
+    (tmp_path / 'a.heic').write_bytes(b'')
+    with pytest.raises(ValueError, match=r'has no pictures .*1 \.heic'):
+        list_pictures(tmp_path)
+    known = dict(Image.registered_extensions(), **{'.heic': 'JPEG'})
+    monkeypatch.setattr(Image, 'registered_extensions', lambda: known)
+    assert list_pictures(tmp_path) == ['a.heic']
+
+
 def test_size_of_a_picture(tmp_path):
     Image.new('RGB', (30, 20)).save(tmp_path / 'a.png')
     assert picture_size(tmp_path / 'a.png') == (30, 20)

@@ -1,13 +1,14 @@
 """Readers: an annotation file in, a table of labels out.
 
 Every reader is ``read(ann_file, split_file=None, splits=None, source=...,
-int_boxes=False) -> LabelTable``; it imports nothing of a training framework, runs
-nothing that a file contains, and names file and entry in its errors.
+int_boxes=False, box_format=None) -> LabelTable``; it imports nothing of a training
+framework, runs nothing that a file contains, and names file and entry in its errors.
 """
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ..box_checks import BOX_FORMATS, check_fit
 from ..label_table import LabelTable
 from .mdetr import read_mdetr
 from .odvg import read_odvg, write_odvg
@@ -46,7 +47,7 @@ def guess_format(ann_file: Path, split_file: Path | None) -> str:
     if ann_file.suffix in ('.jsonl', '.odvg'):
         return 'odvg'
     if ann_file.suffix == '.json':
-        with ann_file.open(encoding='utf-8', errors='replace') as file:
+        with ann_file.open(encoding='utf-8-sig', errors='replace') as file:
             head = file.read(4096).lstrip()
         if head.startswith('['):
             return 'vlm'
@@ -74,6 +75,8 @@ def read_annotations(
     ann_format: str | None = None,
     source: str | None = None,
     int_boxes: bool = False,
+    box_format: str | None = None,
+    check_boxes: bool = True,
 ) -> LabelTable:
     """Read labels in any of the known formats.
 
@@ -87,13 +90,19 @@ def read_annotations(
             say. Defaults to None: 'human'.
         int_boxes (bool): Whether boxes lose their fraction in the file's own
             format, as in the release. Defaults to False.
+        box_format (str, optional): 'xywh' or 'xyxy', where the file's boxes are not
+            what its format has. Defaults to None: as the format says (docs/data.md).
+        check_boxes (bool): Whether boxes that pass the borders of images of known size,
+            as boxes of another format do, are an error. Defaults to True.
 
     Returns:
-        LabelTable: The labels in the file's order.
+        LabelTable: The labels in the file's order; ``notes`` says which expressions
+        were left out, having no target or several.
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: A file is damaged, an entry is wrong, or a split is unknown.
+        ValueError: A file is damaged, an entry is wrong, a split is unknown, or the
+            boxes look like another format or unit.
     """
     ann_file = Path(ann_file)
     split_file = None if split_file is None else Path(split_file)
@@ -108,10 +117,16 @@ def read_annotations(
     name = ann_format or guess_format(ann_file, split_file)
     if name not in FORMATS:
         raise ValueError(f'ann_format={name!r}; expected one of {sorted(FORMATS)}.')
-    return FORMATS[name](
+    if box_format not in (None, *BOX_FORMATS):
+        raise ValueError(f'box_format={box_format!r}; expected one of {BOX_FORMATS}.')
+    table = FORMATS[name](
         ann_file,
         split_file=split_file,
         splits=splits,
         source=source,
         int_boxes=int_boxes,
+        box_format=box_format,
     )
+    if check_boxes:
+        check_fit(table, str(ann_file))
+    return table

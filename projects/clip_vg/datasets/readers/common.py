@@ -1,6 +1,7 @@
 """What the readers share: JSON with an address, and the choice of splits."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,29 +11,112 @@ import numpy as np
 from ..label_table import LabelTable
 
 __all__ = [
+    'by_id',
     'check_splits',
     'entry_of',
     'image_size',
     'keep_splits',
     'read_json',
     'required',
+    'split_of',
+    'targets_of',
 ]
+
+_SPLIT = re.compile(r'(?<![a-zA-Z])(trainval|train|val|testA|testB|test)(?![a-zA-Z])')
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON.
+    """Read JSON, with a byte-order mark or without.
 
     Raises:
         ValueError: The file is no JSON; it says where.
     """
+    content = path.read_bytes()
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(content)
     except (ValueError, RecursionError) as error:
+        if _is_json_lines(content):
+            raise ValueError(
+                f'{path} is JSON Lines (a value on each line), but one JSON value is '
+                'expected: put the lines into a list, "[line, line, ...]".'
+            ) from error
         raise ValueError(
             f'{path} ({path.stat().st_size:,} bytes) is not valid JSON: '
             f'{error}. It may '
             'be truncated: fetch or write it again.'
         ) from error
+
+
+def _is_json_lines(content: bytes) -> bool:
+    """Whether each of the first two lines is a JSON object or list."""
+    lines = [line for line in content.splitlines()[:100] if line.strip()][:2]
+    try:
+        return len(lines) == 2 and all(
+            isinstance(json.loads(line), dict | list) for line in lines
+        )
+    except (ValueError, RecursionError):
+        return False
+
+
+def split_of(stem: str) -> str:
+    """The split that a file's name says, e.g. 'train' of 'unc_train_pseudo'; or 'all'.
+
+    Args:
+        stem (str): The name without its suffix; of several splits in it, the last.
+    """
+    found = _SPLIT.findall(stem)
+    return found[-1] if found else 'all'
+
+
+def targets_of(value: Any) -> list:
+    """The boxes of an expression, of which there may be none or several.
+
+    Args:
+        value (Any): A box, a list of boxes, or nothing (None, an empty list).
+
+    Returns:
+        list: The boxes, not checked.
+    """
+    value = value.tolist() if hasattr(value, 'tolist') else value
+    if value is None:
+        return []
+    several = isinstance(value, list | tuple) and all(
+        isinstance(box, list | tuple) for box in value
+    )
+    return list(value) if several else [value]
+
+
+def by_id(entries: Iterable[Any], where: str, key: str = 'id') -> dict[Any, dict]:
+    """Entries by their id.
+
+    Args:
+        entries (Iterable): Dicts.
+        where (str): File and list, for errors.
+        key (str): Of the id. Defaults to 'id'.
+
+    Raises:
+        ValueError: An entry is no dict or has no id, or two of different content have
+            the same.
+    """
+    found: dict[Any, dict] = {}
+    for index, entry in enumerate(entries):
+        at = f'{where} {index}'
+        number = required(entry_of(entry, dict, at, 'a dict'), key, at)
+        try:
+            known = found.setdefault(number, entry)
+        except TypeError:
+            raise ValueError(f'{at}: {key} {number!r} is no number or text.') from None
+        if known is not entry and known != entry:
+            differ = sorted(
+                name for name in {*known, *entry} if known.get(name) != entry.get(name)
+            )
+            raise ValueError(
+                f'{at}: {key} {number!r} comes twice, with different '
+                f'{", ".join(map(str, differ))}: {known.get(differ[0])!r} and '
+                f'{entry.get(differ[0])!r}. Which one is meant is not known: give each '
+                f'entry its own {key}.'
+            )
+    return found
 
 
 def entry_of(value: Any, kind: type | tuple[type, ...], where: str, what: str) -> Any:

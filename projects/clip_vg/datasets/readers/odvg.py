@@ -4,6 +4,7 @@ import json
 import os
 import tempfile
 from array import array
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from ..label_table import LabelTable
 from ..table_builder import TableBuilder
-from .common import entry_of, image_size, keep_splits, required
+from .common import entry_of, image_size, keep_splits, required, targets_of
 
 __all__ = ['read_odvg', 'write_odvg']
 
@@ -23,6 +24,7 @@ def read_odvg(
     splits: Sequence[str] | None = None,
     source: str | None = None,
     int_boxes: bool = False,
+    box_format: str | None = None,
 ) -> LabelTable:
     """Read ODVG grounding lines, ours or MMDetection's.
 
@@ -35,46 +37,59 @@ def read_odvg(
             line's ``source``, else 'human'.
         int_boxes (bool): Whether x1, y1, x2, y2 lose their fraction. Defaults to
             False.
+        box_format (str, optional): 'xywh' or 'xyxy'. Defaults to None: 'xyxy'.
 
     Returns:
-        LabelTable: Named by ``sample_id``, or ``<file>_<line>_<region>``.
+        LabelTable: Named by ``sample_id``, or ``<file>_<line>_<region>``. Lines without
+        a region and regions of several boxes are left out and counted in its
+        ``notes``.
 
     Raises:
         ValueError: A line is not as described, or a ``sample_id`` comes twice.
     """
-    builder = TableBuilder(lambda where: f'{ann_file}, label {where}')
     # Of each label: a hash of its name, and its line.
     names, lines = array('q'), array('q')
-    with ann_file.open(encoding='utf-8') as file:
+    builder = TableBuilder(lambda label: f'{ann_file}, line {lines[label]}')
+    with ann_file.open('rb') as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             where = f'{ann_file}, line {number}'
-            entry = _parse(line, where)
+            entry = _parse(line.removeprefix(BOM_UTF8) if number == 1 else line, where)
             grounding = entry_of(
                 required(entry, 'grounding', where), dict, where, 'a dict "grounding"'
             )
-            regions = required(grounding, 'regions', where)
+            regions = entry_of(
+                required(grounding, 'regions', where), list, where, 'a list "regions"'
+            )
+            if not regions:
+                builder.leave_out(0, where)
             for index, region in enumerate(regions):
+                at = f'{where}, region {index}'
+                entry_of(region, dict, at, 'a dict')
+                boxes = targets_of(required(region, 'bbox', at))
+                if len(boxes) != 1:
+                    builder.leave_out(len(boxes), at)
+                    continue
                 if len(regions) == 1:
                     text = required(grounding, 'caption', where)
                     sample_id = str(entry.get('sample_id', f'{ann_file.stem}_{number}'))
                 else:
-                    text = required(region, 'phrase', where)
+                    text = required(region, 'phrase', at)
                     base = entry.get('sample_id', f'{ann_file.stem}_{number}')
                     sample_id = f'{base}_{index}'
                 names.append(hash(sample_id))
                 lines.append(number)
                 builder.add(
                     required(entry, 'filename', where),
-                    required(region, 'bbox', where),
+                    boxes[0],
                     text,
                     sample_id,
                     str(entry.get('split', 'all')),
                     source or str(entry.get('source', 'human')),
                     image_size(entry),
                 )
-    table = builder.build('xyxy', int_boxes)
+    table = builder.build(box_format or 'xyxy', int_boxes)
     _check_unique(ann_file, table, np.frombuffer(names, np.int64), lines)
     return keep_splits(table, splits, ann_file)
 
@@ -94,11 +109,15 @@ def _check_unique(
             )
 
 
-def _parse(line: str, where: str) -> dict:
+def _parse(line: bytes, where: str) -> dict:
     try:
-        return entry_of(json.loads(line), dict, where, 'a JSON object')
+        return entry_of(json.loads(line.decode()), dict, where, 'a JSON object')
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{where} is not in UTF-8: {error}. Write it so.') from error
     except json.JSONDecodeError as error:
-        raise ValueError(f'{where} is not valid JSON: {error}.') from error
+        raise ValueError(
+            f'{where} is not valid JSON: {error}. Expected one JSON object a line.'
+        ) from error
 
 
 def write_odvg(table: LabelTable, path: str | Path, overwrite: bool = False) -> None:

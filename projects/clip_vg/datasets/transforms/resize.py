@@ -40,8 +40,9 @@ class PILResize(BaseTransform):
         size = self.sizes[0] if len(self.sizes) == 1 else self._draw()
         reference = (max if self.side == 'long' else min)(height, width)
         ratio = size / reference
-        # Multiplied first, as in the release: a half may round another way.
-        new = [max(1, round(side * size / reference)) for side in (width, height)]
+        # The ratio first, as in the official code (its resize_according_to_long_side):
+        # 640 x 330 becomes 115 rows, where 330 * 224 / 640 = 115.5 would become 116.
+        new = [max(1, round(side * ratio)) for side in (width, height)]
         if new != [width, height]:
             picture = Image.fromarray(results['img'])
             results['img'] = np.asarray(picture.resize(new, Image.Resampling.BILINEAR))

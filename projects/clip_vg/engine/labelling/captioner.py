@@ -7,7 +7,9 @@ from pathlib import Path
 import torch
 
 from ...atomic import replacing
-from ...image_files import open_image
+from ...datasets.label_keys import images_fingerprint
+from ...image_files import as_rgb, open_image
+from ...origin import bind
 from .resumable import each_once
 
 __all__ = ['caption']
@@ -41,7 +43,7 @@ def _load(
         pictures = []
         for path in paths:
             with open_image(path) as picture:
-                pictures.append(prepare(picture.convert('RGB')))
+                pictures.append(prepare(as_rgb(picture)))
         tokens = net.generate(torch.stack(pictures).to(device))
         return [_clean(open_clip.decode(row)) for row in tokens]
 
@@ -65,6 +67,7 @@ def caption(
     *,
     batch_size: int = 8,
     device: str | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write a caption for each picture, as COCO caption results.
 
@@ -78,10 +81,17 @@ def caption(
         work_dir (Path): For what is not finished.
         batch_size (int): Pictures at once. Defaults to 8.
         device (str, optional): Defaults to None: a GPU where there is one.
+        overwrite (bool): Whether captions of other pictures are made anew. Defaults to
+            False.
 
     Returns:
         Path: ``out``.
+
+    Raises:
+        ValueError: What is there is of other pictures: other names or bytes.
     """
+    origin = dict(images=images_fingerprint(folder, names))
+    bind(out, origin, overwrite)
     if out.exists():
         return out
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
@@ -92,6 +102,8 @@ def caption(
         lambda batch: ask([folder / name for name in batch]),
         batch_size,
         'captioning',
+        origin=origin,
+        overwrite=overwrite,
     )
     with replacing(out) as partial:
         entries = [

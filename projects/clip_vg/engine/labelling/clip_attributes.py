@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from ...image_files import open_image
+from ...image_files import as_rgb, open_image
 from ...pseudo_labels.detection import Detection, Scene
 
 __all__ = ['ClipAttributes']
@@ -58,7 +58,7 @@ class ClipAttributes:
     def __call__(self, scene: Scene, detections: list[Detection]) -> list[Detection]:
         """Detections with their most likely attribute and its probability."""
         with open_image(self.folder / scene.file_name) as file:
-            picture = file.convert('RGB')
+            picture = as_rgb(file)
         crops = torch.stack(
             [self.prepare(picture.crop(_whole_pixels(d.box))) for d in detections]
         )

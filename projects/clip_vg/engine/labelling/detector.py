@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from ...atomic import replacing
-from ...image_files import open_image
+from ...datasets.label_keys import images_fingerprint
+from ...image_files import as_rgb, open_image
+from ...origin import bind
 from .predictions import picture_size
 from .resumable import each_once
 
@@ -48,17 +50,27 @@ def _as_stored(path: Path) -> np.ndarray:
     """A picture in BGR, of shape (H, W, 3), as labels see it."""
     try:
         with open_image(path) as picture:
-            return np.ascontiguousarray(np.asarray(picture.convert('RGB'))[..., ::-1])
+            return np.ascontiguousarray(np.asarray(as_rgb(picture))[..., ::-1])
     except (OSError, ValueError) as error:
         raise ValueError(f'{path} is no picture that can be read: {error}.') from error
 
 
 def _part(
-    number: int, part: Path, names: Sequence[str], batch_size: int, *model: Any
+    number: int,
+    part: Path,
+    names: Sequence[str],
+    batch_size: int,
+    overwrite: bool,
+    *model: Any,
 ) -> tuple[list[str], int]:
     """Detect on a part of the pictures, in a process of its own."""
     answer, classes = _inferencer(batch_size, *model)
-    lines = each_once(part, names, answer, batch_size, 'detecting', hidden=number > 0)
+    lines = each_once(
+        *(part, names, answer, batch_size, 'detecting'),
+        hidden=number > 0,
+        origin=dict(images=images_fingerprint(model[-1], names)),
+        overwrite=overwrite,
+    )
     return classes, sum(1 for _ in lines)
 
 
@@ -74,6 +86,7 @@ def detect(
     processes: int = 1,
     device: str | None = None,
     min_score: float = 0.3,
+    overwrite: bool = False,
 ) -> Path:
     """Write the detections of a model as one COCO file.
 
@@ -83,17 +96,23 @@ def detect(
         folder (Path): Of the pictures.
         names (Sequence[str]): Of the pictures, in a fixed order.
         out (Path): The file: ``images``, ``categories``, and ``annotations`` with
-            ``score``; what is there already is taken as it is.
+            ``score``; what is there of these pictures already is taken as it is.
         work_dir (Path): For what is not finished.
         batch_size (int): Pictures at once. Defaults to 8.
         processes (int): Each with a model of its own. Defaults to 1.
         device (str, optional): Defaults to None: a GPU where there is one.
         min_score (float): Less sure detections are not written. Defaults to 0.3, as in
             MMDetection's inferencer.
+        overwrite (bool): Whether what was detected on other pictures is made anew.
+            Defaults to False.
 
     Returns:
         Path: ``out``.
+
+    Raises:
+        ValueError: What is there is of other pictures: other names or bytes.
     """
+    bind(out, dict(images=images_fingerprint(folder, names)), overwrite)
     if out.exists():
         return out
     size = -(-len(names) // processes)
@@ -104,11 +123,13 @@ def detect(
     jobs = [job for job in jobs if job[2]]
     model = (config, checkpoint, device, folder)
     if len(jobs) == 1:
-        classes, _ = _part(*jobs[0], batch_size, *model)
+        classes, _ = _part(*jobs[0], batch_size, overwrite, *model)
     else:
         context = multiprocessing.get_context('spawn')
         with ProcessPoolExecutor(len(jobs), context) as pool:
-            futures = [pool.submit(_part, *job, batch_size, *model) for job in jobs]
+            futures = [
+                pool.submit(_part, *job, batch_size, overwrite, *model) for job in jobs
+            ]
             classes = [future.result()[0] for future in futures][0]
     with replacing(out) as partial, partial.open('w', encoding='utf-8') as file:
         _write_coco(file, folder, jobs, classes, min_score)

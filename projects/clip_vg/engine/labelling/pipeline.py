@@ -161,6 +161,7 @@ def generate(job: Generation) -> dict[str, Any]:
                 processes=job.workers,
                 device=job.device,
                 min_score=job.min_score,
+                overwrite=job.overwrite,
             )
             inputs, shard = replace(inputs, detections=found), (1, 1)
 
@@ -176,6 +177,7 @@ def generate(job: Generation) -> dict[str, Any]:
                 run.work_dir,
                 batch_size=job.batch_size,
                 device=job.device,
+                overwrite=job.overwrite,
             )
 
         store_path = run.store(

@@ -1,13 +1,16 @@
 """Reading what MMDetection predicted, and lists of pictures."""
 
+import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from ...datasets.readers.common import entry_of, read_json, required
-from ...image_files import open_image
+from ...image_files import has_exif_rotation, open_image
 from ...pseudo_labels.detection import Detection
 from ...safe_torch import load_dump
 from .entries import make_detection
@@ -20,36 +23,64 @@ __all__ = [
     'read_inferencer_predictions',
 ]
 
-_ORIENTATION = 0x0112
-PICTURES = {'.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'}
+# What photographs are stored in; PIL reads some of them with a plugin only.
+_PHOTOGRAPHS = (
+    *('.avif', '.bmp', '.gif', '.heic', '.heif', '.jfif', '.jp2', '.jpe', '.jpeg'),
+    *('.jpg', '.jxl', '.png', '.ppm', '.tif', '.tiff', '.webp'),
+)
+
+
+_log = logging.getLogger(__name__)
 
 
 def list_pictures(folder: Path) -> list[str]:
-    """The pictures in a folder and those below it, as sorted relative names.
+    """The images in a folder and those below it, as sorted relative names.
+
+    Files of suffixes that this Pillow does not read are counted in the log.
 
     Raises:
-        ValueError: There is none.
+        FileNotFoundError: There is no such folder.
+        ValueError: There is no image in it.
     """
+    readable = _readable()
     if not folder.is_dir():
         raise FileNotFoundError(f'{folder}: no such folder of pictures.')
     found, seen = [], set()
+    others: Counter = Counter()
     for root, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(root)
         if real in seen:  # a link to a folder above
             folders.clear()
             continue
         seen.add(real)
-        found += [
-            os.path.relpath(Path(root, name), folder)
-            for name in names
-            if Path(name).suffix.lower() in PICTURES
-            and not name.startswith('.')
-            and os.path.isfile(Path(root, name))
-        ]
+        for name in names:
+            if name.startswith('.') or not os.path.isfile(Path(root, name)):
+                continue
+            suffix = Path(name).suffix.lower()
+            if suffix in readable:
+                found.append(os.path.relpath(Path(root, name), folder))
+            else:
+                others[suffix or '(no suffix)'] += 1
     found.sort()
+    left_out = ', '.join(f'{number:,} {suffix}' for suffix, number in others.items())
     if not found:
-        raise ValueError(f'{folder} has no pictures ({", ".join(sorted(PICTURES))}).')
+        raise ValueError(
+            f'{folder} has no pictures ({", ".join(sorted(readable))})'
+            + (f'; it has {left_out}.' if others else '.')
+        )
+    if others:
+        _log.warning(
+            '%s: %s files are left out (%s); images are %s.',
+            *(folder, f'{sum(others.values()):,}', left_out),
+            ', '.join(sorted(readable)),
+        )
     return found
+
+
+def _readable() -> set[str]:
+    """The suffixes of photographs that this Pillow reads."""
+    known = Image.registered_extensions()
+    return {s for s in _PHOTOGRAPHS if known.get(s) in Image.OPEN}
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -73,7 +104,7 @@ def picture_size(path: Path) -> tuple[int, int]:
 def is_turned(path: Path) -> bool:
     """Whether a picture's EXIF entry has viewers, and MMDetection, turn it."""
     with open_image(path) as picture:
-        return picture.getexif().get(_ORIENTATION, 1) != 1
+        return has_exif_rotation(picture)
 
 
 def _detections(found: dict, classes: Sequence[str], where: str) -> Iterator[Detection]:

@@ -2,11 +2,13 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+
+from ...origin import bind
 
 __all__ = ['each_once']
 
@@ -32,6 +34,8 @@ def each_once(
     batch_size: int,
     what: str,
     hidden: bool = False,
+    origin: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
 ) -> Iterator[Any]:
     """Ask about each item once, keep the answers, and go on where a run was killed.
 
@@ -42,10 +46,19 @@ def each_once(
         batch_size (int): Items of a batch.
         what (str): Name of the progress bar.
         hidden (bool): Whether to show no bar. Defaults to False.
+        origin (Mapping, optional): What decides the answers, see
+            :func:`projects.clip_vg.origin.bind`. Defaults to None: nothing that could
+            change.
+        overwrite (bool): Whether answers of another origin are made anew. Defaults to
+            False.
 
     Yields:
         Any: The answers, in the order of the items, those of earlier runs included.
+
+    Raises:
+        ValueError: There are answers of another origin.
     """
+    bind(path, origin or {}, overwrite)
     start = _done(path)
     with (
         tqdm(total=len(items), initial=start, desc=what, disable=hidden) as bar,

@@ -1,0 +1,148 @@
+"""What every run checks and logs before its first step."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmdet.registry import HOOKS
+from mmengine.dataset import InfiniteSampler
+from mmengine.dist import get_world_size
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+
+from ..evaluation.grounding_metric import current_name
+
+__all__ = ['RunCheckHook', 'check_run', 'describe_data', 'refuse_no_steps']
+
+# Of a CheckpointHook with several `save_best`.
+_BEST = ('best_score_', 'best_ckpt_')
+
+
+def describe_data(dataset: Any) -> str:
+    """How many labels and images a data set has, for each of its splits.
+
+    Args:
+        dataset (Any): A :obj:`RefExpDataset`, or any other with a length.
+
+    Returns:
+        str: ``train: 42,404 labels of 16,994 images; ...``, or the number of samples
+        of a data set without a table of labels.
+    """
+    table = getattr(dataset, 'table', None)
+    if table is None:
+        return f'{len(dataset):,} samples'
+    parts = []
+    for number, name in enumerate(table.split_names):
+        images = table.image_index[table.splits == number]
+        if len(images):
+            count = len(np.unique(images))
+            parts.append(f'{name}: {len(images):,} labels of {count:,} images')
+    return '; '.join(parts)
+
+
+def refuse_no_steps(loop: Any) -> None:
+    """Refuse a training run that would make no step.
+
+    Args:
+        loop (BaseLoop): The training loop. One that counts iterations passes with an
+            endless sampler, which fills a batch from any number of samples.
+
+    Raises:
+        ValueError: It says how many samples there are, the batch, and what to set.
+    """
+    loader = loop.dataloader
+    # A loader that was given a batch sampler knows no batch size of its own.
+    batches = loader if loader.batch_size else loader.batch_sampler
+    sampler = getattr(batches, 'sampler', loader.sampler)
+    if not len(loader) and not isinstance(sampler, InfiniteSampler):
+        batch, drop = (
+            getattr(batches, key, 'unknown') for key in ('batch_size', 'drop_last')
+        )
+        each = ' in each process' if get_world_size() > 1 else ''
+        raise ValueError(
+            f'No training step would be made: {len(sampler):,} samples{each} '
+            f'({describe_data(loader.dataset)}) do not fill a batch of {batch}, with '
+            f'drop_last={drop}. Set train_dataloader.batch_size to '
+            f'{max(len(sampler), 1)} or less, or train_dataloader.drop_last=False.'
+        )
+    if loop.max_iters < 1:
+        raise ValueError(
+            f'No training step would be made: train_cfg has {loop.max_epochs} epochs '
+            f'and {loop.max_iters} iterations. Set train_cfg.max_epochs (or '
+            'max_iters) to 1 or more.'
+        )
+
+
+def check_run(runner: Runner) -> None:
+    """Give a runner the hook below, if its config does not."""
+    if not any(isinstance(hook, RunCheckHook) for hook in runner.hooks):
+        runner.register_hook(RunCheckHook())
+
+
+@HOOKS.register_module()
+class RunCheckHook(Hook):
+    """Checks and logs of a run before its first step.
+
+    In our schedules (``default_hooks = dict(run_check=dict(type='RunCheckHook'))``),
+    and added by ``tools/train.py`` and ``tools/test.py`` to any other config.
+
+    - The log says how many labels and images each split has.
+    - A training run that would make no step is an error.
+    - A metric that a config or a checkpoint names as before (``grounding/acc@0.5``)
+      is understood as today's (``grounding/acc_0.5``).
+    - Resumed in a work dir that was copied or moved, a training run replaces that
+      one's best checkpoint.
+    """
+
+    # Before other hooks complain of what follows from it.
+    priority = 'HIGH'
+
+    def before_run(self, runner: Runner) -> None:
+        """Rename the metrics that hooks and schedules watch."""
+        schedules = runner.param_schedulers or []
+        if isinstance(schedules, dict):
+            schedules = sum(schedules.values(), [])
+        for watcher in [*runner.hooks, *schedules]:
+            if isinstance(getattr(watcher, 'monitor', None), str):
+                watcher.monitor = current_name(watcher.monitor)
+            if isinstance(watcher, CheckpointHook) and watcher.save_best is not None:
+                names = [current_name(name) for name in watcher.key_indicators]
+                watcher.key_indicators = names
+                watcher.is_better_than = {
+                    current_name(name): rule
+                    for name, rule in watcher.is_better_than.items()
+                }
+
+    def before_train(self, runner: Runner) -> None:
+        """Refuse a training run without a step, and log its data."""
+        refuse_no_steps(runner.train_loop)
+        self._log('training', runner.train_loop.dataloader)
+        if runner.val_loop is not None:
+            self._log('validation', runner.val_loop.dataloader)
+
+    def before_test(self, runner: Runner) -> None:
+        """Log the test data."""
+        self._log('test', runner.test_loop.dataloader)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Rename the metrics of best scores, and find the best checkpoints here.
+
+        MMEngine deletes a best checkpoint when a better one comes: in a work dir that
+        was copied, it would delete the original's.
+        """
+        kept = checkpoint.get('message_hub', {})
+        info = kept.get('runtime_info', {})
+        # Before a training run, only a config sets it.
+        elsewhere = any(
+            isinstance(hook, CheckpointHook) and hook.out_dir for hook in runner.hooks
+        )
+        for key in [] if elsewhere else list(info):
+            if str(key).startswith('best_ckpt') and isinstance(info[key], str):
+                info[key] = str(Path(runner.work_dir, Path(info[key]).name))
+        for part in (kept.get('runtime_info', {}), kept.get('resumed_keys', {})):
+            for key in [key for key in part if str(key).startswith(_BEST)]:
+                part[current_name(key)] = part.pop(key)
+
+    def _log(self, name: str, loader: Any) -> None:
+        print_log(f'{name} data: {describe_data(loader.dataset)}', logger='current')

@@ -1,0 +1,150 @@
+"""What a run checks before its first step: steps, data, names of metrics."""
+
+import json
+
+import pytest
+import torch
+from mmdet.registry import DATASETS
+from mmengine.config import ConfigDict
+from mmengine.runner import Runner
+
+from projects.clip_vg.engine.run_check_hook import (
+    RunCheckHook,
+    check_run,
+    describe_data,
+)
+
+from ..commands import run_script
+from ..conftest import pool_config, runner_config
+
+SAMPLERS = [
+    dict(type='DefaultSampler', shuffle=True),
+    dict(type='ImageGroupSampler'),
+    dict(type='CurriculumSampler', grouped=True),
+]
+
+
+def checked(cfg):
+    cfg.default_hooks.run_check = dict(type='RunCheckHook')
+    return cfg
+
+
+@pytest.mark.parametrize('sampler', SAMPLERS, ids=lambda s: s['type'])
+def test_a_run_without_a_step_is_an_error(sampler, shapes, sources, tmp_path):
+    cfg = checked(runner_config(shapes, sources, tmp_path))
+    cfg.train_dataloader.update(batch_size=1000, drop_last=True)
+    cfg.train_dataloader.sampler = ConfigDict(sampler)
+    runner = Runner.from_cfg(cfg)
+    count = len(runner.train_loop.dataloader.sampler)
+    assert count > 0
+    with pytest.raises(ValueError, match=rf'{count} samples .*\b1000\b.*drop_last'):
+        runner.train()
+    assert not list(tmp_path.glob('*.pth'))
+
+
+def test_a_batch_sampler_that_drops_is_seen_through(shapes, sources, tmp_path):
+    cfg = checked(runner_config(shapes, sources, tmp_path))
+    cfg.train_dataloader.update(
+        batch_size=1000,
+        batch_sampler=dict(type='AspectRatioBatchSampler', drop_last=True),
+    )
+    cfg.train_dataloader.sampler = ConfigDict(type='DefaultSampler')
+    with pytest.raises(ValueError, match=r'batch of 1000, with drop_last=True'):
+        Runner.from_cfg(cfg).train()
+
+
+def test_no_epochs_are_an_error(shapes, sources, tmp_path):
+    cfg = checked(runner_config(shapes, sources, tmp_path))
+    cfg.train_cfg.max_epochs = 0
+    with pytest.raises(ValueError, match='0 epochs .*max_epochs'):
+        Runner.from_cfg(cfg).train()
+
+
+def test_an_endless_sampler_fills_any_batch(shapes, sources, tmp_path):
+    cfg = checked(runner_config(shapes, sources, tmp_path))
+    cfg.train_dataloader.update(batch_size=400, drop_last=True)
+    cfg.train_dataloader.sampler = ConfigDict(type='InfiniteSampler')
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=1, val_interval=5)
+    cfg.default_hooks.checkpoint = dict(type='CheckpointHook', by_epoch=False)
+    del cfg.default_hooks.sampler_seed
+    runner = Runner.from_cfg(cfg)
+    assert len(runner.train_loop.dataloader) == 0
+    runner.train()
+    assert runner.iter == 1
+
+
+def test_the_tool_checks_configs_without_the_hook(shapes, sources, tmp_path):
+    """And before a schedule by iterations fails, which asks for a length."""
+    cfg = runner_config(shapes, sources, tmp_path / 'run')
+    del cfg.default_hooks.sampler_seed
+    cfg.train_dataloader.update(batch_size=1000, drop_last=True)
+    cfg.train_dataloader.sampler = ConfigDict(type='DefaultSampler')
+    cfg.param_scheduler = dict(
+        type='OneCycleLR', eta_max=1e-3, total_steps=2, convert_to_iter_based=True
+    )
+    cfg.custom_imports = dict(imports=['projects.clip_vg'])
+    cfg.dump(str(tmp_path / 'cfg.py'))
+    done = run_script('tools/train.py', tmp_path / 'cfg.py')
+    assert done.returncode
+    assert 'do not fill a batch of 1000' in done.stderr
+    assert not list((tmp_path / 'run').glob('*.pth'))
+
+
+def test_data_is_counted_by_split(shapes, sources):
+    files = [json.loads(line) for line in (sources / 'one.jsonl').open()]
+    images = {entry['filename'] for entry in files}
+    dataset = DATASETS.build(pool_config(shapes, sources, names=('one',)))
+    expected = f'train: {len(files)} labels of {len(images)} images'
+    assert describe_data(dataset) == expected
+    assert describe_data([1, 2, 3]) == '3 samples'
+
+
+def test_the_log_of_a_run_counts_its_data(shapes, sources, tmp_path):
+    cfg = checked(runner_config(shapes, sources, tmp_path, log_level='INFO'))
+    Runner.from_cfg(cfg).train()
+    (log,) = tmp_path.glob('*/*.log')
+    text = log.read_text()
+    assert 'training data: train: 144 labels of 24 images' in text
+    assert 'validation data: val: ' in text
+
+
+def test_a_runner_is_checked_once(shapes, sources, tmp_path):
+    runner = Runner.from_cfg(checked(runner_config(shapes, sources, tmp_path)))
+    check_run(runner)
+    assert sum(isinstance(hook, RunCheckHook) for hook in runner.hooks) == 1
+
+
+@pytest.mark.parametrize('several', [False, True])
+def test_metrics_that_are_named_as_before(several, shapes, sources, tmp_path):
+    """In a config, and in the best scores of a checkpoint that is resumed."""
+
+    def config(metric, epochs):
+        cfg = checked(runner_config(shapes, sources, tmp_path))
+        names = [metric, 'grounding/miou'] if several else metric
+        cfg.default_hooks.checkpoint.update(save_best=names, rule='greater')
+        cfg.default_hooks.stop = dict(
+            type='EarlyStoppingHook', monitor=metric, rule='greater', patience=9
+        )
+        cfg.train_cfg.max_epochs = epochs
+        return cfg
+
+    Runner.from_cfg(config('grounding/acc@0.5', 1)).train()
+    old, new = ('_grounding/acc@0.5', '_grounding/acc_0.5') if several else ('', '')
+    path = tmp_path / 'epoch_1.pth'
+    checkpoint = torch.load(path, weights_only=False)
+    info = checkpoint['message_hub']['runtime_info']
+    assert info[f'best_ckpt{new}'].endswith('best_grounding_acc_0.5_epoch_1.pth')
+    # As an earlier version wrote it: a best that is never reached again.
+    for part in ('runtime_info', 'resumed_keys'):
+        kept = checkpoint['message_hub'][part]
+        for key in ('best_score', 'best_ckpt'):
+            kept[f'{key}{old}'] = kept.pop(f'{key}{new}')
+    info[f'best_score{old}'] = 2.0
+    torch.save(checkpoint, path)
+    cfg = config('grounding/acc_0.5', 2)
+    cfg.update(resume=True, load_from=str(path))
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert runner.message_hub.runtime_info[f'best_score{new}'] == 2.0
+    again = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)
+    assert again['message_hub']['runtime_info'][f'best_score{new}'] == 2.0
