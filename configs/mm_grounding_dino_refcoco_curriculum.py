@@ -64,3 +64,4 @@ default_hooks = dict(
     checkpoint=dict(save_best='grounding/acc_0.5', rule='greater'),
     visualization=dict(type='DetVisualizationHook'),
 )
+visualizer = dict(type='GroundingVisualizer')

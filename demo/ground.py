@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from projects.clip_vg.datasets.label_keys import images_fingerprint
 from projects.clip_vg.deployment.graphs import PRECISIONS
 from projects.clip_vg.engine.labelling.predictions import list_pictures
 from projects.clip_vg.engine.labelling.resumable import each_once
+from projects.clip_vg.file_names import file_name
 from projects.clip_vg.folder_lock import lock_folder
 from projects.clip_vg.visualization.answers import draw_answers
 
@@ -94,13 +96,21 @@ def show(answers: Sequence[dict]) -> None:
             logging.info('%-32s %-26s %s', Path(answer['image']).name[-32:], said, text)
 
 
-def draw(answers: Sequence[dict], out_dir: Path, any_size: bool) -> None:
+def drawing_names(answers: Sequence[dict], folder: Path) -> list[str]:
+    """A file for each picture: its stem, or where stems repeat, all of their names."""
+    paths = [Path(answer['image']) for answer in answers]
+    names = [f'{path.stem}.png' for path in paths]
+    if len({name.casefold() for name in names}) == len(names):
+        return names
+    return [f'{file_name(os.path.relpath(path, folder))}.png' for path in paths]
+
+
+def draw(answers: Sequence[dict], folder: Path, out_dir: Path, any_size: bool) -> None:
     """Write each picture with its answers."""
-    for answer in answers:
+    for answer, name in zip(answers, drawing_names(answers, folder), strict=True):
         image = load_picture(answer['image'], any_size)
-        path = out_dir / f'{Path(answer["image"]).stem}.png'
         drawn = draw_answers(image, answer['bboxes'], answer['texts'])
-        Image.fromarray(drawn).save(path)
+        Image.fromarray(drawn).save(out_dir / name)
 
 
 def answer_questions(
@@ -164,7 +174,7 @@ def main() -> None:
         answered = answer_questions if args.questions else answer_expressions
         answers = answered(ask, args)
         show(answers)
-        draw(answers, args.out_dir, args.any_size)
+        draw(answers, args.image, args.out_dir, args.any_size)
     logging.info('%s', args.out_dir)
 
 

@@ -14,6 +14,9 @@ from pathlib import Path
 import mmdet
 import pytest
 import torch
+from mmdet.registry import DATASETS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
 from projects.clip_vg.folder_lock import lock_folder
 
@@ -134,9 +137,10 @@ def test_testing_writes_metrics_pictures_and_predictions(trained, config, tmp_pa
     scores = metrics(tmp_path / 'work')
     hits = [r['iou'] >= 0.5 for r in results]
     assert scores['grounding/acc_0.5'] == pytest.approx(sum(hits) / len(hits))
-    assert list((tmp_path / 'work').glob('*/pictures/*.jpg'))
+    pictures = list((tmp_path / 'work').glob('*/pictures/*.jpg'))
     dump = pickle.loads((tmp_path / 'dump.pkl').read_bytes())
     assert sum(len(d['pred_instances']['bboxes']) for d in dump) == len(results)
+    assert len(pictures) == len(dump)
     tool('tools/draw_results.py', out, '--out', tmp_path / 'grid.png')
     assert (tmp_path / 'grid.png').read_bytes()[:4] == b'\x89PNG'
 
@@ -319,7 +323,9 @@ def test_mmdetections_analysis_tools(trained, config, tmp_path):
         *('analysis_tools/browse_dataset.py', config, '--not-show'),
         *('--output-dir', tmp_path / 'browse'),
     )
-    assert list((tmp_path / 'browse').glob('*.jpg'))
+    init_default_scope('mmdet')
+    labels = DATASETS.build(Config.fromfile(config).train_dataloader.dataset)
+    assert len(list((tmp_path / 'browse').glob('*.jpg'))) == len(labels)
     log = next(trained.glob('*/vis_data/scalars.json'))
     mmdet_tool(
         *('analysis_tools/analyze_logs.py', 'plot_curve', log),

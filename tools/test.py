@@ -75,6 +75,8 @@ def main() -> None:
         augment(cfg)
     if args.show or args.show_dir:
         cfg = trigger_visualization_hook(cfg, args)
+        if cfg.visualizer.type == 'DetLocalVisualizer':  # one file for each sample
+            cfg.visualizer.type = 'GroundingVisualizer'
     kind = data_first('test')
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else kind.from_cfg(cfg)
     if args.out is not None:

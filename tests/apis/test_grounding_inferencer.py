@@ -169,6 +169,52 @@ def test_pictures_with_answers(ask, picture, tmp_path):
         assert file.size == drawn.shape[1::-1]
 
 
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_each_result_has_a_file_of_its_own(ask, picture, tmp_path):
+    """Images of one name, an image given twice, and arrays of several calls."""
+    with Image.open(picture) as file:
+        array = np.asarray(file)[..., ::-1]
+    other = tmp_path / 'other' / picture.name
+    other.parent.mkdir()
+    Image.open(picture).resize((30, 20)).save(other)
+    out = tmp_path / 'out'
+    ask([picture, other, picture], ['star', 'star', 'circle'], out_dir=out)
+    assert len(names(out / 'vis')) == 3
+    assert sorted(Image.open(path).width for path in (out / 'vis').iterdir()) == [
+        *(30, array.shape[1], array.shape[1])
+    ]
+    before = names(out / 'vis')
+    ask(other, 'circle', out_dir=out)  # again: in the place of its first
+    assert names(out / 'vis') == before
+    ask(array, 'star', out_dir=out)
+    ask([array, array], 'circle', out_dir=out)
+    assert names(out / 'vis')[:3] == ['000000.png', '000001.png', '000002.png']
+    assert len(names(out / 'vis')) == 6
+    ask(other, 'star', out_dir=tmp_path / 'elsewhere')
+    assert names(tmp_path / 'elsewhere' / 'vis') == [other.name]
+
+
+@pytest.mark.parametrize('corner', [(10, 30), (0, 0), (70, 2), (75, 55)])
+def test_equal_boxes_do_not_hide_each_others_number(corner):
+    image = np.full((200, 320, 3), 255, np.uint8)
+    left, top = corner
+    box = [left, top, left + 8, top + 5]
+    count = 5
+
+    def plain(drawn, number):  # pixels of the number's background and box
+        return (drawn[:200] == color_of(number)).all(-1).sum()
+
+    drawn = draw_answers(image, [box] * count, ['a'] * count)
+    for number in range(count):
+        alone = [[-50, -50, -40, -40]] * number  # those before lie outside
+        lone = draw_answers(image, [*alone, box], ['a'] * (number + 1))
+        # The box, where another is drawn over it, but not the number.
+        assert plain(drawn, number) > 0.5 * plain(lone, number)
+
+
 def test_boxes_and_legend_are_drawn_in_their_colours():
     image = np.full((60, 80, 3), 128, np.uint8)
     drawn = draw_answers(image, [[10, 30, 50, 55], [-5, -5, 200, 20]], ['a', 'b'])
@@ -193,6 +239,22 @@ def test_the_command_prints_draws_and_writes(checkpoint, picture, tmp_path, capl
     assert answer['texts'] == ASKED
     assert 'the star on the left' in caplog.text
     assert (tmp_path / f'{picture.stem}.png').is_file()
+
+
+def test_images_of_one_stem_are_drawn_into_files_of_their_own(
+    checkpoint, picture, tmp_path
+):
+    pictures = tmp_path / 'pictures'
+    (pictures / 'sub').mkdir(parents=True)
+    for width, name in ((40, 'a.jpg'), (50, 'a.png'), (60, 'sub/a.jpg'), (70, 'b.jpg')):
+        Image.open(picture).resize((width, 30)).save(pictures / name)
+    out = tmp_path / 'out'
+    demo(pictures, 'star', '--checkpoint', checkpoint, '--out-dir', out)
+    assert sorted(Image.open(path).width for path in out.glob('*.png')) == [
+        *(40, 50, 60, 70)
+    ]
+    assert {'a.jpg.png', 'a.png.png', 'b.jpg.png'} < set(names(out))
+    assert len(json.loads((out / 'answers.json').read_text())) == 4
 
 
 def test_a_second_command_in_a_folder_is_refused(checkpoint, picture, tmp_path):

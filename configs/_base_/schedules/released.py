@@ -29,4 +29,6 @@ default_hooks = dict(
     ),
     visualization=dict(interval=100),
 )
+# One file for each sample, also where images share a name.
+visualizer = dict(type='GroundingVisualizer')
 log_processor = dict(window_size=50)

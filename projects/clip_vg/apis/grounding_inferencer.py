@@ -1,6 +1,9 @@
 """Ask pictures: expressions in, boxes out."""
 
+import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +113,8 @@ class GroundingInferencer:
             device or ('cuda' if torch.cuda.is_available() else 'cpu')
         )
         self.batch_size, self.dtype = batch_size, dtype
+        self._arrays = count()  # numbers of those that were drawn
+        self._owners: dict[Path, str] = {}  # files, and the images drawn in them
         self.any_size = any_size
         if any_size:  # PIL's own limit is of the whole process
             Image.MAX_IMAGE_PIXELS = None
@@ -141,7 +146,9 @@ class GroundingInferencer:
             return_vis (bool): Whether ``visualization`` has the pictures with their
                 answers, RGB. Defaults to False.
             out_dir (str or Path, optional): Where these are written to as
-                ``vis/<name>``. Defaults to None.
+                ``vis/<name>``, or with a hash where an image of another folder has that
+                name; arrays are numbered. A file that is given again in a later call
+                replaces its picture. Defaults to None.
 
         Returns:
             dict: ``predictions``, for each picture a dict of ``bboxes`` (a list of
@@ -159,6 +166,7 @@ class GroundingInferencer:
         pictures: list[Any] = [images] if single else _several(images)
         texts = self._expressions(expressions, len(pictures), single)
         found: dict[str, list] = dict(predictions=[], visualization=[])
+        given_before: Counter[str] = Counter()
         for start in range(0, len(pictures), self.batch_size):
             batch = pictures[start : start + self.batch_size]
             loaded = [load_picture(picture, self.any_size) for picture in batch]
@@ -174,9 +182,25 @@ class GroundingInferencer:
                     drawn = draw_answers(image, answer['bboxes'], answer['texts'])
                     found['visualization'].append(drawn)
                     if out_dir is not None:
-                        name = f'{number:06d}.png' if path is None else path.name
-                        _save(drawn, Path(out_dir) / 'vis' / name)
+                        given_before[str(path)] += 1
+                        folder = Path(out_dir) / 'vis'
+                        _save(drawn, self._place(folder, path, given_before[str(path)]))
         return found
+
+    def _place(self, folder: Path, path: Path | None, times: int) -> Path:
+        """A file that no other result of this inferencer has.
+
+        Args:
+            folder (Path): Where it lies.
+            path (Path, optional): Of the image; None if it has none.
+            times (int): How often it was given in this call, with this one.
+        """
+        name = f'{next(self._arrays):06d}.png' if path is None else path.name
+        place, owner = folder / name, f'{path or name}\0{times}'
+        if self._owners.setdefault(place, owner) == owner:
+            return place
+        digest = hashlib.sha256(owner.encode('utf-8', 'surrogatepass')).hexdigest()
+        return place.with_name(f'{place.stem}-{digest[:16]}{place.suffix}')
 
     def collate(
         self, images: Sequence[np.ndarray], texts: Sequence[Sequence[str]]

@@ -2,6 +2,7 @@
 
 from .bfloat16_optim_wrapper import BFloat16OptimWrapper
 from .exact_resume_hook import ExactResumeHook
+from .grounding_visualizer import GroundingVisualizer
 from .pseudo_label_reliability_hook import PseudoLabelReliabilityHook
 from .run_check_hook import RunCheckHook
 from .slim_checkpoint_hook import SlimCheckpointHook
@@ -9,6 +10,7 @@ from .slim_checkpoint_hook import SlimCheckpointHook
 __all__ = [
     'BFloat16OptimWrapper',
     'ExactResumeHook',
+    'GroundingVisualizer',
     'PseudoLabelReliabilityHook',
     'RunCheckHook',
     'SlimCheckpointHook',

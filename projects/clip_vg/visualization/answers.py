@@ -9,6 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 __all__ = ['color_of', 'draw_answers']
 
+Tag = tuple[float, float, float, float]  # xyxy of a number's background
+
 
 def color_of(number: int) -> tuple[int, int, int]:
     """A bright colour, far from those of the numbers before; RGB."""
@@ -21,6 +23,41 @@ def _luminance(color: tuple[int, int, int]) -> float:
     """How bright a colour is seen, in [0, 1] (Rec. 709)."""
     red, green, blue = color
     return (0.2126 * red + 0.7152 * green + 0.0722 * blue) / 255
+
+
+def _free_corner(
+    corner: tuple[float, float],
+    size: tuple[float, float],
+    tags: Sequence[Tag],
+    edges: tuple[float, float],
+) -> tuple[float, float]:
+    """Where a number hides no other: its place, else to the right of it, else below.
+
+    Args:
+        corner (tuple[float, float]): Left and top where it belongs.
+        size (tuple[float, float]): Its width and height.
+        tags (Sequence[tuple]): Of the numbers before, xyxy.
+        edges (tuple[float, float]): Width and height of the image.
+
+    Returns:
+        tuple[float, float]: Left and top; where no place is free, ``corner``.
+    """
+    wide, high = size
+    start = max(0.0, min(corner[0], edges[0] - wide - 1))
+    left, top = start, max(0.0, min(corner[1], edges[1] - high - 1))
+    while top + high < edges[1]:
+        right, bottom = left + wide, top + high
+        hidden = [
+            tag
+            for tag in tags
+            if left <= tag[2] and tag[0] <= right and top <= tag[3] and tag[1] <= bottom
+        ]
+        if not hidden:
+            return left, top
+        left = max(tag[2] for tag in hidden) + 1
+        if left + wide >= edges[0]:
+            left, top = start, min(tag[3] for tag in hidden) + 1
+    return corner
 
 
 def draw_answers(
@@ -49,6 +86,7 @@ def draw_answers(
     canvas = Image.new('RGB', (width, height + step * len(lines) + unit // 2), 'white')
     canvas.paste(Image.fromarray(np.ascontiguousarray(image)))
     pen = ImageDraw.Draw(canvas)
+    tags: list[Tag] = []
     for number, box in enumerate(boxes):
         color = color_of(number)
         left, top, right, bottom = box
@@ -58,7 +96,9 @@ def draw_answers(
         label = str(number + 1)
         wide = pen.textlength(label, font=font) + unit // 2
         corner = (left, max(0, top - step) if top >= step else top)
-        pen.rectangle((*corner, corner[0] + wide, corner[1] + step), fill=color)
+        corner = _free_corner(corner, (wide, step), tags, (width, height))
+        tags.append((*corner, corner[0] + wide, corner[1] + step))
+        pen.rectangle(tags[-1], fill=color)
         ink = 'black' if _luminance(color) > 0.35 else 'white'
         pen.text((corner[0] + unit // 4, corner[1]), label, fill=ink, font=font)
     for place, (number, line, first) in enumerate(lines):
