@@ -26,7 +26,7 @@ from projects.clip_vg.curriculum.reliability_file import (
 from projects.clip_vg.curriculum.selection import select_reliable
 from projects.clip_vg.datasets.label_files import describe_files
 from projects.clip_vg.datasets.label_table import LabelTable
-from projects.clip_vg.datasets.readers import read_annotations
+from projects.clip_vg.datasets.readers import BOX_FORMATS, read_annotations
 from projects.clip_vg.datasets.readers.released_files import (
     read_iou_result,
     write_iou_result,
@@ -74,21 +74,30 @@ def parse_args() -> argparse.Namespace:
                 default=224,
                 help="side of the model's input (default: %(default)s)",
             )
+    for command in commands.choices.values():
+        command.add_argument(
+            '--box-format',
+            choices=BOX_FORMATS,
+            help='of the boxes that are read (default: as name and entries tell)',
+        )
     return parser.parse_args()
 
 
 def describe(
-    path: str, splits: list[str] | None, source: str | None = None
+    path: str,
+    splits: list[str] | None,
+    box_format: str | None,
+    source: str | None = None,
 ) -> tuple[LabelTable, LabelFile]:
     """The labels of a file, and what a reliability file says of them."""
-    table = read_annotations(path, splits=splits, source=source)
+    table = read_annotations(path, splits=splits, source=source, box_format=box_format)
     return table, describe_files([table], [Path(path).stem], splits)[0]
 
 
 def import_result(args: argparse.Namespace) -> Path:
     """The reliability of an ``*_iou_result.pth`` beside its labels."""
     values = read_iou_result(args.iou_result)
-    table, labels = describe(args.iou_result, None, args.source)
+    table, labels = describe(args.iou_result, None, args.box_format, args.source)
     # Entries that the reader left out have no label: samples are <file>_<entry>.
     entries = [int(name.rpartition('_')[2]) for name in table.sample_ids]
     store = ReliabilityFile(
@@ -106,7 +115,7 @@ def main() -> None:
     if args.command == 'import':
         logging.info('%s', import_result(args))
         return
-    table, labels = describe(args.labels, args.split)
+    table, labels = describe(args.labels, args.split, args.box_format)
     values = np.asarray(read_reliability(args.reliability, labels))
     if args.command == 'export':
         write_iou_result(

@@ -6,7 +6,6 @@ of the model's input; ``*_refine_0_5.pth`` is a list of labels above a threshold
 the official code loads as ``<data set>_train_pseudo.pth``.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from torch import Tensor
 from ...atomic import replacing
 from ...image_files import open_image
 from ...safe_torch import load_torch
-from .transvg import PLACEHOLDER, XYXY_DATASETS
+from .transvg import PLACEHOLDER, named_box_format
 
 __all__ = ['read_iou_result', 'write_iou_result', 'write_selection']
 
@@ -53,12 +52,6 @@ def read_iou_result(path: str | Path) -> np.ndarray:
     return values
 
 
-def _is_of(path: Path, *datasets: str) -> bool:
-    """Whether the name of a list has one of some data sets, anywhere."""
-    words = re.findall('[a-z]+', path.name.lower())
-    return any(word.startswith(datasets) for word in words)
-
-
 def _box(path: Path, box: Sequence[float]) -> list[float]:
     """Xyxy as the data set of a file's name has it, in as few digits as tell it.
 
@@ -66,7 +59,7 @@ def _box(path: Path, box: Sequence[float]) -> list[float]:
     become 170.99997 because corners are float32.
     """
     left, top, right, bottom = (float(str(np.float32(edge))) for edge in box)
-    if _is_of(path, *XYXY_DATASETS):
+    if named_box_format(path.name) == 'xyxy':
         return [left, top, right, bottom]
     return [left, top, _between(left, right), _between(top, bottom)]
 
@@ -171,7 +164,7 @@ def write_iou_result(
         )
     boxes = [_box(path, label['bbox']) for label in labels]
     true = np.trunc(np.array(boxes, np.float64).reshape(-1, 4))
-    if not _is_of(path, *XYXY_DATASETS):
+    if named_box_format(path.name) != 'xyxy':
         true[:, 2:] += true[:, :2]
     sizes = _image_sizes(labels, path, None if images is None else Path(images))
     columns = (
@@ -203,7 +196,7 @@ def write_selection(
         FileExistsError: The file exists.
     """
     path = Path(path)
-    short = _is_of(path, 'flickr')
+    short = 'flickr' in path.name.lower()
     entries = []
     for label in labels:
         image, text, box = label['image'], label['text'], _box(path, label['bbox'])
