@@ -29,7 +29,7 @@ def import_extra(name: str) -> Any:
     except ImportError as error:
         raise ImportError(
             f'{name} is needed for exported detectors: pip install '
-            f"'clip-vg-mmdet[serving]' ({error})."
+            f"-e '.[serving]' ({error})."
         ) from error
 
 

@@ -28,7 +28,7 @@ def load_parser(model: str = MODEL) -> Callable[[str], ParsedCaption | None]:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             'Captions are parsed by spaCy, which is not installed: '
-            "pip install 'clip-vg-mmdet[captions]' (or pip install spacy), then "
+            "pip install -e '.[captions]' (or pip install spacy), then "
             f'python -m spacy download {MODEL}.'
         ) from error
     try:

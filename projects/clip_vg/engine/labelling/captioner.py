@@ -25,7 +25,7 @@ def _load(
     if not coca_model._has_transformers:
         raise ModuleNotFoundError(
             'CoCa generates text by classes of transformers that open_clip could not '
-            "import: pip install 'clip-vg-mmdet[captions]' (transformers < 4.56; later "
+            "import: pip install -e '.[captions]' (transformers < 4.56; later "
             'ones have no BeamSearchScorer).'
         )
     net, _, prepare = open_clip.create_model_and_transforms(
