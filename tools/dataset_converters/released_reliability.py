@@ -24,9 +24,10 @@ from projects.clip_vg.curriculum.reliability_file import (
     read_reliability,
 )
 from projects.clip_vg.curriculum.selection import select_reliable
+from projects.clip_vg.datasets.box_checks import BOX_FORMATS
 from projects.clip_vg.datasets.label_files import describe_files
 from projects.clip_vg.datasets.label_table import LabelTable
-from projects.clip_vg.datasets.readers import BOX_FORMATS, read_annotations
+from projects.clip_vg.datasets.readers import read_annotations
 from projects.clip_vg.datasets.readers.released_files import (
     read_iou_result,
     write_iou_result,
