@@ -34,7 +34,7 @@ def main() -> None:
     """Draw a random choice of answers, so misses are as frequent as they are."""
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
-    lines = Path(args.results).read_text(encoding='utf-8').splitlines()
+    lines = Path(args.results).read_text(encoding='utf-8-sig').splitlines()
     results = [json.loads(line) for line in lines]
     accuracy = np.mean([result['iou'] >= 0.5 for result in results])
     rng = np.random.default_rng(args.seed)

@@ -239,3 +239,10 @@ def test_entries_are_read_one_at_a_time(tmp_path):
     assert [next(found)[0], next(found)[0]] == [1, 2]
     with pytest.raises(ValueError, match='not whole JSON'):
         next(found)
+
+
+def test_json_lines_are_called_that(tmp_path):
+    path = tmp_path / 'd.json'
+    path.write_text('{"images": []}\n{"images": []}\n')
+    with pytest.raises(ValueError, match=r'd\.json .*JSON Lines'):
+        list(read_images(path))

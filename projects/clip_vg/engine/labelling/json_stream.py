@@ -71,6 +71,11 @@ def _what_is_wrong(path: Path, error: Exception) -> str:
                     f'...: {found[1].decode()} is no number of JSON. Leave out such '
                     'entries, or give them finite numbers.'
                 )
+    if 'trailing garbage' in said:
+        return (
+            f'{size} goes on after its first JSON value: {said}. JSON Lines (a value '
+            'on each line) are not read here: put the lines into one list.'
+        )
     if isinstance(error, UnicodeDecodeError):
         return f'{size} is not in UTF-8: {said}. Write it as UTF-8.'
     return f'{size} is not valid JSON: {said}. Write it again.'
