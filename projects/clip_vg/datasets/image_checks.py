@@ -137,14 +137,16 @@ def describe_turned(
         total (int): Of all images of the labels.
         upright (bool): Whether the data set turns them.
     """
-    looked = f'{len(names):,} of {total:,} images that were looked at'
+    looked = f'{total:,} images'
+    if len(names) < total:
+        looked = f'{len(names):,} of {looked} that were looked at'
     done = 'are turned upright' if upright else 'are read as they are stored'
     return (
-        f'{int(turned.sum()):,} of {total if len(names) == total else looked} images '
-        f'have an EXIF entry that turns them, e.g. {names[int(turned.argmax())]}: they '
-        f'{done}. If their boxes are of the images as '
-        f'{"stored" if upright else "viewers show them"}, set `upright={not upright}`.'
-    ).replace('looked at images', 'looked at')
+        f'{int(turned.sum()):,} of {looked} have an EXIF entry that turns them, e.g. '
+        f'{names[int(turned.argmax())]}: they {done}. If their boxes are of the images '
+        f'as {"stored" if upright else "viewers show them"}, set '
+        f'`upright={not upright}`.'
+    )
 
 
 def read_heads(

@@ -70,10 +70,9 @@ def read_refer(
             for number in range(len(sentences)):
                 builder.leave_out(len(targets), f'{where}, sentence {number}')
             continue
-        annotation = _joined(
-            annotations, dict(ref, ann_id=targets[0]), 'ann_id', where, ann_file
-        )
-        image = _joined(images, ref, 'image_id', where, ann_file)
+        annotation = _joined(annotations, 'ann_id', targets[0], where, ann_file)
+        image_id = required(ref, 'image_id', where)
+        image = _joined(images, 'image_id', image_id, where, ann_file)
         file_name = required(image, 'file_name', f'{ann_file}, image {image["id"]}')
         box = required(annotation, 'bbox', f'{ann_file}, annotation {annotation["id"]}')
         size = image_size(image)
@@ -124,15 +123,14 @@ def _check_refs(refs: list, splits: Sequence[str] | None, path: Path) -> None:
 
 
 def _joined(
-    entries: dict[Any, dict], ref: dict, key: str, where: str, path: Path
+    entries: dict[Any, dict], key: str, number: Any, where: str, path: Path
 ) -> dict:
-    number = required(ref, key, where)
     if isinstance(number, list | dict | set):
         raise ValueError(f'{where}: {key} {number!r} is no number or text.')
     entry = entries.get(number)
     if entry is None:
         raise ValueError(
-            f'{where}: {key} {ref[key]!r} is not in {path} ({len(entries):,} entries). '
+            f'{where}: {key} {number!r} is not in {path} ({len(entries):,} entries). '
             'The two files are of different data sets or versions.'
         )
     return entry
