@@ -27,8 +27,8 @@ from mmengine.optim.scheduler import OneCycleParamScheduler
 from mmengine.runner import CheckpointLoader
 
 from . import mmcv_finder  # noqa: F401  # its import installs the finder
-from .safe_pickle import StandIn, UnsafePickleError
 from .safe_torch import load_torch
+from .stand_ins import Attributes, StandIn, UnsafePickleError
 
 __all__ = ['AtomicLocalBackend', 'load_from_local', 'setup_cpu_distributed']
 
@@ -45,27 +45,18 @@ class _Method(StandIn):
         return self.function
 
 
-class _History(StandIn):
+class _History(Attributes):
     """Stands for ``HistoryBuffer``, the values of a loss or a metric."""
 
-    __slots__ = ('state',)
-    state: dict
-
-    def __new__(cls) -> '_History':
-        self = super().__new__(cls)
-        self.state = {}
-        return self
+    __slots__ = ()
 
     def __setstate__(self, state: Any) -> None:
-        methods = state.get('statistics_methods', {}) if type(state) is dict else None
+        super().__setstate__(state)
+        methods = state.get('statistics_methods', {})
         if type(methods) is not dict or any(
             type(method) is not _Method for method in methods.values()
         ):
             raise UnsafePickleError('it has a damaged HistoryBuffer')
-        self.state = state
-
-    def held(self) -> tuple:
-        return (self.state,)
 
     def thaw(self, held: tuple) -> HistoryBuffer:
         values, counts = (

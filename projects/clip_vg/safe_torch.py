@@ -21,16 +21,16 @@ from typing import IO, Any
 
 import torch
 
-from .safe_pickle import (
+from .pickle_machine import Machine
+from .safe_pickle import load_pickle, unreadable
+from .stand_ins import (
     PLAIN_NAMES,
+    Attributes,
     Limits,
-    Machine,
     StandIn,
     UnsafePickleError,
     check_value,
-    load_pickle,
     thaw,
-    unreadable,
 )
 
 __all__ = ['STORAGES', 'TENSOR_NAMES', 'load_dump', 'load_torch', 'storage_of']
@@ -192,23 +192,10 @@ TENSOR_NAMES: Mapping[str, Any] = MappingProxyType(
 )
 
 
-class _Namespace(StandIn):
+class _Namespace(Attributes):
     """Stands for ``argparse.Namespace``, the options in official checkpoints."""
 
-    __slots__ = ('options',)
-
-    def __new__(cls) -> '_Namespace':
-        self = super().__new__(cls)
-        self.options = {}
-        return self
-
-    def __setstate__(self, state: Any) -> None:
-        if type(state) is not dict or any(type(key) is not str for key in state):
-            raise UnsafePickleError('it has a damaged argparse.Namespace')
-        self.options = state
-
-    def held(self) -> tuple:
-        return (self.options,)
+    __slots__ = ()
 
     def thaw(self, held: tuple) -> argparse.Namespace:
         return argparse.Namespace(**held[0])

@@ -12,8 +12,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..safe_pickle import Machine, StandIn, UnsafePickleError, check_value, thaw
+from ..pickle_machine import Machine
 from ..safe_torch import TENSOR_NAMES, load_torch, storage_of
+from ..stand_ins import Attributes, UnsafePickleError, check_value, thaw
 
 __all__ = ['read_clip_weights']
 
@@ -46,23 +47,10 @@ _HF_LAYER = (
 )
 
 
-class _Scripted(StandIn):
+class _Scripted(Attributes):
     """Stands for a module of a TorchScript archive: what it holds, and no code."""
 
-    __slots__ = ('items',)
-
-    def __new__(cls) -> '_Scripted':
-        self = super().__new__(cls)
-        self.items = {}
-        return self
-
-    def __setstate__(self, state: Any) -> None:
-        if type(state) is not dict or any(type(key) is not str for key in state):
-            raise UnsafePickleError('it has a damaged TorchScript module')
-        self.items = state
-
-    def held(self) -> tuple:
-        return (self.items,)
+    __slots__ = ()
 
     def thaw(self, held: tuple) -> dict[str, Any]:
         return held[0]
