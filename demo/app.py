@@ -50,9 +50,9 @@ def file_size(text: str) -> str:
 
 
 def file_bytes(size: str) -> int:
-    """A size of :func:`file_size` in bytes."""
-    number, unit = re.fullmatch(r'(\d+)([kmg]?)b', size).groups()
-    return int(number) * 1000 ** ' kmg'.index(unit or ' ')
+    """A size of :func:`file_size` in bytes, as Gradio counts them."""
+    number, unit = re.fullmatch(r'(\d+)([kmg]?b)', size).groups()
+    return int(number) * getattr(gr.FileSize, unit.upper())
 
 
 def parse_args() -> argparse.Namespace:
