@@ -21,7 +21,7 @@ from PIL import Image
 from projects.clip_vg.apis import GroundingInferencer
 from projects.clip_vg.apis.grounding_inferencer import load_picture
 from projects.clip_vg.apis.questions import read_questions
-from projects.clip_vg.apis.work_dir import find_checkpoint
+from projects.clip_vg.apis.work_dir import checkpoint_sha256, find_checkpoint
 from projects.clip_vg.atomic import replacing
 from projects.clip_vg.command_line import run_command
 from projects.clip_vg.curriculum.reliability_file import file_sha256
@@ -124,11 +124,8 @@ def answer_questions(
         return ask(files, [questions[name] for name in names])['predictions']
 
     lines = args.out_dir / f'{args.questions.stem}.jsonl'
-    decides = find_checkpoint(args.checkpoint)
-    if decides.is_dir():  # an exported folder, which has the hashes of its files
-        decides = decides / 'deployment.json'
     origin = dict(
-        checkpoint=file_sha256(decides),
+        checkpoint=checkpoint_sha256(find_checkpoint(args.checkpoint)),
         config=file_sha256(args.config) if args.config else None,
         precision=args.precision,
         questions=hashlib.sha256(json.dumps(questions).encode()).hexdigest(),

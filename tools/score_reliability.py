@@ -32,11 +32,13 @@ from train import add_common_options, load_config
 from mmdet.registry import DATASETS, MODELS
 
 import projects.clip_vg  # noqa: F401
-from projects.clip_vg.apis.work_dir import find_checkpoint, use_exported
+from projects.clip_vg.apis.work_dir import (
+    checkpoint_sha256,
+    find_checkpoint,
+    use_exported,
+)
 from projects.clip_vg.command_line import run_command
 from projects.clip_vg.curriculum.agreement import AGREEMENT
-from projects.clip_vg.curriculum.reliability_file import file_sha256
-from projects.clip_vg.deployment.deployment_file import NAME
 from projects.clip_vg.engine.agreement_judge import (
     AGREEMENT_PIPELINE,
     AgreementJudge,
@@ -121,10 +123,9 @@ def build_measurer(
     model = MODELS.build(cfg.model)
     if not exported:
         load_checkpoint(model, str(args.checkpoint), map_location='cpu')
-    file = args.checkpoint / NAME if exported else args.checkpoint
     return model, dict(
         checkpoint=str(args.checkpoint),
-        sha256=file_sha256(file),
+        sha256=checkpoint_sha256(args.checkpoint),
         config=Path(args.config).name,
         model_sha256=hashlib.sha256(text.encode()).hexdigest(),
     )

@@ -34,8 +34,8 @@ __all__ = ['GroundingInferencer', 'load_picture']
 
 Picture = str | Path | np.ndarray | Image.Image
 Expressions = str | Sequence[str]
-# Transforms that need labels, or a file: the picture is given here.
 _CONFIGS = ('.py', '.yaml', '.json')
+# Transforms that need labels, or a file: the picture is given here.
 _LOADING = {'LoadGroundingImage', 'LoadImageFromFile', 'LoadAnnotations'}
 
 

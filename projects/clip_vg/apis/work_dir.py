@@ -5,11 +5,12 @@ from typing import Any
 
 from mmengine.config import Config
 
+from ..curriculum.reliability_file import file_sha256
 from ..deployment.deployment_file import NAME
 from ..deployment.served_clip_vg import served_config
 from ..engine.trial import last_checkpoint
 
-__all__ = ['find_checkpoint', 'find_weights', 'use_exported']
+__all__ = ['checkpoint_sha256', 'find_checkpoint', 'find_weights', 'use_exported']
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -58,6 +59,16 @@ def find_weights(path: str | Path) -> Path:
             'exported from, or its work dir.'
         )
     return found
+
+
+def checkpoint_sha256(found: Path) -> str:
+    """What tells a checkpoint apart, wherever it lies.
+
+    Args:
+        found (Path): Of :func:`find_checkpoint`. Of an exported folder, the file that
+            has the hashes of all others counts.
+    """
+    return file_sha256(found / NAME if found.is_dir() else found)
 
 
 def use_exported(cfg: Config, folder: Path, **options: Any) -> None:
