@@ -22,9 +22,7 @@ __all__ = [
 MOST_PIXELS = 100_000_000
 # Of a thinner image, the 224 pixels that a model sees are two rows.
 THINNEST = 100
-
-
-_ORIENTATION = 0x0112
+_ORIENTATION = 0x0112  # of EXIF
 
 
 class ImageSizeError(ValueError):

@@ -183,6 +183,13 @@ def test_names_are_such_that_every_logger_takes_them(samples):
     assert [key for key in scores if not MLFLOW.fullmatch(key)] == []
 
 
+def test_names_that_become_alike_stay_apart(samples):
+    for i, one in enumerate(samples):
+        one['source'] = [('x/y', 'x_y')[i % 2]] * len(one['text'])
+    scores = evaluate(samples)
+    assert {'grounding/x_y/miou', 'grounding/x_y_/miou'} <= scores.keys()
+
+
 @pytest.mark.parametrize(
     'old, new',
     [

@@ -230,6 +230,8 @@ class GroundingMetric(BaseMetric):
                 part = summarize(ious[values == name], self.thresholds)
                 # What MLflow takes in a name; a source may be called anything.
                 safe = re.sub(r'[^\w.\- ]', '_', name)
+                while f'{safe}/miou' in metrics:  # x/y and x_y are two
+                    safe += '_'
                 metrics.update({f'{safe}/{k}': v for k, v in part.items()})
         return metrics
 

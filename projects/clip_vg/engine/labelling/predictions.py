@@ -28,8 +28,6 @@ _PHOTOGRAPHS = (
     *('.avif', '.bmp', '.gif', '.heic', '.heif', '.jfif', '.jp2', '.jpe', '.jpeg'),
     *('.jpg', '.jxl', '.png', '.ppm', '.tif', '.tiff', '.webp'),
 )
-
-
 _log = logging.getLogger(__name__)
 
 
