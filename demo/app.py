@@ -91,7 +91,7 @@ def parse_args() -> argparse.Namespace:
         '--max-stored',
         type=file_size,
         default='1gb',
-        help='size of all files at a time, answers included, default: %(default)s',
+        help='size of all files at a time, drawn images included, default: %(default)s',
     )
     args = parser.parse_args()
     if args.config and len(args.checkpoint) > 1:
@@ -112,8 +112,8 @@ def build_page(
 ) -> gr.Blocks:
     """The page: the question on the left, the answer on the right.
 
-    Files are read from ``folder`` alone, where the page stores what is uploaded; nobody
-    is answered while it holds more than ``stored`` bytes.
+    Files are read from ``folder`` alone, where the page stores what is uploaded; no request
+    is taken while it holds more than ``stored`` bytes.
     """
 
     def uploaded(payload: Any) -> str | None:
@@ -206,7 +206,7 @@ def build_page(
         gr.on([button.click, text.submit], ask, given, results, **one_by_one)
         shown.load_input_event.then(ask, given, results, **one_by_one)
         picture.upload(check, picture, picture, show_progress='hidden')
-    # Requests that pass the queue by would all be answered at once.
+    # Requests that pass the queue by would all run at once.
     return page.queue(max_size=queue, api_open=False)
 
 

@@ -28,9 +28,9 @@ TRANSFORMS = frozenset(
     }
 )
 DATASETS = frozenset({'RefExpDataset'})
-# Of datasets: files of labels and folders of pictures, which are read as such.
+# Of datasets: files of labels and folders of images, which are read as such.
 _DATA_PATHS = frozenset({'data_root', 'ann_file', 'split_file', 'data_prefix'})
-# Free text, which may have a slash: asked expressions, and words of a prompt.
+# Free text, which may have a slash: prompt templates, and words of a prompt.
 _TEXTS = frozenset({'template', 'init'})
 # What fetches or loads by itself, whatever its value.
 _LOADERS = frozenset({'init_cfg', 'backend_args', 'file_client_args', 'checkpoint'})

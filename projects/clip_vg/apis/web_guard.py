@@ -1,4 +1,4 @@
-"""What requests a page answers at all, told by their heads before anything is read."""
+"""Which requests a page takes at all, told by their heads before anything is read."""
 
 import os
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -21,7 +21,7 @@ class Room:
     Args:
         upload (int): Of a file.
         body (int): Of any other request, which brings texts.
-        stored (int): Of all files together, answers included. Defaults to 1 GB.
+        stored (int): Of all files together, predictions drawn included. Defaults to 1 GB.
     """
 
     upload: int
@@ -48,7 +48,7 @@ def refusal(
     hosts: Collection[str] | None,
     room: Room,
 ) -> tuple[int, str] | None:
-    """Why a request is not answered.
+    """Why a request is refused.
 
     Args:
         method (str): Of HTTP.
@@ -60,17 +60,17 @@ def refusal(
         room (Room): How much may come in.
 
     Returns:
-        tuple[int, str], optional: Status and reason; None: it is answered.
+        tuple[int, str], optional: Status and reason; None: it is taken.
     """
     host = headers.get('host', '')
     if hosts is not None and urlsplit(f'//{host}').hostname not in hosts:
         return 421, 'This server is not called by that name.'
     origin = headers.get('origin')
     if origin is not None and urlsplit(origin).netloc != host:
-        return 403, 'Requests of other pages are not answered.'
+        return 403, 'Requests of other pages are refused.'
     site = headers.get('sec-fetch-site', 'same-origin')
     if site == 'cross-site' and headers.get('sec-fetch-mode') != 'navigate':
-        return 403, 'Requests of other pages are not answered.'
+        return 403, 'Requests of other pages are refused.'
     if 'transfer-encoding' in headers:
         return 411, 'Say how long the body is (Content-Length).'
     length = headers.get('content-length', '0')
@@ -103,7 +103,7 @@ class Guard:
     async def __call__(
         self, scope: dict[str, Any], receive: Callable, send: Callable
     ) -> None:
-        """Pass a request on, or answer why not."""
+        """Pass a request on, or say why not."""
         if scope['type'] == 'lifespan':
             await self.app(scope, receive, send)
             return

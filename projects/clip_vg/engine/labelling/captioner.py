@@ -82,16 +82,16 @@ def caption(
         work_dir (Path): For what is not finished.
         batch_size (int): Pictures at once. Defaults to 8.
         device (str, optional): Defaults to None: a GPU where there is one.
-        overwrite (bool): Whether captions of other pictures are made anew. Defaults to
+        overwrite (bool): Whether captions of other images are made anew. Defaults to
             False.
-        upright (bool): Whether pictures are turned by their EXIF entry. Defaults to
+        upright (bool): Whether images are turned by their EXIF entry. Defaults to
             False.
 
     Returns:
         Path: ``out``.
 
     Raises:
-        ValueError: What is there is of other pictures: other names or bytes.
+        ValueError: What is there is of other images: other names or bytes.
     """
     origin = dict(images=images_fingerprint(folder, names), upright=upright)
     bind(out, origin, overwrite)

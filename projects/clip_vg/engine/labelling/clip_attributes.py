@@ -23,7 +23,7 @@ class ClipAttributes:
         prompt (str): Gets ``{attribute}`` and ``{name}``, the class. Defaults to
             'a photo of a {attribute} {name}'.
         device (str): Defaults to 'cpu'.
-        upright (bool): Whether pictures are turned by their EXIF entry. Defaults to
+        upright (bool): Whether images are turned by their EXIF entry. Defaults to
             False.
     """
 

@@ -99,23 +99,23 @@ def detect(
         folder (Path): Of the pictures.
         names (Sequence[str]): Of the pictures, in a fixed order.
         out (Path): The file: ``images``, ``categories``, and ``annotations`` with
-            ``score``; what is there of these pictures already is taken as it is.
+            ``score``; what is there of these images already is taken as it is.
         work_dir (Path): For what is not finished.
         batch_size (int): Pictures at once. Defaults to 8.
         processes (int): Each with a model of its own. Defaults to 1.
         device (str, optional): Defaults to None: a GPU where there is one.
         min_score (float): Less sure detections are not written. Defaults to 0.3, as in
             MMDetection's inferencer.
-        overwrite (bool): Whether what was detected on other pictures is made anew.
+        overwrite (bool): Whether what was detected on other images is made anew.
             Defaults to False.
-        upright (bool): Whether pictures are turned by their EXIF entry. Defaults to
+        upright (bool): Whether images are turned by their EXIF entry. Defaults to
             False.
 
     Returns:
         Path: ``out``.
 
     Raises:
-        ValueError: What is there is of other pictures: other names or bytes.
+        ValueError: What is there is of other images: other names or bytes.
     """
     origin = dict(images=images_fingerprint(folder, names), upright=upright)
     bind(out, origin, overwrite)

@@ -46,17 +46,17 @@ def each_once(
         batch_size (int): Items of a batch.
         what (str): Name of the progress bar.
         hidden (bool): Whether to show no bar. Defaults to False.
-        origin (Mapping, optional): What decides the answers, see
+        origin (Mapping, optional): What decides the predictions, see
             :func:`projects.clip_vg.origin.bind`. Defaults to None: nothing that could
             change.
-        overwrite (bool): Whether answers of another origin are made anew. Defaults to
+        overwrite (bool): Whether predictions of another origin are made anew. Defaults to
             False.
 
     Yields:
         Any: The answers, in the order of the items, those of earlier runs included.
 
     Raises:
-        ValueError: There are answers of another origin.
+        ValueError: There are predictions of another origin.
     """
     bind(path, origin or {}, overwrite)
     start = _done(path)
