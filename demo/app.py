@@ -112,8 +112,8 @@ def build_page(
 ) -> gr.Blocks:
     """The page: the question on the left, the answer on the right.
 
-    Files are read from ``folder`` alone, where the page stores what is uploaded; no request
-    is taken while it holds more than ``stored`` bytes.
+    Files are read from ``folder`` alone, where the page stores what is uploaded; no
+    request is taken while it holds more than ``stored`` bytes.
     """
 
     def uploaded(payload: Any) -> str | None:

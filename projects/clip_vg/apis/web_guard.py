@@ -21,7 +21,7 @@ class Room:
     Args:
         upload (int): Of a file.
         body (int): Of any other request, which brings texts.
-        stored (int): Of all files together, predictions drawn included. Defaults to 1 GB.
+        stored (int): Of all files together, drawn images included. Defaults to 1 GB.
     """
 
     upload: int

@@ -49,8 +49,8 @@ def each_once(
         origin (Mapping, optional): What decides the predictions, see
             :func:`projects.clip_vg.origin.bind`. Defaults to None: nothing that could
             change.
-        overwrite (bool): Whether predictions of another origin are made anew. Defaults to
-            False.
+        overwrite (bool): Whether predictions of another origin are made anew. Defaults
+            to False.
 
     Yields:
         Any: The answers, in the order of the items, those of earlier runs included.
