@@ -18,7 +18,7 @@ from projects.clip_vg.compat import load_from_local
 from projects.clip_vg.models.data_preprocessor import pixel_padding
 from projects.clip_vg.safe_torch import load_torch
 
-from .commands import ended_well, run_script
+from .helpers.commands import ended_well, run_script
 
 pytestmark = pytest.mark.parity
 

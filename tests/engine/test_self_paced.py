@@ -19,7 +19,8 @@ from projects.clip_vg.engine.self_paced_plan import describe_plan
 from projects.clip_vg.engine.self_paced_settings import Resources, Settings
 from projects.clip_vg.visualization.curriculum_report import write_report
 
-from ..conftest import runner_config
+from ..helpers.configs import runner_config
+from ..helpers.work_dirs import record_of
 
 
 class Trainer:
@@ -88,18 +89,6 @@ def search(shapes, sources, work_dir, trainer, monkeypatch, names=None, **settin
         cfg.train_dataloader.dataset.update(ann_file=files, source=names)
     cfg.work_dir = None
     return SelfPaced(cfg, work_dir, Settings(**settings), Resources(Path('tools')))
-
-
-def without_seconds(value):
-    if isinstance(value, dict):
-        return {k: without_seconds(v) for k, v in value.items() if k != 'seconds'}
-    if isinstance(value, list):
-        return [without_seconds(item) for item in value]
-    return value
-
-
-def record_of(work_dir):
-    return without_seconds(json.loads((work_dir / 'curriculum.json').read_text()))
 
 
 CASES = [

@@ -11,7 +11,7 @@ from projects.clip_vg.models import CLIPTextEncoder, CLIPVisualEncoder, clip_wei
 from projects.clip_vg.models.clip_files import read_clip_weights
 from projects.clip_vg.safe_pickle import UnsafePickleError
 
-from ..conftest import ARCH
+from ..helpers.configs import ARCH
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import copy
 import pytest
 import torch
 from mmdet.registry import MODELS
-from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
 from mmengine.runner.checkpoint import load_state_dict as mmengine_load
 from mmengine.structures import InstanceData
@@ -15,53 +14,15 @@ from projects.clip_vg.models import clip_vg
 from projects.clip_vg.models.clip_vg import patch_padding
 from projects.clip_vg.models.data_preprocessor import pixel_padding
 
-from ..conftest import ARCH, model_config
-from ..symbols import symbol_texts
-
-SIZE = 32
-# (left, top, width, height) of the picture in the square, and its expressions.
-PICTURES = [
-    ((0, 4, 32, 24), ['left man', 'the big red bus behind the tree']),
-    ((0, 0, 32, 32), ['dog']),
-    ((11, 0, 9, 32), ['a', 'second woman from the right', 'red', 'left man']),
-    ((2, 13, 29, 6), ['top']),
-]
-
-
-def make_sample(letterbox, texts, scale=0.5):
-    left, top, width, height = letterbox
-    sample = DetDataSample(
-        metainfo=dict(
-            img_path='a.jpg',
-            ori_shape=(int(height / scale), int(width / scale)),
-            img_shape=(SIZE, SIZE),
-            scale_factor=(scale, scale),
-            letterbox=letterbox,
-            text=texts,
-        )
-    )
-    count = 1 if isinstance(texts, str) else len(texts)
-    low = torch.tensor([left, top], dtype=torch.float32)
-    high = low + torch.tensor([width, height])
-    corners = low + torch.rand(count, 2, 2) * (high - low)
-    sample.gt_instances = InstanceData(
-        bboxes=torch.cat([corners.amin(1), corners.amax(1) + 1], 1)
-    )
-    return sample
-
-
-def make_batch(pictures=PICTURES):
-    return dict(
-        inputs=[
-            torch.randint(0, 255, (3, SIZE, SIZE), dtype=torch.uint8) for _ in pictures
-        ],
-        data_samples=[make_sample(*picture) for picture in pictures],
-    )
-
-
-def prepared(model, batch, training=False):
-    data = model.data_preprocessor(copy.deepcopy(batch), training)
-    return data['inputs'], data['data_samples']
+from ..helpers.configs import ARCH, model_config
+from ..helpers.models import (
+    PICTURES,
+    SIZE,
+    make_batch,
+    make_sample,
+    prepared,
+    symbol_texts,
+)
 
 
 @pytest.fixture(params=['plain', 'rectangle', 'sin_cos', 'one_layer'])
@@ -344,7 +305,7 @@ def test_parameters_of_the_b16_config():
     """Counts of the release, minus what it builds and never uses (method, 1)."""
     from mmengine.config import Config
 
-    from ..conftest import ROOT
+    from ..helpers import ROOT
 
     cfg = Config.fromfile(ROOT / 'configs/clip_vg_refcoco.py').model
     cfg.visual_encoder.pretrained = cfg.text_encoder.pretrained = None

@@ -18,8 +18,8 @@ from projects.clip_vg.engine.slim_checkpoint_hook import (
 from projects.clip_vg.models import GroundingConfidenceHead, clip_vg
 from projects.clip_vg.models.confidence_head import foreign_pairs, reached_iou
 
-from ..conftest import model_config
-from .test_clip_vg import PICTURES, SIZE, make_batch, make_sample, prepared
+from ..helpers.configs import model_config
+from ..helpers.models import PICTURES, SIZE, make_batch, make_sample, prepared
 
 
 def build(**options):

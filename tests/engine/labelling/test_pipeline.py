@@ -29,7 +29,7 @@ from projects.clip_vg.engine.labelling.statistics import manifest_path
 from projects.clip_vg.pseudo_labels.geometry import GeometryOptions
 from projects.clip_vg.pseudo_labels.template import TemplateOptions
 
-from .helpers import detection, instances, spread, write
+from ...helpers.labels import detection, instances, spread, write
 
 IMAGES = list(range(1, 41))
 TEMPLATE = MakerSettings('template', TemplateOptions(), 'template')
