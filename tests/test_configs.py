@@ -7,8 +7,8 @@ from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 
-from .conftest import ROOT
-from .shrink import shrunk
+from .helpers import ROOT
+from .helpers.shrink import shrunk
 
 CONFIGS = sorted(path.name for path in (ROOT / 'configs').glob('*.py'))
 

@@ -7,7 +7,6 @@ import importlib.util
 import inspect
 import re
 import sys
-from functools import cache
 from pathlib import Path
 
 import mmdet.registry
@@ -18,34 +17,17 @@ from mmengine.registry import Registry
 
 from projects.clip_vg.datasets.readers import read_annotations
 
-from .conftest import ROOT
-from .doc_blocks import blocks, commands, scripts
-from .test_tools import run
+from .helpers import ROOT
+from .helpers.commands import run
+from .helpers.pages import EXTRAS, blocks, commands, load, scripts
 
 SCRIPTS = list(scripts())
 PYTHON = list(blocks('python'))
 TARGETS = set(re.findall(r'^([a-z-]+):', (ROOT / 'Makefile').read_text(), re.M))
-# What a script needs that is no dependency of ours.
-EXTRAS = {'demo/app.py': 'gradio_client'}  # it comes with Gradio
 
 
 def ids(found):
     return [f'{item[0]} {Path(item[1]).name}' for item in found]
-
-
-@cache
-def load(script):
-    """The module of a script, which finds those beside it."""
-    name = 'doc_' + script.removesuffix('.py').replace('/', '_')
-    spec = importlib.util.spec_from_file_location(name, ROOT / script)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look themselves up
-    sys.path.insert(0, str((ROOT / script).parent))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.pop(0)
-    return module
 
 
 def parse(script, args, monkeypatch):

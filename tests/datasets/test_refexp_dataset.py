@@ -24,7 +24,7 @@ from projects.clip_vg.datasets.table_builder import TableBuilder
 from projects.clip_vg.datasets.transforms import LoadGroundingImage
 from projects.clip_vg.datasets.transforms.loading import loaded_as_stored
 
-from ..conftest import ROOT
+from ..helpers import ROOT
 
 PIPELINE = [
     dict(type='LoadGroundingImage'),

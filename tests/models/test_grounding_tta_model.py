@@ -16,7 +16,8 @@ from torch import nn
 
 from projects.clip_vg.models.grounding_tta_model import GroundingTTAModel, consensus
 
-from ..conftest import ROOT, runner_config
+from ..helpers import ROOT
+from ..helpers.configs import runner_config
 
 BOX = torch.tensor([10.0, 20.0, 50.0, 60.0])
 FAR = torch.tensor([70.0, 70.0, 90.0, 90.0])
