@@ -11,6 +11,7 @@ from pathlib import Path
 
 import mmdet.registry
 import pytest
+from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.registry import Registry
@@ -172,6 +173,20 @@ def test_the_snippet_that_links_training_pictures(shapes, tmp_path):
     assert all(path.read_bytes() for path in linked)
 
 
+def test_three_lines_of_the_readme_lead_to_the_boxes(monkeypatch):
+    """Of the model in the repository, on the image beside it."""
+    block = next(
+        b for b in PYTHON if b.place.startswith('README') and 'demo/' in b.text
+    )
+    monkeypatch.chdir(ROOT)
+    names = {}
+    exec(compile(block.text, block.place, 'exec'), names)
+    predicted = HorizontalBoxes(names['boxes'])
+    # The blue star and the triangle, from the instances.json of `make demo`.
+    drawn = HorizontalBoxes([[126.5, 71.9, 342.2, 287.5], [347.6, 395.1, 463.1, 510.5]])
+    assert predicted.overlaps(predicted, drawn).diagonal().min() > 0.7
+
+
 # Fewer pictures and one epoch; the rest of the tutorial as it stands.
 SHORT = {
     '--train 2000': '--train 24',
@@ -185,6 +200,7 @@ SHORT = {
 @pytest.mark.parametrize(
     'page, leaves',
     [
+        ('../README.md', ['outputs/shapes.png', 'outputs/answers.json']),
         ('data.md', ['data/small/val.jsonl']),
         pytest.param(
             'configs/synthetic.md',
