@@ -32,6 +32,6 @@ def get_path(name: str = '') -> Path:
     path = root / name
     if not path.exists():
         folder = next(parent for parent in path.parents if parent.is_dir())
-        there = sorted(entry.name for entry in folder.iterdir())
+        there = sorted(p.name for p in folder.iterdir() if p.name[:2] != '__')
         raise FileNotFoundError(f'{path}: no such file; {folder} has {there}.')
     return path

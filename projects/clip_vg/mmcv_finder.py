@@ -35,9 +35,9 @@ class MMCVExtFinder(MetaPathFinder):
             own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
             raise ModuleNotFoundError(
                 f'No module named {fullname!r}: {foreign} makes a package of its '
-                f'folder, which comes before {own} on the path (sys.path) and hides '
-                'it. Remove that __init__.py (folders `projects` without one are '
-                'found side by side), or put its parent folder last in PYTHONPATH.',
+                f'folder, which hides {own} wherever the two are on the path '
+                '(sys.path). Remove that __init__.py (folders `projects` without one '
+                'are found side by side), or take its parent folder off the path.',
                 name=fullname,
             )
         if fullname != 'mmcv._ext':
