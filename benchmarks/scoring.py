@@ -61,7 +61,7 @@ def published_way(
                 1,
             )
             for box, sample in zip(corners.clamp(0, 1) * 224, samples, strict=True):
-                found.append(to_original(box[None], sample)[0])
+                found.append(to_original(box[None], [sample], [1])[0])
         return torch.stack(found).numpy()
 
     return score

@@ -10,7 +10,7 @@ from mmdet.apis import DetInferencer
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmengine.runner import save_checkpoint
+from mmengine.runner import Runner, save_checkpoint
 from PIL import Image
 
 from projects.clip_vg.apis import GroundingInferencer
@@ -116,3 +116,38 @@ def test_the_weights_alone_suffice(weights, ours, picture):
     ask = DetInferencer(weights=weights, device='cpu', show_progress=False)
     (found,) = ask(str(picture), texts=ASKED[0])['predictions']
     np.testing.assert_allclose(found['bboxes'], ours(picture, ASKED[:1]), atol=1e-3)
+
+
+@pytest.fixture(scope='module')
+def trained(shapes, tmp_path_factory):
+    """The checkpoint that two steps of training on the config leave behind."""
+    cfg = Config.fromfile(CONFIG)
+    cfg.work_dir = str(tmp_path_factory.mktemp('trained'))
+    cfg.experiment_name, cfg.log_level = cfg.work_dir, 'ERROR'
+    for name in ('train', 'val', 'test'):
+        loader = cfg[f'{name}_dataloader']
+        loader.update(batch_size=12, num_workers=0, persistent_workers=False)
+        loader.dataset.data_root = str(shapes)
+    cfg.train_cfg.update(max_epochs=1, val_interval=10)
+    cfg.param_scheduler = None
+    cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1)
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert runner.iter == 2
+    return f'{cfg.work_dir}/epoch_1.pth'
+
+
+def test_after_training_both_answer_alike(trained, shapes):
+    files = [str(path) for path in sorted((shapes / 'images').glob('*.jpg'))[:2]]
+    arrays = [np.asarray(Image.open(file).convert('RGB'))[..., ::-1] for file in files]
+    theirs = DetInferencer(weights=trained, device='cpu', show_progress=False)
+    ours = GroundingInferencer(trained, device='cpu')
+    for images in (files, arrays):
+        for image, array in zip(images, arrays, strict=True):
+            (found,) = theirs(image, texts=[ASKED])['predictions']
+            (expected,) = ours(image, ASKED)['predictions']
+            assert found['scores'] == expected['scores']
+            # Ours end at the edges of the image, not of the padded square.
+            height, width = array.shape[:2]
+            boxes = np.clip(found['bboxes'], 0, [width, height] * 2)
+            np.testing.assert_allclose(boxes, expected['bboxes'], atol=1e-4, rtol=0)

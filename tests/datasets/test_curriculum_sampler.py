@@ -119,6 +119,25 @@ def test_ranks_take_turns_in_one_plan(monkeypatch, world_size, weights, kind):
 
 
 @kinds
+@pytest.mark.parametrize('world_size', [2, 3, 4])
+def test_all_ranks_together_show_every_label_once(monkeypatch, world_size, kind):
+    """Once, but for what fills the last turn."""
+    monkeypatch.setattr(curriculum_sampler, 'sync_random_seed', lambda: 7)
+    shares = []
+    for rank in range(world_size):
+        monkeypatch.setattr(
+            curriculum_sampler, 'get_dist_info', lambda rank=rank: (rank, world_size)
+        )
+        shares.append(list(make(seed=None, **KINDS[kind])))
+    assert len({len(share) for share in shares}) == 1
+    turns = [sample for turn in zip(*shares, strict=True) for sample in turn]
+    monkeypatch.undo()
+    length = len(make(**KINDS[kind]))
+    assert sorted(flat(turns[:length])) == list(range(101))
+    assert 0 <= len(turns) - length < world_size
+
+
+@kinds
 def test_epochs_and_seeds_differ_and_repeat(kind):
     sampler = make(SOME, **KINDS[kind])
     first = list(sampler)

@@ -136,6 +136,21 @@ def test_training_gives_ranks_equally_many_groups(monkeypatch, world_size):
     groups = [list(s) for s in samplers]
     assert {len(g) for g in groups} == {len(samplers[0])}
     assert {label for rank in groups for g in rank for label in g} == set(range(101))
+    # Once, but for what fills the last turn.
+    assert 0 <= sum(map(len, groups)) - len(samplers[0].groups) < world_size
+    together = [group for rank in groups for group in rank]
+    assert len(set(together)) == len(samplers[0].groups)
+
+
+def test_ranks_agree_on_a_seed_that_is_not_given(monkeypatch):
+    monkeypatch.setattr(image_group_sampler, 'sync_random_seed', lambda: 5)
+    options = dict(max_expressions=4)
+    given = [list(sampler) for sampler in ranks(monkeypatch, 2, **options)]
+    drawn = [
+        list(ImageGroupSampler(DATASET, **options))
+        for _ in ranks(monkeypatch, 2, **options)  # sets the rank
+    ]
+    assert drawn == given
 
 
 def test_epochs_differ_in_order_and_not_in_length():

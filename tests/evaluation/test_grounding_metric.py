@@ -2,11 +2,15 @@
 
 import json
 import re
+from types import SimpleNamespace
 
+import mmengine.dataset.sampler
 import numpy as np
 import pytest
 import torch
+from mmengine.dataset import DefaultSampler
 
+from projects.clip_vg.datasets.samplers import ImageGroupSampler, image_group_sampler
 from projects.clip_vg.evaluation import grounding_metric
 from projects.clip_vg.evaluation.grounding_metric import GroundingMetric, current_name
 
@@ -73,6 +77,63 @@ def test_ranks_with_unequally_many_samples(samples, monkeypatch, shares):
     gathered = [list(rank.results) for rank in ranks]
     monkeypatch.setattr(grounding_metric, 'all_gather_object', lambda _: gathered)
     assert [rank.evaluate(60) for rank in ranks] == [expected, expected]
+
+
+@pytest.mark.parametrize('world_size', [2, 3, 4, 23])
+@pytest.mark.parametrize('grouped', [True, False])
+def test_what_samplers_give_to_ranks_counts_once(
+    samples, monkeypatch, world_size, grouped
+):
+    """Ours lets ranks differ by an image; MMEngine's doubles labels to fill up."""
+    expected = evaluate(samples)
+    images = np.repeat(np.arange(20), 3)
+    labels = [(sample, i) for sample in samples for i in range(3)]
+    dataset = SimpleNamespace(table=SimpleNamespace(image_index=images))
+    metrics = []
+    for rank in range(world_size):
+        for module in (image_group_sampler, mmengine.dataset.sampler):
+            monkeypatch.setattr(
+                module, 'get_dist_info', lambda rank=rank: (rank, world_size)
+            )
+        if grouped:
+            shown = ImageGroupSampler(dataset, shuffle=False, max_expressions=2)
+        else:
+            shown = [(label,) for label in DefaultSampler(labels, shuffle=False)]
+        metrics.append(GroundingMetric())
+        for group in shown:
+            metrics[-1].process(None, [part(*labels[label]) for label in group])
+    gathered = [list(metric.results) for metric in metrics]
+    assert sum(map(len, gathered)) >= 60
+    monkeypatch.setattr(grounding_metric, 'all_gather_object', lambda _: gathered)
+    assert [metric.evaluate(60) for metric in metrics] == [expected] * world_size
+
+
+def part(sample, index):
+    """The sample with one of its labels alone."""
+    one = {key: [sample[key][index]] for key in ('text', 'sample_id', 'split')}
+    boxes = {
+        key: dict(bboxes=sample[key]['bboxes'][index][None])
+        for key in ('pred_instances', 'gt_instances')
+    }
+    return dict(sample, source=['human'], **one, **boxes)
+
+
+def test_one_rank_computes_and_writes_for_all(samples, monkeypatch, tmp_path):
+    sent = []
+    metrics = [GroundingMetric(out_file=str(tmp_path / f'{i}.jsonl')) for i in (0, 1)]
+    for metric in metrics:
+        metric.process(None, samples)
+    first = metrics[0].evaluate(60)
+
+    def broadcast(objects):
+        sent.append(list(objects))
+        objects[0] = first
+
+    monkeypatch.setattr(grounding_metric, 'is_main_process', lambda: False)
+    monkeypatch.setattr(grounding_metric, 'broadcast_object_list', broadcast)
+    assert metrics[1].evaluate(60) == first
+    assert sent == [[None]]
+    assert [path.name for path in tmp_path.iterdir()] == ['0.jsonl']
 
 
 def test_a_missing_sample_is_an_error(samples):

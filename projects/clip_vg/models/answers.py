@@ -7,7 +7,7 @@ from mmdet.structures import DetDataSample, SampleList
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from .box_head import input_whwh
+from .box_head import input_whwh, rows_of
 
 __all__ = ['expressions_of', 'put_answers', 'to_original']
 
@@ -43,12 +43,12 @@ def put_answers(
         list[:obj:`DetDataSample`]: The same samples.
     """
     counts = [len(expressions_of(sample)) for sample in data_samples]
+    boxes = boxes * input_whwh(data_samples, counts, boxes)
+    if rescale:
+        boxes = to_original(boxes, data_samples, counts)
     for sample, own, scored in zip(
         data_samples, boxes.split(counts), scores.split(counts), strict=True
     ):
-        own = own * input_whwh(sample.batch_input_shape, own)
-        if rescale:
-            own = to_original(own, sample)
         sample.pred_instances = InstanceData(
             bboxes=own,
             scores=scored,
@@ -58,8 +58,20 @@ def put_answers(
     return data_samples
 
 
-def to_original(boxes: Tensor, sample: DetDataSample) -> Tensor:
-    """From pixels of the padded input to pixels of the original image, xyxy."""
-    left, top = sample.get('letterbox', (0, 0))[:2]
-    offset = boxes.new_tensor([left, top, left, top])
-    return (boxes - offset) / boxes.new_tensor(sample.scale_factor).repeat(2)
+def to_original(
+    boxes: Tensor, data_samples: SampleList, counts: Sequence[int]
+) -> Tensor:
+    """From pixels of the padded inputs to pixels of the original images.
+
+    Args:
+        boxes (Tensor): xyxy, of shape (E, 4).
+        data_samples (list[:obj:`DetDataSample`]): With ``scale_factor`` and, where
+            the image does not begin in the corner, ``letterbox``.
+        counts (Sequence[int]): How many of the boxes each sample has.
+
+    Returns:
+        Tensor: xyxy, of shape (E, 4).
+    """
+    corners = [tuple(s.get('letterbox', (0, 0))[:2]) * 2 for s in data_samples]
+    scales = [tuple(s.scale_factor) * 2 for s in data_samples]
+    return (boxes - rows_of(corners, counts, boxes)) / rows_of(scales, counts, boxes)

@@ -1,5 +1,7 @@
 """Box head of CLIP-VG: one fused ``[REG]`` token in, one box out."""
 
+from collections.abc import Sequence
+
 import torch
 from mmdet.models.layers import MLP
 from mmdet.registry import MODELS
@@ -55,12 +57,7 @@ class GroundingBoxHead(BaseModule):
             dict[str, Tensor]: The scalars ``loss_bbox`` and ``loss_iou``.
         """
         pred = self(reg_token)
-        target = torch.cat(
-            [
-                sample.gt_instances.bboxes / input_whwh(sample.batch_input_shape, pred)
-                for sample in data_samples
-            ]
-        )
+        target = true_boxes(data_samples, pred)
         # Averaged over boxes, not over the four coordinates, as in the paper.
         num_boxes = len(target)
         return dict(
@@ -73,7 +70,43 @@ class GroundingBoxHead(BaseModule):
         )
 
 
-def input_whwh(shape: tuple[int, int], like: Tensor) -> Tensor:
-    """Size (H, W) of the padded input as (W, H, W, H)."""
-    height, width = shape
-    return like.new_tensor([width, height, width, height])
+def true_boxes(data_samples: SampleList, like: Tensor) -> Tensor:
+    """Boxes of the labels.
+
+    Args:
+        data_samples (list[DetDataSample]): Samples with E boxes in all, xyxy in
+            pixels of the padded input.
+        like (Tensor): Of the type and device that the boxes shall have.
+
+    Returns:
+        Tensor: xyxy in [0, 1] of the padded input, of shape (E, 4).
+    """
+    boxes = [sample.gt_instances.bboxes for sample in data_samples]
+    return torch.cat(boxes) / input_whwh(data_samples, [len(b) for b in boxes], like)
+
+
+def input_whwh(data_samples: SampleList, counts: Sequence[int], like: Tensor) -> Tensor:
+    """Sizes of the padded inputs as (W, H, W, H), a row for each box, (E, 4)."""
+    sizes = [sample.batch_input_shape for sample in data_samples]
+    return rows_of([(w, h, w, h) for h, w in sizes], counts, like)
+
+
+def rows_of(
+    values: Sequence[Sequence[float]], counts: Sequence[int], like: Tensor
+) -> Tensor:
+    """A row of numbers for each box: its sample's.
+
+    Args:
+        values (Sequence[Sequence[float]]): D numbers for each sample.
+        counts (Sequence[int]): How many boxes each sample has, E in all.
+        like (Tensor): Of the type and device that the rows shall have.
+
+    Returns:
+        Tensor: Of shape (E, D).
+    """
+    rows = [
+        row for row, count in zip(values, counts, strict=True) for _ in range(count)
+    ]
+    # One copy for all samples, and none that waits until the device is idle.
+    made = torch.tensor(rows, dtype=like.dtype)
+    return made.to(like.device, non_blocking=True)

@@ -32,14 +32,14 @@ class _Encoded(NamedTuple):
         patch_padding (Tensor): Of shape (B, P).
         text (Tensor): Of shape (E, L, Ct).
         text_padding (Tensor): Of shape (E, L).
-        image_index (Tensor): The image of each expression, ascending, (E, ).
+        image_index (list[int]): The image of each expression, ascending.
     """
 
     visual: Tensor
     patch_padding: Tensor
     text: Tensor
     text_padding: Tensor
-    image_index: Tensor
+    image_index: list[int]
 
 
 @MODELS.register_module()
@@ -144,12 +144,13 @@ class CLIPVG(BaseDetector):
         )
         if not images:
             return encoded.visual.new_zeros(0, self.fusion.embed_dims)
+        asked = _indices(expressions, encoded.text)
         with torch.no_grad() if head.detach else nullcontext():
             return self._fuse(
                 encoded._replace(
-                    text=encoded.text[expressions],
-                    text_padding=encoded.text_padding[expressions],
-                    image_index=encoded.image_index.new_tensor(images),
+                    text=encoded.text[asked],
+                    text_padding=encoded.text_padding[asked],
+                    image_index=images,
                 )
             )
 
@@ -198,12 +199,8 @@ class CLIPVG(BaseDetector):
         texts = [expressions_of(sample) for sample in batch_data_samples]
         token_ids = self.text_encoder.tokenize(
             [expression for group in texts for expression in group]
-        ).to(batch_inputs.device)
-        image_index = torch.arange(
-            len(texts), device=batch_inputs.device
-        ).repeat_interleave(
-            torch.tensor([len(group) for group in texts], device=batch_inputs.device)
-        )
+        ).to(batch_inputs.device, non_blocking=True)
+        image_index = [image for image, group in enumerate(texts) for _ in group]
         padding = patch_padding(
             pixel_padding(batch_data_samples, batch_inputs),
             self.visual_encoder.grid_size,
@@ -222,17 +219,23 @@ class CLIPVG(BaseDetector):
         bounds = [len(text) * part // parts for part in range(parts + 1)]
         tokens = []
         for part in map(slice, bounds[:-1], bounds[1:]):
-            images = slice(int(image_index[part][0]), int(image_index[part][-1]) + 1)
+            own = image_index[part]
+            images = slice(own[0], own[-1] + 1)
             tokens.append(
                 self.fusion(
                     visual[images],
                     padding[images],
                     text[part],
                     text_padding[part],
-                    image_index[part] - image_index[part][0],
+                    _indices([image - own[0] for image in own], text),
                 )
             )
         return torch.cat(tokens)
+
+
+def _indices(values: list[int], like: Tensor) -> Tensor:
+    """Indices on the device of another tensor, which the host does not wait for."""
+    return torch.tensor(values).to(like.device, non_blocking=True)
 
 
 def patch_padding(padding: Tensor, grid_size: tuple[int, int]) -> Tensor:

@@ -16,7 +16,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 from torch.nn import functional as F
 
-from .box_head import input_whwh
+from .box_head import true_boxes
 
 __all__ = ['GroundingConfidenceHead', 'foreign_pairs', 'reached_iou']
 
@@ -134,13 +134,7 @@ def reached_iou(boxes: Tensor, data_samples: SampleList) -> Tensor:
     Returns:
         Tensor: Of shape (E, ).
     """
-    true = torch.cat(
-        [
-            sample.gt_instances.bboxes / input_whwh(sample.batch_input_shape, boxes)
-            for sample in data_samples
-        ]
-    )
-    return bbox_overlaps(boxes, true, is_aligned=True)
+    return bbox_overlaps(boxes, true_boxes(data_samples, boxes), is_aligned=True)
 
 
 def foreign_pairs(

@@ -136,12 +136,17 @@ class VisionLanguageFusion(BaseModule):
         Returns:
             Tensor: The ``[REG]`` tokens, of shape (E, D).
         """
-        kept, visual_padding = kept_tokens(patch_padding)
+        counts = (~patch_padding).sum(1)
+        # What depends on values, in one read: each waits for the towers on a GPU.
+        most, least, has_padding = torch.stack(
+            [counts.max(), counts.min(), text_padding.any()]
+        ).tolist()
+        kept, visual_padding = kept_tokens(patch_padding, 1 + most)
         image = self.image_part(take_tokens(visual, kept), kept)
         padding = torch.cat(
             [F.pad(text_padding, (1, 0)), visual_padding[image_index]], dim=1
         )
-        attend = ~padding[:, None, None] if bool(padding.any()) else None
+        attend = ~padding[:, None, None] if has_padding or least < most else None
         return self.expression_part(image, text, attend, image_index)
 
     def image_part(self, visual: Tensor, kept: Tensor) -> FusionTokens:
@@ -215,7 +220,9 @@ class VisionLanguageFusion(BaseModule):
         return layer(*args)
 
 
-def kept_tokens(patch_padding: Tensor) -> tuple[Tensor, Tensor]:
+def kept_tokens(
+    patch_padding: Tensor, count: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Which of the class token and the patches the fusion reads.
 
     Patches of the letterbox are left out; K is the most that an image of the batch
@@ -223,13 +230,16 @@ def kept_tokens(patch_padding: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         patch_padding (Tensor): True where a patch is padding, of shape (B, P).
+        count (int, optional): K, if it is known. Defaults to None: read from the
+            padding, for which the host waits.
 
     Returns:
         tuple[Tensor, Tensor]: Numbers of tokens, 0 the class token, of shape (B, K),
         int64; and which of them are padding, bool.
     """
     padding = F.pad(patch_padding, (1, 0))  # the class token is always valid
-    count = int((~padding).sum(1).max())
+    if count is None:
+        count = int((~padding).sum(1).max())
     kept = padding.to(torch.uint8).argsort(dim=1, stable=True)[:, :count]
     return kept, padding.gather(1, kept)
 

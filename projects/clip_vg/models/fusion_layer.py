@@ -108,10 +108,11 @@ class FusionLayer(BaseModule):
     def _matrices_of_heads(self) -> tuple[Tensor, Tensor]:
         """From a query to tokens (heads D, D), and from their sums (D, heads D)."""
         width = self.q_proj.out_features // self.num_heads
-        weights = self.k_proj.weight, self.v_proj.weight
+        keys, values = self.k_proj.weight, self.v_proj.weight
         # Of shape (heads, D, 1): whether a channel is of the head.
-        of_head = torch.eye(self.num_heads).repeat_interleave(width, dim=1)[..., None]
-        to_keys, to_values = (of_head.to(weight) * weight for weight in weights)
+        heads = torch.eye(self.num_heads, dtype=keys.dtype, device=keys.device)
+        of_head = heads.repeat_interleave(width, dim=1)[..., None]
+        to_keys, to_values = of_head * keys, of_head * values
         to_keys = to_keys.transpose(1, 2).flatten(0, 1) * width**-0.5
         return to_keys, to_values.transpose(0, 1).flatten(1)
 
