@@ -1,4 +1,4 @@
 """CLIP-VG for MMDetection: importing this package registers its modules."""
 
 from . import compat  # noqa: F401, I001  # before anything imports mmcv.ops
-from . import datasets, engine, evaluation, models  # noqa: F401
+from . import datasets, deployment, engine, evaluation, models  # noqa: F401
