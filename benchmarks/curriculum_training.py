@@ -102,8 +102,10 @@ def score_agreement(spec: dict) -> None:
         source=spec['pool'],
     )
     dataset = evaluation_view(DATASETS.build(data), AGREEMENT_PIPELINE)
+    clip = MODELS.build(options)
+    clip.init_weights()
     score_sources(
-        MODELS.build(options),
+        clip,
         dataset,
         dataset.label_files,
         root / 'reliability',

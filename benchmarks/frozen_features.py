@@ -41,6 +41,7 @@ def precompute(cfg: Config, path: str | Path, split: str) -> Path:
     data['split'] = split
     dataset = DATASETS.build(data)
     encoder = MODELS.build(cfg.model.visual_encoder).eval()
+    encoder.load_pretrained()
     preprocessor = MODELS.build(cfg.model.data_preprocessor)
     firsts = np.unique(dataset.table.image_index, return_index=True)[1]
     names = [dataset.table[int(i)]['image'] for i in firsts]
@@ -130,6 +131,7 @@ class MemoTextEncoder(nn.Module):
     def __init__(self, encoder: dict) -> None:
         super().__init__()
         self._encoder = [MODELS.build(encoder).eval()]  # a list: no submodule
+        self._encoder[0].load_pretrained()  # no checkpoint has it
         self.out_channels = self._encoder[0].out_channels
         self.context_length = self._encoder[0].context_length
         self._ids: dict[str, Tensor] = {}

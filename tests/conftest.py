@@ -1,10 +1,12 @@
 """Small models and data that the tests share; all offline, on the CPU."""
 
 import os
+import socket
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 from mmdet.registry import MODELS
@@ -15,6 +17,7 @@ from projects.clip_vg.datasets.readers import read_annotations, write_odvg
 from projects.clip_vg.datasets.synthetic import make_synthetic
 
 from .helpers.configs import model_config
+from .helpers.models import initialised
 from .helpers.shrink import tiny_bert
 
 
@@ -34,6 +37,17 @@ def pytest_addoption(parser):
 def _mmdet_scope():
     torch.manual_seed(0)
     init_default_scope('mmdet')
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """Nothing is fetched, also not from a cache of downloads."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError('something is to be fetched')
+
+    monkeypatch.setattr(socket.socket, 'connect', refuse)
+    monkeypatch.setattr(open_clip, 'download_pretrained', refuse)
 
 
 @pytest.fixture(scope='session')
@@ -67,9 +81,7 @@ def shapes(tmp_path_factory):
 @pytest.fixture
 def tiny_model():
     """A tiny CLIPVG with random weights, in eval mode."""
-    model = MODELS.build(model_config())
-    model.init_weights()
-    return model.eval()
+    return initialised(MODELS.build(model_config())).eval()
 
 
 @pytest.fixture(scope='session')

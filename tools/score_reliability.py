@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
 from mmengine.dist import init_dist, is_distributed, is_main_process
 from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
-from mmengine.runner import load_checkpoint
+from mmengine.runner import load_state_dict
 from torch import nn
 from train import add_common_options, load_config
 
@@ -32,6 +32,7 @@ from train import add_common_options, load_config
 from mmdet.registry import DATASETS, MODELS
 
 import projects.clip_vg  # noqa: F401
+from projects.clip_vg.apis.checkpoint_config import read_checkpoint
 from projects.clip_vg.apis.work_dir import (
     checkpoint_sha256,
     find_checkpoint,
@@ -48,7 +49,7 @@ from projects.clip_vg.engine.agreement_judge import (
 from projects.clip_vg.engine.reliability_scoring import choose_sources, score_sources
 from projects.clip_vg.engine.scoring import evaluation_view, judge_answers, uses_groups
 from projects.clip_vg.folder_lock import lock_folder
-from projects.clip_vg.models.frozen_weights import without_downloads
+from projects.clip_vg.models.strict_loading import refuse_other_weights
 from projects.clip_vg.visualization.curriculum_report import write_scoring_report
 
 
@@ -114,21 +115,36 @@ def build_measurer(
     if args.agreement:
         options = agreement_config(cfg)
         measurer = agreement_measurer(options, dataset.label_files)
-        return MODELS.build(options), measurer
+        clip = MODELS.build(options)
+        clip.init_weights()
+        return clip, measurer
     exported = args.checkpoint.is_dir()  # then main() has put it into the config
-    if not exported:
-        without_downloads(cfg, args.checkpoint)
     # A folder's own file says what it was exported from, wherever it lies.
-    text = '' if exported else json.dumps(cfg.model.to_dict(), default=str)
+    text = '' if exported else json.dumps(described(cfg.model), default=str)
     model = MODELS.build(cfg.model)
     if not exported:
-        load_checkpoint(model, str(args.checkpoint), map_location='cpu')
+        state = read_checkpoint(args.checkpoint)['state_dict']
+        refuse_other_weights(state, model)
+        load_state_dict(model, state)
     return model, dict(
         checkpoint=str(args.checkpoint),
         sha256=checkpoint_sha256(args.checkpoint),
         config=Path(args.config).name,
         model_sha256=hashlib.sha256(text.encode()).hexdigest(),
     )
+
+
+def described(model: ConfigDict) -> dict[str, Any]:
+    """The config of a detector, as far as its predictions depend on it.
+
+    Where CLIP's weights were from does not count: the checkpoint has them, or their
+    sha256.
+    """
+    plain = model.to_dict()
+    for part in ('visual_encoder', 'text_encoder'):
+        if isinstance(plain.get(part), dict):
+            plain[part]['pretrained'] = None
+    return plain
 
 
 def main() -> None:

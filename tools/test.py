@@ -5,6 +5,7 @@ import os
 
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
 from train import add_common_options, load_config  # imports compat: before mmdet
 
 # isort: split
@@ -13,9 +14,7 @@ from mmdet.evaluation import DumpDetResults
 
 from projects.clip_vg.apis.work_dir import find_checkpoint, use_exported
 from projects.clip_vg.command_line import run_command
-from projects.clip_vg.engine.data_first_runner import data_first
 from projects.clip_vg.engine.run_check_hook import check_run
-from projects.clip_vg.models.frozen_weights import without_downloads
 
 
 def parse_args() -> argparse.Namespace:
@@ -70,18 +69,16 @@ def main() -> None:
         use_exported(cfg, checkpoint)
     else:
         cfg.load_from = str(checkpoint)
-        without_downloads(cfg, checkpoint)
     if args.tta:
         augment(cfg)
     if args.show or args.show_dir:
         cfg = trigger_visualization_hook(cfg, args)
         if cfg.visualizer.type == 'DetLocalVisualizer':  # one file for each sample
             cfg.visualizer.type = 'GroundingVisualizer'
-    kind = data_first('test')
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else kind.from_cfg(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     if args.out is not None:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
-    check_run(runner)
+    check_run(runner, strict=True)
     runner.test()
 
 

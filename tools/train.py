@@ -12,7 +12,6 @@ from mmengine.runner import Runner
 
 from projects.clip_vg.command_line import run_command
 from projects.clip_vg.compat import setup_cpu_distributed
-from projects.clip_vg.engine.data_first_runner import data_first
 from projects.clip_vg.engine.exact_resume_hook import train_batch_size
 from projects.clip_vg.engine.run_check_hook import check_run, refuse_no_steps
 from projects.clip_vg.engine.trial import last_checkpoint
@@ -146,8 +145,7 @@ def main() -> None:
         resume(cfg, None if args.resume == 'auto' else args.resume)
     with lock_folder(cfg.work_dir):
         custom = 'runner_type' in cfg
-        kind = data_first('train', 'val')
-        runner = RUNNERS.build(cfg) if custom else kind.from_cfg(cfg)
+        runner = RUNNERS.build(cfg) if custom else Runner.from_cfg(cfg)
         check_run(runner)
         # Before schedules, which fail in ways of their own without a step.
         refuse_no_steps(runner.train_loop)

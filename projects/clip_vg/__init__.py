@@ -1,7 +1,7 @@
 """CLIP-VG for MMDetection: importing this package registers its modules."""
 
 from . import compat  # noqa: F401, I001  # before anything imports mmcv.ops
-from . import datasets, engine, evaluation, models  # noqa: F401
+from . import datasets, deployment, engine, evaluation, models  # noqa: F401
 from .installed_files import get_path
 from .version import __version__
 

@@ -36,6 +36,9 @@ _TEXTS = frozenset({'template', 'init'})
 _LOADERS = frozenset({'init_cfg', 'backend_args', 'file_client_args', 'checkpoint'})
 _OWN_WEIGHTS = 'projects/clip_vg/assets/tiny_clip.safetensors'
 _DEPTH = 32
+# Each layer takes memory before its weights can be compared with a checkpoint's.
+_LAYERS = frozenset({'layers', 'num_layers'})
+_MOST_LAYERS = 1000
 
 
 def check_config(
@@ -51,7 +54,7 @@ def check_config(
 
     Raises:
         ValueError: A ``type`` is not among them; an argument is a path, or what loads
-            something; or it is nested without end.
+            something; or it is nested without end, or has layers without end.
     """
     _Check(frozenset(allowed), f'{source}: its config', way_out).look(value, '', 0)
 
@@ -79,6 +82,8 @@ class _Check:
                 self.look(item, key, depth + 1)
         elif isinstance(value, str) and _is_path(value) and not self.may_be(value, key):
             self.refuse(f'has {key}={value[:80]!r}, a path, which is not followed')
+        elif key in _LAYERS and isinstance(value, int) and value > _MOST_LAYERS:
+            self.refuse(f'has {key}={value}; expected {_MOST_LAYERS} at most')
 
     def look_into(self, value: Mapping, key: str, depth: int) -> None:
         """Look at a dict: its type, and the names of its arguments."""

@@ -113,7 +113,7 @@ def test_the_unchanged_one_is_read(changed):
         (lambda cfg: cfg.model.update(type=None), 'None'),
         (lambda cfg: cfg.model.fusion.update(_scope_='os'), '_scope_'),
         (
-            lambda cfg: cfg.model.update(
+            lambda cfg: cfg.model.bbox_head.loss_bbox.update(
                 init_cfg=dict(type='Pretrained', checkpoint='x.pth')
             ),
             'init_cfg',
@@ -132,6 +132,11 @@ def test_the_unchanged_one_is_read(changed):
         ),
         (lambda cfg: cfg.model.visual_encoder.update(arch='../x'), '../x'),
         (lambda cfg: cfg.model.visual_encoder.update(arch='C:x'), 'C:x'),
+        (lambda cfg: cfg.model.fusion.update(num_layers=10**9), 'num_layers'),
+        (
+            lambda cfg: cfg.model.text_encoder.arch.text_cfg.update(layers=10**9),
+            'layers',
+        ),
         (lambda cfg: cfg.model.pop('fusion'), 'fusion'),
         (lambda cfg: cfg.pop('model'), 'model'),
         (lambda cfg: cfg.update(model=3), 'model'),
@@ -145,6 +150,31 @@ def test_other_parts_and_paths_are_refused(changed, change, found):
     with pytest.raises(ValueError, match=r'odd\.pth') as caught:
         GroundingInferencer(path, device='cpu')
     assert found in str(caught.value)
+
+
+def test_what_a_training_began_with_is_not_looked_for(changed):
+    """Of a whole checkpoint, which has it: a path there may lead nowhere."""
+
+    def began(cfg):
+        cfg.model.visual_encoder.pretrained = '/nowhere/clip.pt'
+        cfg.model.fusion.init_cfg = dict(type='Pretrained', checkpoint='/nowhere/x.pth')
+
+    GroundingInferencer(changed(with_config(began)), device='cpu')
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda cfg: cfg.model.fusion.update(feedforward_channels=10**11),
+        lambda cfg: cfg.model.fusion.update(embed_dims=10**9),
+        lambda cfg: cfg.model.visual_encoder.arch.vision_cfg.update(width=16 * 10**7),
+        lambda cfg: cfg.model.text_encoder.arch.text_cfg.update(vocab_size=10**12),
+    ],
+)
+def test_a_huge_model_takes_no_memory_before_it_is_refused(changed, change):
+    """400 GB and more, which no machine of a test has."""
+    with pytest.raises(ValueError, match=r'odd\.pth.*not of this model'):
+        GroundingInferencer(changed(with_config(change)), device='cpu')
 
 
 def test_weights_of_a_slim_checkpoint_are_not_taken_from_a_path(changed):

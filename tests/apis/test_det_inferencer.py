@@ -54,7 +54,7 @@ def picture(shapes, tmp_path):
 
 def test_one_expression(ask, ours, picture):
     (found,) = ask(str(picture), texts=ASKED[0])['predictions']
-    np.testing.assert_allclose(found['bboxes'], ours(picture, ASKED[:1]), atol=1e-3)
+    np.testing.assert_allclose(found['bboxes'], ours(picture, ASKED[:1]), atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_one_expression(ask, ours, picture):
 def test_several_expressions_of_one_picture(ask, ours, picture, question):
     (found,) = ask(str(picture), **question)['predictions']
     assert found['labels'] == [0, 1]
-    np.testing.assert_allclose(found['bboxes'], ours(picture, ASKED), atol=1e-3)
+    np.testing.assert_allclose(found['bboxes'], ours(picture, ASKED), atol=1e-4)
 
 
 def test_a_batch_of_pictures_and_an_array(ask, ours, shapes):
@@ -77,7 +77,7 @@ def test_a_batch_of_pictures_and_an_array(ask, ours, shapes):
     for pictures in (files, arrays):
         found = ask(pictures, texts=ASKED, batch_size=2)['predictions']
         boxes = [answer['bboxes'][0] for answer in found]
-        np.testing.assert_allclose(boxes, expected, atol=1e-3)
+        np.testing.assert_allclose(boxes, expected, atol=1e-4)
 
 
 def test_a_photograph_is_upright_as_its_painted_answer_is(ask, ours, picture, tmp_path):
@@ -92,7 +92,7 @@ def test_a_photograph_is_upright_as_its_painted_answer_is(ask, ours, picture, tm
     np.testing.assert_allclose(
         answer['predictions'][0]['bboxes'],
         ours(upright[..., ::-1], ASKED[:1]),
-        atol=1e-3,
+        atol=1e-4,
     )
 
 
@@ -115,7 +115,7 @@ def test_without_a_text_it_says_so(ask, picture):
 def test_the_weights_alone_suffice(weights, ours, picture):
     ask = DetInferencer(weights=weights, device='cpu', show_progress=False)
     (found,) = ask(str(picture), texts=ASKED[0])['predictions']
-    np.testing.assert_allclose(found['bboxes'], ours(picture, ASKED[:1]), atol=1e-3)
+    np.testing.assert_allclose(found['bboxes'], ours(picture, ASKED[:1]), atol=1e-4)
 
 
 @pytest.fixture(scope='module')

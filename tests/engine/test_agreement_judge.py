@@ -20,6 +20,7 @@ from projects.clip_vg.models import CropTextCLIP
 
 from ..helpers import ROOT
 from ..helpers.configs import pool_config
+from ..helpers.models import initialised
 
 
 class Oracle(torch.nn.Module):
@@ -96,7 +97,7 @@ def test_candidates_are_the_pictures_distinct_boxes_of_all_sources(view, tmp_pat
 def test_batches_do_not_matter(view, tmp_path):
     options = agreement_config(Config.fromfile(ROOT / 'configs/clip_vg_synthetic.py'))
     del options['type']
-    clip = CropTextCLIP(**options)
+    clip = initialised(CropTextCLIP(**options))
     one, _ = score(view, clip, tmp_path / 'one', batch_size=1)
     many, _ = score(view, clip, tmp_path / 'many', batch_size=16)
     assert one == pytest.approx(many, abs=1e-4)

@@ -1,16 +1,48 @@
 """Checkpoints without frozen weights: small, strict, and as good as whole ones."""
 
+import open_clip
 import pytest
 import torch
+from mmdet.registry import MODELS
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
+from mmengine.runner.checkpoint import load_state_dict
 
 from projects.clip_vg.compat import load_from_local
-from projects.clip_vg.models.frozen_weights import FINGERPRINT, frozen_names, is_slim
+from projects.clip_vg.models.frozen_weights import FINGERPRINT, frozen_names
+from projects.clip_vg.models.strict_loading import refuse_other_weights
 
-from ..helpers.configs import model_config, runner_config
+from ..helpers.configs import ARCH, model_config, runner_config
 
 
-def trained(shapes, sources, work_dir, slim=True, ema=False, **changes):
+@pytest.fixture(scope='module')
+def clips(tmp_path_factory):
+    """Files of two CLIPs."""
+    folder = tmp_path_factory.mktemp('clips')
+    for seed in range(2):
+        torch.manual_seed(seed)
+        torch.save(open_clip.CLIP(**ARCH).state_dict(), folder / f'{seed}.pt')
+    return [str(folder / f'{seed}.pt') for seed in range(2)]
+
+
+def with_clip(clip, **changes):
+    """Config of a tiny CLIPVG whose towers begin as a CLIP."""
+    towers = dict.fromkeys(('visual_encoder', 'text_encoder'), dict(pretrained=clip))
+    return model_config(**towers, **changes)
+
+
+@pytest.fixture
+def trained(shapes, sources, clips):
+    """Trains for two epochs, and gives the runner."""
+
+    def trained(*args, **changes):
+        return train(shapes, sources, clips[0], *args, **changes)
+
+    return trained
+
+
+def train(shapes, sources, clip, work_dir, slim=True, ema=False, **changes):
+    changes.setdefault('model', with_clip(clip))
     cfg = runner_config(shapes, sources, work_dir, **changes)
     if slim:
         cfg.default_hooks['slim'] = dict(type='SlimCheckpointHook')
@@ -26,28 +58,24 @@ def load(path):
 
 
 @pytest.mark.parametrize('ema', [False, True])
-def test_what_is_left_is_what_was_trained(shapes, sources, tmp_path, ema):
-    runner = trained(shapes, sources, tmp_path, ema=ema)
+def test_what_is_left_is_what_was_trained(trained, tmp_path, ema):
+    runner = trained(tmp_path, ema=ema)
     checkpoint = load(tmp_path / 'epoch_2.pth')
     frozen = set(frozen_names(runner.model))
     assert any('vit' in name for name in frozen)
     everything = set(runner.model.state_dict())
     assert set(checkpoint['state_dict']) == everything - frozen | {FINGERPRINT}
-    assert is_slim(tmp_path / 'epoch_2.pth')
     if ema:
         names = {n.removeprefix('module.') for n in checkpoint['ema_state_dict']}
         assert not names & frozen
 
 
 @pytest.mark.parametrize('ema', [False, True])
-def test_a_resumed_training_ends_as_with_whole_checkpoints(
-    shapes, sources, tmp_path, ema
-):
-    whole = trained(shapes, sources, tmp_path / 'whole', slim=False, ema=ema)
-    assert not is_slim(tmp_path / 'whole' / 'epoch_2.pth')
+def test_a_resumed_training_ends_as_with_whole_checkpoints(trained, tmp_path, ema):
+    whole = trained(tmp_path / 'whole', slim=False, ema=ema)
     one = dict(type='EpochBasedTrainLoop', max_epochs=1, val_interval=1)
-    trained(shapes, sources, tmp_path / 'slim', ema=ema, train_cfg=one)
-    again = trained(shapes, sources, tmp_path / 'slim', ema=ema, resume=True)
+    trained(tmp_path / 'slim', ema=ema, train_cfg=one)
+    again = trained(tmp_path / 'slim', ema=ema, resume=True)
     assert again.epoch == 2
     for name, value in whole.model.state_dict().items():
         torch.testing.assert_close(
@@ -55,18 +83,45 @@ def test_a_resumed_training_ends_as_with_whole_checkpoints(
         )
 
 
-def test_another_clip_is_refused(shapes, sources, tmp_path):
-    trained(shapes, sources, tmp_path)
-    cfg = runner_config(shapes, sources, tmp_path / 'other', model=model_config())
-    cfg.randomness = dict(seed=1)  # other random towers
-    cfg.load_from = str(tmp_path / 'epoch_2.pth')
+@pytest.fixture(scope='module')
+def slim(shapes, sources, clips, tmp_path_factory):
+    """A checkpoint without frozen weights, and all weights that it stands for."""
+    work_dir = tmp_path_factory.mktemp('slim')
+    init_default_scope('mmdet')
+    runner = train(shapes, sources, clips[0], work_dir)
+    return load(work_dir / 'epoch_2.pth')['state_dict'], runner.model.state_dict()
+
+
+def test_the_towers_are_loaded_with_the_checkpoint(slim, clips):
+    """By nobody else: a test run does not initialise the model."""
+    state, whole = slim
+    model = MODELS.build(with_clip(clips[0]))
+    refuse_other_weights(state, model)
+    load_state_dict(model, state)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, whole[name]), name
+
+
+def test_another_clip_is_refused(slim, clips, tmp_path):
     with pytest.raises(ValueError, match='needs those of sha256 .* have .*pretrained'):
-        Runner.from_cfg(cfg).train()
+        load_state_dict(MODELS.build(with_clip(clips[1])), slim[0])
+    gone = str(tmp_path / 'gone.pt')
+    with pytest.raises(ValueError, match=r'pretrained=.*gone\.pt'):
+        load_state_dict(MODELS.build(with_clip(gone)), slim[0])
 
 
-def test_a_lost_trained_weight_is_refused_too(shapes, sources, tmp_path):
-    runner = trained(shapes, sources, tmp_path)
-    state = load(tmp_path / 'epoch_2.pth')['state_dict']
+def test_another_fusion_is_fine_tuned_from_it(slim, clips):
+    state, whole = slim
+    model = MODELS.build(with_clip(clips[0], fusion=dict(num_layers=5)))
+    load_state_dict(model, state)
+    for name, value in whole.items():
+        assert torch.equal(model.state_dict()[name], value), name
+    with pytest.raises(ValueError, match='32 missing'):
+        refuse_other_weights(state, model)
+
+
+def test_a_lost_trained_weight_is_refused(slim, clips):
+    state = dict(slim[0])
     state.pop('fusion.reg_token.weight')
-    with pytest.raises(ValueError, match='frozen weights'):
-        runner.model.load_state_dict(state)
+    with pytest.raises(ValueError, match=r'1 missing.*fusion\.reg_token\.weight'):
+        refuse_other_weights(state, MODELS.build(with_clip(clips[0])))

@@ -88,3 +88,9 @@ def save_tiny(path, seed, spread=1):
     checkpoint = dict(state_dict=model.state_dict(), meta=dict(cfg=cfg.pretty_text))
     torch.save(checkpoint, path)
     return path
+
+
+def initialised(module):
+    """The module with the weights that it begins with."""
+    module.init_weights()
+    return module

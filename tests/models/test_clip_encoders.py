@@ -9,6 +9,7 @@ from projects.clip_vg.models import CLIPTextEncoder, CLIPVisualEncoder
 from projects.clip_vg.models.clip_config import clip_config
 
 from ..helpers.configs import ARCH
+from ..helpers.models import initialised
 
 TEXTS = ['left man', 'the dog behind the red car']
 
@@ -28,7 +29,9 @@ def weights(tmp_path, clip):
 @torch.no_grad()
 def test_visual_tokens_are_open_clips_intermediates(clip, weights):
     images = torch.randn(2, 3, 32, 32)
-    encoder = CLIPVisualEncoder(ARCH, extract_layers=(0, 1), pretrained=weights)
+    encoder = initialised(
+        CLIPVisualEncoder(ARCH, extract_layers=(0, 1), pretrained=weights)
+    )
     out = clip.visual.forward_intermediates(
         images, indices=[0, 1], output_fmt='NLC', output_extra_tokens=True
     )
@@ -45,7 +48,7 @@ def test_visual_tokens_are_open_clips_intermediates(clip, weights):
 
 @torch.no_grad()
 def test_text_tokens_lead_to_open_clips_embedding(clip, weights):
-    encoder = CLIPTextEncoder(ARCH, pretrained=weights)
+    encoder = initialised(CLIPTextEncoder(ARCH, pretrained=weights))
     ids = encoder.tokenize(TEXTS)
     tokens = encoder(ids)
     pooled = tokens[torch.arange(2), ids.argmax(-1)]
@@ -92,10 +95,12 @@ def test_last_layers_that_nothing_reads_are_not_kept():
 
 
 def test_positions_are_interpolated_for_another_image_size(weights):
-    encoder = CLIPVisualEncoder(ARCH, (0, 1), pretrained=weights, image_size=48)
+    encoder = initialised(
+        CLIPVisualEncoder(ARCH, (0, 1), pretrained=weights, image_size=48)
+    )
     assert encoder.grid_size == (6, 6)
     assert encoder(torch.zeros(1, 3, 48, 48)).shape == (1, 37, 64)
-    original = CLIPVisualEncoder(ARCH, (0, 1), pretrained=weights)
+    original = initialised(CLIPVisualEncoder(ARCH, (0, 1), pretrained=weights))
     rows = encoder.vit.positional_embedding[1:].mean(0)
     # Interpolation keeps the mean about where it was, and the class token exactly.
     assert torch.allclose(rows, original.vit.positional_embedding[1:].mean(0), atol=0.1)
@@ -115,7 +120,7 @@ def test_unknown_names_and_layers_say_what_there_is():
 
 def test_weights_that_are_neither_file_nor_tag():
     with pytest.raises(ValueError, match=r"'openay' is neither a file.*openai"):
-        CLIPTextEncoder('ViT-B-16-quickgelu', pretrained='openay')
+        initialised(CLIPTextEncoder('ViT-B-16-quickgelu', pretrained='openay'))
 
 
 def test_weights_that_cannot_be_downloaded_say_the_way_out(monkeypatch):
@@ -132,14 +137,14 @@ def test_weights_that_cannot_be_downloaded_say_the_way_out(monkeypatch):
 def test_weights_of_another_architecture_are_refused(weights):
     arch = dict(ARCH, vision_cfg=dict(ARCH['vision_cfg'], width=48))
     with pytest.raises(ValueError, match=r'clip\.safetensors is not the visual tower'):
-        CLIPVisualEncoder(arch, extract_layers=(0, 1), pretrained=weights)
+        initialised(CLIPVisualEncoder(arch, extract_layers=(0, 1), pretrained=weights))
 
 
 def test_a_damaged_weight_file_is_named(tmp_path):
     path = tmp_path / 'clip.pt'
     path.write_bytes(b'no weights')
     with pytest.raises(ValueError, match=r'clip\.pt cannot be read'):
-        CLIPTextEncoder(ARCH, pretrained=str(path))
+        initialised(CLIPTextEncoder(ARCH, pretrained=str(path)))
 
 
 def test_a_template_is_asked_around_the_expression():

@@ -13,6 +13,7 @@ from projects.clip_vg.models.clip_files import read_clip_weights
 from projects.clip_vg.safe_pickle import UnsafePickleError
 
 from ..helpers.configs import ARCH
+from ..helpers.models import initialised
 
 
 @pytest.fixture
@@ -121,12 +122,12 @@ KINDS = ['archive', 'state_dict', 'training', 'open_clip', 'hugging_face']
 def test_every_kind_of_file_gives_the_same_towers(clip, kind, tmp_path, warned):
     path = str(write(clip, kind, tmp_path))
     images, texts = torch.randn(2, 3, 32, 32), ['left man', 'dog']
-    visual = CLIPVisualEncoder(ARCH, extract_layers=(1,), pretrained=path)
+    visual = initialised(CLIPVisualEncoder(ARCH, extract_layers=(1,), pretrained=path))
     out = clip.visual.forward_intermediates(images, indices=[1], output_fmt='NLC')
     torch.testing.assert_close(
         visual(images)[:, 1:], out['image_intermediates'][0], atol=1e-5, rtol=0
     )
-    text = CLIPTextEncoder(ARCH, pretrained=path)
+    text = initialised(CLIPTextEncoder(ARCH, pretrained=path))
     ids = text.tokenize(texts)
     expected = clip.encode_text(open_clip.tokenize(texts, context_length=12))
     pooled = text(ids)[torch.arange(2), ids.argmax(-1)]
@@ -159,12 +160,14 @@ def test_weights_are_found_in_their_wrapping(clip, wrap, tmp_path, warned):
     path = tmp_path / 'weights.pt'
     torch.save(wrap(clip.state_dict()), path)
     images = torch.randn(2, 3, 32, 32)
-    visual = CLIPVisualEncoder(ARCH, extract_layers=(1,), pretrained=str(path))
+    visual = initialised(
+        CLIPVisualEncoder(ARCH, extract_layers=(1,), pretrained=str(path))
+    )
     out = clip.visual.forward_intermediates(images, indices=[1], output_fmt='NLC')
     torch.testing.assert_close(
         visual(images)[:, 1:], out['image_intermediates'][0], atol=1e-5, rtol=0
     )
-    CLIPTextEncoder(ARCH, pretrained=str(path))
+    initialised(CLIPTextEncoder(ARCH, pretrained=str(path)))
 
 
 def test_two_clips_in_one_file_are_refused(clip, tmp_path):
@@ -178,14 +181,14 @@ def test_two_clips_in_one_file_are_refused(clip, tmp_path):
 def test_other_weights_are_named_by_their_keys(held, tmp_path, warned):
     torch.save(held, tmp_path / 'other.pt')
     with pytest.raises(ValueError, match=rf'other.pt .*{next(iter(held))!r}'):
-        CLIPTextEncoder(ARCH, pretrained=str(tmp_path / 'other.pt'))
+        initialised(CLIPTextEncoder(ARCH, pretrained=str(tmp_path / 'other.pt')))
 
 
 @pytest.mark.parametrize('kind', ['open_clip', 'hugging_face', 'state_dict'])
 def test_a_folder_is_looked_into(clip, kind, tmp_path, warned):
     path = write(clip, kind, tmp_path)
     assert clip_weights.resolve_weights(ARCH, str(tmp_path)) == path
-    CLIPTextEncoder(ARCH, pretrained=str(tmp_path))
+    initialised(CLIPTextEncoder(ARCH, pretrained=str(tmp_path)))
 
 
 def test_a_folder_whose_weights_cannot_be_told(tmp_path, monkeypatch):
@@ -207,14 +210,16 @@ def test_quick_gelu_weights_are_refused_by_a_gelu_tower(clip, kind, tmp_path):
     for encoder in (CLIPVisualEncoder, CLIPTextEncoder):
         options = dict(extract_layers=(1,)) if encoder is CLIPVisualEncoder else {}
         with pytest.raises(ValueError, match='trained with QuickGELU, but .* has GELU'):
-            encoder(dict(ARCH, quick_gelu=False), pretrained=path, **options)
+            initialised(
+                encoder(dict(ARCH, quick_gelu=False), pretrained=path, **options)
+            )
 
 
 def test_gelu_weights_are_refused_by_a_quick_gelu_tower(clip, tmp_path):
     path = write(clip, 'open_clip', tmp_path)
     (tmp_path / 'open_clip_config.json').write_text(json.dumps(dict(model_cfg={})))
     with pytest.raises(ValueError, match='trained with GELU, but .* has QuickGELU'):
-        CLIPTextEncoder(ARCH, pretrained=str(path))
+        initialised(CLIPTextEncoder(ARCH, pretrained=str(path)))
 
 
 @pytest.mark.parametrize(
@@ -252,7 +257,7 @@ def test_hostile_weights_are_refused(tmp_path):
 
     torch.save(dict(state_dict=Attack()), tmp_path / 'clip.pt')
     with pytest.raises(UnsafePickleError, match=r'builtins\.eval'):
-        CLIPTextEncoder(ARCH, pretrained=str(tmp_path / 'clip.pt'))
+        initialised(CLIPTextEncoder(ARCH, pretrained=str(tmp_path / 'clip.pt')))
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -266,6 +271,6 @@ def test_truncated_files_are_named(clip, kind, tmp_path):
 def test_a_longer_context_and_a_larger_picture_are_interpolated(clip, tmp_path, warned):
     path = str(write(clip, 'archive', tmp_path))
     arch = dict(ARCH, text_cfg=dict(ARCH['text_cfg'], context_length=24))
-    assert CLIPTextEncoder(arch, pretrained=path).context_length == 24
-    larger = CLIPVisualEncoder(ARCH, (1,), pretrained=path, image_size=64)
+    assert initialised(CLIPTextEncoder(arch, pretrained=path)).context_length == 24
+    larger = initialised(CLIPVisualEncoder(ARCH, (1,), pretrained=path, image_size=64))
     assert larger(torch.zeros(1, 3, 64, 64)).shape == (1, 65, 32)

@@ -6,7 +6,6 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
-from mmengine.runner.checkpoint import load_state_dict as mmengine_load
 from mmengine.structures import InstanceData
 
 from benchmarks.published_path import PublishedPath
@@ -14,7 +13,7 @@ from projects.clip_vg.models import clip_vg
 from projects.clip_vg.models.clip_vg import patch_padding
 from projects.clip_vg.models.data_preprocessor import pixel_padding
 
-from ..helpers.configs import ARCH, model_config
+from ..helpers.configs import model_config
 from ..helpers.models import (
     PICTURES,
     SIZE,
@@ -297,16 +296,6 @@ def test_another_input_size_is_an_error(tiny_model):
         tiny_model.extract_feat(torch.zeros(1, 3, 40, 40))
 
 
-def test_a_checkpoint_of_another_architecture_is_an_error(tiny_model):
-    arch = dict(ARCH, vision_cfg=dict(ARCH['vision_cfg'], width=48))
-    other = MODELS.build(model_config(visual_encoder=dict(arch=arch)))
-    with pytest.raises(ValueError, match='not of this model: .* of another shape'):
-        other.load_state_dict(tiny_model.state_dict())
-    fewer = MODELS.build(model_config(fusion=dict(num_layers=2)))
-    with pytest.raises(ValueError, match='16 unexpected'):
-        mmengine_load(fewer, tiny_model.state_dict(), strict=False)
-
-
 def test_parameters_of_the_b16_config():
     """Counts of the release, minus what it builds and never uses (method, 1)."""
     from mmengine.config import Config
@@ -314,8 +303,8 @@ def test_parameters_of_the_b16_config():
     from ..helpers import ROOT
 
     cfg = Config.fromfile(ROOT / 'configs/clip_vg_refcoco.py').model
-    cfg.visual_encoder.pretrained = cfg.text_encoder.pretrained = None
-    model = MODELS.build(cfg)
+    with torch.device('meta'):
+        model = MODELS.build(cfg)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert trained == 21_832_964 - 262_656 == 21_570_308
     clip = {name for name in trained_names(model) if 'encoder' in name}

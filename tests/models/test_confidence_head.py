@@ -17,6 +17,7 @@ from projects.clip_vg.engine.slim_checkpoint_hook import (
 )
 from projects.clip_vg.models import GroundingConfidenceHead, clip_vg
 from projects.clip_vg.models.confidence_head import foreign_pairs
+from projects.clip_vg.models.strict_loading import refuse_other_weights
 
 from ..helpers.configs import model_config
 from ..helpers.models import PICTURES, SIZE, make_batch, make_sample, prepared
@@ -284,11 +285,12 @@ def test_bfloat16():
         )
 
 
-def test_a_checkpoint_without_head_is_refused_and_says_what_to_do(tiny_model):
-    with pytest.raises(ValueError, match='no confidence head.*alone=True'):
-        build().load_state_dict(tiny_model.state_dict())
+def test_a_checkpoint_without_head_is_refused_unless_the_head_is_alone(tiny_model):
+    with pytest.raises(ValueError, match='confidence_head.*alone=True'):
+        refuse_other_weights(tiny_model.state_dict(), build())
     with pytest.raises(ValueError, match='6 unexpected.*confidence_head'):
-        mmengine_load(tiny_model, build().state_dict(), strict=False)
+        refuse_other_weights(build().state_dict(), tiny_model)
+    refuse_other_weights(tiny_model.state_dict(), build(alone=True))
 
 
 @pytest.mark.parametrize('slim', [False, True])
@@ -305,7 +307,8 @@ def test_a_head_alone_is_put_on_a_trained_model(tiny_model, slim, prefix):
     holder = torch.nn.Module()
     holder.module = model
     target = holder if prefix else model
-    target.load_state_dict({prefix + name: value for name, value in state.items()})
+    state = {prefix + name: value for name, value in state.items()}
+    mmengine_load(target, state, strict=False)
     for name, value in tiny_model.state_dict().items():
         assert torch.equal(model.state_dict()[name], value), name
     for name, value in head.items():

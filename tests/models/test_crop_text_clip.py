@@ -15,7 +15,7 @@ from projects.clip_vg.models.clip_weights import resolve_weights
 from projects.clip_vg.models.crop_text_clip import square_around
 
 from ..helpers import ROOT
-from ..helpers.models import symbol_texts
+from ..helpers.models import initialised, symbol_texts
 
 
 @pytest.fixture(scope='module')
@@ -35,7 +35,7 @@ def test_squares_hold_their_box():
 
 
 def test_as_open_clip_by_hand(options):
-    clip = CropTextCLIP(**options)
+    clip = initialised(CropTextCLIP(**options))
     state, _ = read_clip_weights(
         resolve_weights(options['arch'], options['pretrained'])
     )
@@ -69,7 +69,7 @@ def test_as_open_clip_by_hand(options):
 
 
 def test_pictures_do_not_depend_on_each_other(options):
-    clip = CropTextCLIP(**options)
+    clip = initialised(CropTextCLIP(**options))
     rng = torch.Generator().manual_seed(1)
     pictures = [
         torch.randint(0, 256, (3, h, w), dtype=torch.uint8, generator=rng)
@@ -87,7 +87,7 @@ def test_pictures_do_not_depend_on_each_other(options):
 
 
 def test_symbols_agree_as_alone(options):
-    clip = CropTextCLIP(**options)
+    clip = initialised(CropTextCLIP(**options))
     picture = torch.randint(0, 256, (3, 40, 60), dtype=torch.uint8)
     boxes = torch.tensor([[1.0, 2.0, 20.0, 30.0]])
     texts = symbol_texts(30)

@@ -22,7 +22,8 @@ from projects.clip_vg.models.released_layout import (
     from_released,
     to_released,
 )
-from projects.clip_vg.models.strict_loading import refuse_broken_weights
+from projects.clip_vg.models.strict_loading import refuse_other_weights
+from projects.clip_vg.models.weight_values import refuse_broken_weights
 from projects.clip_vg.safe_torch import load_torch
 
 from mmdet.registry import MODELS  # isort: skip  # after compat
@@ -109,7 +110,7 @@ def option(args: dict, name: str, default: Any, most: Any) -> Any:
 
 
 def convert(src: str, config: str) -> dict:
-    """A released checkpoint as MMEngine's, checked by loading it strictly."""
+    """A released checkpoint as MMEngine's, compared with the model it describes."""
     checkpoint = load_torch(src)
     known = isinstance(checkpoint, dict)
     if not known or not isinstance(checkpoint.get('model'), dict):
@@ -133,7 +134,9 @@ def convert(src: str, config: str) -> dict:
     cfg = adapt_config(config, model)
     init_default_scope('mmdet')
     try:
-        MODELS.build(cfg.model).load_state_dict(ours)
+        with torch.device('meta'):
+            skeleton = MODELS.build(cfg.model)
+        refuse_other_weights(ours, skeleton)
     except ValueError as error:
         raise ValueError(
             f'{src} does not fit the model it describes: {error}'

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from torch import Tensor
 
 from ..compat import load_from_local
 from ..config_types import MODEL_PARTS, TRANSFORMS, check_config
-from ..models.frozen_weights import without_downloads
+from ..models.frozen_weights import FINGERPRINT
 
 __all__ = [
     'config_of_checkpoint',
@@ -170,8 +170,8 @@ def config_of_checkpoint(
 
     Returns:
         Config: Of plain values. ``model`` and ``test_dataloader.dataset.pipeline``
-        name nothing but parts of a grounding detector and no path; CLIP's towers get
-        no weights of their own where the checkpoint has them.
+        name nothing but parts of a grounding detector and no path. What the weights
+        began as is left out where the checkpoint has them.
 
     Raises:
         ValueError: There is none, it has more than plain values, or these two parts
@@ -199,7 +199,23 @@ def config_of_checkpoint(
             f'{path}: its config has a model that is a {type(model).__name__} and a '
             f'pipeline that is a {type(pipeline).__name__}. {_GIVE_CONFIG}'
         )
-    without_downloads(cfg, path)
+    _forget_beginnings(cfg.model, slim=FINGERPRINT in checkpoint['state_dict'])
     check_config(cfg.model.to_dict(), MODEL_PARTS, str(path), _GIVE_CONFIG)
     check_config(pipeline, TRANSFORMS, str(path), _GIVE_CONFIG)
     return cfg
+
+
+def _forget_beginnings(model: ConfigDict, slim: bool) -> None:
+    """Leave out the files that a training run began with.
+
+    Nothing reads them, and a path among them is no reason to refuse a checkpoint.
+
+    Args:
+        model (ConfigDict): Config of the detector, changed in place.
+        slim (bool): Whether the checkpoint needs the weights of CLIP.
+    """
+    for part in (model, *model.values()):
+        if isinstance(part, dict):
+            part.pop('init_cfg', None)
+            if not slim:
+                part.pop('pretrained', None)

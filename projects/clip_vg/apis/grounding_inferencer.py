@@ -1,6 +1,7 @@
 """Ask pictures: expressions in, boxes out."""
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -9,20 +10,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmcv.transforms import Compose
-from mmdet.registry import MODELS, TRANSFORMS
+from mmdet.registry import MODELS
 from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.config import Config
-from mmengine.dataset import pseudo_collate
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.logging import MMLogger, print_log
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_state_dict
 from PIL import Image
 
-from ..deployment.served_clip_vg import served_config
+from ..deployment.served_clip_vg import ServedCLIPVG, served_config
 from ..engine.labelling.predictions import list_pictures
 from ..image_files import as_rgb, check_size, open_image
 from ..models.compiled import compile_for_inference
-from ..models.frozen_weights import without_downloads
+from ..models.strict_loading import refuse_other_weights
 from ..visualization.answers import draw_answers
 from .checkpoint_config import (
     config_of_checkpoint,
@@ -53,7 +54,7 @@ class GroundingInferencer:
         config (str or Path, optional): The config of a checkpoint. Defaults to None:
             the one that the checkpoint holds, of which only plain values are read.
         checkpoint (str or Path, optional): The weights for a config. Defaults to None:
-            a config alone is a model without training, with a warning of MMEngine's.
+            a config alone is a model without training, with a warning.
         device (str, optional): Defaults to None: a GPU where there is one.
         batch_size (int): Pictures encoded at once. Defaults to 8.
         dtype (torch.dtype): Of the weights; ``torch.bfloat16`` is fast on CPUs with
@@ -123,9 +124,7 @@ class GroundingInferencer:
         if compile:
             compile_for_inference(self.model)
         steps = self.cfg.test_dataloader.dataset.pipeline
-        self.pipeline = Compose(
-            [TRANSFORMS.build(step) for step in steps if step['type'] not in _LOADING]
-        )
+        self.pipeline = Compose([s for s in steps if s['type'] not in _LOADING])
 
     def __call__(
         self,
@@ -279,10 +278,7 @@ def _read_config(
     if config is None:
         assert checkpoint is not None
         return config_of_checkpoint(checkpoint, loaded), loaded
-    cfg = Config.fromfile(config)
-    if checkpoint is not None:
-        without_downloads(cfg, checkpoint)
-    return cfg, loaded
+    return Config.fromfile(config), loaded
 
 
 def _build_model(cfg: Config, loaded: dict[str, Any] | None, source: str | Path) -> Any:
@@ -293,10 +289,18 @@ def _build_model(cfg: Config, loaded: dict[str, Any] | None, source: str | Path)
             are not of it; it names the checkpoint.
     """
     if loaded is None:
-        return MODELS.build(cfg.model)
+        model = MODELS.build(cfg.model)
+        if not isinstance(model, ServedCLIPVG):
+            _start(model, source)
+        return model
     state = loaded['state_dict']
     try:
+        if not cfg.filename:
+            # Before memory is taken for whatever the config in a checkpoint asks for.
+            with torch.device('meta'):
+                refuse_other_weights(state, MODELS.build(cfg.model))
         model = MODELS.build(cfg.model)
+        refuse_other_weights(state, model)
         load_state_dict(model, state)
     except Exception as error:  # of strangers' arguments, each class has its own
         if cfg.filename:  # a config file of the user's, whose errors are MMEngine's
@@ -304,6 +308,22 @@ def _build_model(cfg: Config, loaded: dict[str, Any] | None, source: str | Path)
         text = ' '.join(str(error).split())
         raise ValueError(f'{source}: {type(error).__name__}: {text}') from error
     return model
+
+
+def _start(model: Any, source: str | Path) -> None:
+    """Give a model the weights that its training would begin with."""
+    print_log(
+        f'{source}: no checkpoint is given, so the model is not trained.',
+        logger='current',
+        level=logging.WARNING,
+    )
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)  # MMEngine logs a line for each parameter
+    try:
+        model.init_weights()
+    finally:
+        logger.setLevel(level)
 
 
 def _is_picture(images: Any) -> bool:

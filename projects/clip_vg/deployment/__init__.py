@@ -1,1 +1,5 @@
-"""Serving on CPUs: export, quantisation, and answers from an exported folder."""
+"""Serving on CPUs: export, quantisation, and predictions of an exported folder."""
+
+from .served_clip_vg import ServedCLIPVG
+
+__all__ = ['ServedCLIPVG']

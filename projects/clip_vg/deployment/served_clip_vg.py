@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from torch import Tensor
 
-from ..models.answers import expressions_of, put_answers
+from ..models.answers import expressions_of, instances_of
 from ..models.clip_vg import patch_padding
 from ..models.data_preprocessor import pixel_padding
 from ..models.expression_tokenizer import ExpressionTokenizer, text_lengths
@@ -112,7 +112,10 @@ class ServedCLIPVG(BaseModel):
                     whole[asked] = part
         boxes, scores = (torch.from_numpy(answer) for answer in answers)
         boxes = bbox_cxcywh_to_xyxy(boxes).clamp(0, 1)
-        return put_answers(data_samples, boxes, scores, rescale)
+        instances = instances_of(data_samples, boxes, scores, rescale)
+        for sample, own in zip(data_samples, instances, strict=True):
+            sample.pred_instances = own
+        return data_samples
 
 
 def plan_calls(

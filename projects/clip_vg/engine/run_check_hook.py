@@ -12,6 +12,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from ..evaluation.grounding_metric import current_name
+from ..models.strict_loading import refuse_other_weights
 
 __all__ = ['RunCheckHook', 'check_run', 'describe_data', 'refuse_no_steps']
 
@@ -74,10 +75,18 @@ def refuse_no_steps(loop: Any) -> None:
         )
 
 
-def check_run(runner: Runner) -> None:
-    """Give a runner the hook below, if its config does not."""
+def check_run(runner: Runner, strict: bool = False) -> None:
+    """Give a runner the hook below, if its config does not.
+
+    Args:
+        runner (Runner): Before it runs.
+        strict (bool): See :class:`RunCheckHook`. Defaults to False.
+    """
     if not any(isinstance(hook, RunCheckHook) for hook in runner.hooks):
         runner.register_hook(RunCheckHook())
+    for hook in runner.hooks:
+        if isinstance(hook, RunCheckHook):
+            hook.strict |= strict
 
 
 @HOOKS.register_module()
@@ -93,10 +102,18 @@ class RunCheckHook(Hook):
       is understood as today's (``grounding/acc_0.5``).
     - Resumed in a work dir that was copied or moved, a training run replaces that
       one's best checkpoint.
+    - Resumed from a checkpoint of another model, it is an error.
+
+    Args:
+        strict (bool): Whether a checkpoint of another model is an error where nothing
+            is resumed, too, as in ``tools/test.py``. Defaults to False: MMEngine warns.
     """
 
     # Before other hooks complain of what follows from it.
     priority = 'HIGH'
+
+    def __init__(self, strict: bool = False) -> None:
+        self.strict = strict
 
     def before_run(self, runner: Runner) -> None:
         """Rename the metrics that hooks and schedules watch."""
@@ -126,11 +143,14 @@ class RunCheckHook(Hook):
         self._log('test', runner.test_loop.dataloader)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Rename the metrics of best scores, and find the best checkpoints here.
+        """Compare the weights, rename the metrics and find the best checkpoints.
 
         MMEngine deletes a best checkpoint when a better one comes: in a work dir that
         was copied, it would delete the original's.
         """
+        if self.strict or runner._resume:
+            weights = checkpoint.get('state_dict', checkpoint)
+            refuse_other_weights(weights, runner.model)
         kept = checkpoint.get('message_hub', {})
         info = kept.get('runtime_info', {})
         # Before a training run, only a config sets it.

@@ -1,15 +1,16 @@
-"""Samples' expressions, and the answers to them in pixels."""
+"""Samples' expressions, and the predictions for them in pixels."""
 
 from collections.abc import Sequence
 
 import torch
 from mmdet.structures import DetDataSample, SampleList
+from mmdet.utils import InstanceList
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from .box_head import input_whwh, rows_of
 
-__all__ = ['expressions_of', 'put_answers', 'to_original']
+__all__ = ['expressions_of', 'instances_of', 'to_original']
 
 
 def expressions_of(sample: DetDataSample) -> list[str]:
@@ -27,10 +28,10 @@ def expressions_of(sample: DetDataSample) -> list[str]:
     return [text] if isinstance(text, str) else list(text)
 
 
-def put_answers(
+def instances_of(
     data_samples: SampleList, boxes: Tensor, scores: Tensor, rescale: bool = True
-) -> SampleList:
-    """Give each sample its answers as ``pred_instances``.
+) -> InstanceList:
+    """The predictions of each sample.
 
     Args:
         data_samples (list[:obj:`DetDataSample`]): With E expressions in all.
@@ -40,8 +41,10 @@ def put_answers(
             padded input. Defaults to True.
 
     Returns:
-        list[:obj:`DetDataSample`]: The same samples.
+        list[:obj:`InstanceData`]: ``bboxes`` (xyxy), ``scores``, ``labels`` 0, 1, ...,
+        and ``label_names``, the expressions, for each sample.
     """
+    instances = []
     counts = [len(expressions_of(sample)) for sample in data_samples]
     boxes = boxes * input_whwh(data_samples, counts, boxes)
     if rescale:
@@ -49,13 +52,15 @@ def put_answers(
     for sample, own, scored in zip(
         data_samples, boxes.split(counts), scores.split(counts), strict=True
     ):
-        sample.pred_instances = InstanceData(
-            bboxes=own,
-            scores=scored,
-            labels=torch.arange(len(own), device=own.device),
-            label_names=expressions_of(sample),
+        instances.append(
+            InstanceData(
+                bboxes=own,
+                scores=scored,
+                labels=torch.arange(len(own), device=own.device),
+                label_names=expressions_of(sample),
+            )
         )
-    return data_samples
+    return instances
 
 
 def to_original(

@@ -7,7 +7,7 @@ from mmdet.models.layers import MLP
 from mmdet.registry import MODELS
 from mmdet.structures import SampleList
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_xyxy_to_cxcywh
-from mmdet.utils import ConfigType
+from mmdet.utils import ConfigType, OptMultiConfig
 from mmengine.model import BaseModule
 from torch import Tensor
 
@@ -26,6 +26,8 @@ class GroundingBoxHead(BaseModule):
         loss_bbox (dict): Loss on ``(cx, cy, w, h)``.
         loss_iou (dict): Loss on ``(x1, y1, x2, y2)`` in [0, 1].
         num_layers (int): Linear layers of the MLP. Defaults to 3.
+        init_cfg (dict or list[dict], optional): Initialisation config. Defaults to
+            None.
     """
 
     def __init__(
@@ -34,8 +36,9 @@ class GroundingBoxHead(BaseModule):
         loss_bbox: ConfigType,
         loss_iou: ConfigType,
         num_layers: int = 3,
+        init_cfg: OptMultiConfig = None,
     ) -> None:
-        super().__init__()
+        super().__init__(init_cfg)
         self.mlp = MLP(embed_dims, embed_dims, 4, num_layers)
         self.loss_bbox = MODELS.build(loss_bbox)
         self.loss_iou = MODELS.build(loss_iou)

@@ -1,8 +1,14 @@
 """What open_clip calls an architecture, and which of them CLIP-VG can read."""
 
+from typing import Any
+
 import open_clip
 
-__all__ = ['clip_config']
+# Private, but the only ones that build one tower of a config; tests say what is
+# relied upon, and setup.py which versions have it.
+from open_clip.model import _build_text_tower, _build_vision_tower
+
+__all__ = ['build_tower', 'clip_config']
 
 
 def clip_config(arch: str | dict) -> dict:
@@ -46,3 +52,19 @@ def clip_config(arch: str | dict) -> dict:
     # under autocast and its padding to full weights.
     vision['block_type'] = text['block_type'] = 'custom'
     return config
+
+
+def build_tower(kind: str, config: dict) -> Any:
+    """One tower of CLIP with random weights.
+
+    Args:
+        kind (str): 'visual' or 'text'.
+        config (dict): Of :func:`clip_config`.
+
+    Returns:
+        nn.Module: open_clip's tower.
+    """
+    embed_dim, quick_gelu = config['embed_dim'], config.get('quick_gelu', False)
+    if kind == 'visual':
+        return _build_vision_tower(embed_dim, config['vision_cfg'], quick_gelu)
+    return _build_text_tower(embed_dim, config['text_cfg'], quick_gelu)

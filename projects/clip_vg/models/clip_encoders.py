@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from mmdet.registry import MODELS
-from open_clip.model import _build_text_tower, _build_vision_tower
+from mmdet.utils import OptMultiConfig
 from torch import Tensor, nn
 
-from .clip_config import clip_config
+from .clip_config import build_tower
 from .clip_tower import (
     CLIPTower,
     freeze,
@@ -17,7 +17,6 @@ from .clip_tower import (
     run_block,
     use_lean_activations,
 )
-from .clip_weights import load_clip_tower
 from .expression_tokenizer import ExpressionTokenizer
 
 __all__ = ['CLIPTextEncoder', 'CLIPVisualEncoder']
@@ -48,11 +47,14 @@ class CLIPVisualEncoder(CLIPTower):
         out_maps (bool): Whether the answer is a tuple with a feature map for each
             extracted layer, as MMDetection's backbones give it, all of the
             stride ``patch_size``. Defaults to False: tokens.
+        init_cfg (dict or list[dict], optional): See :class:`CLIPTower`. Defaults to
+            None.
 
     Raises:
-        ValueError: The architecture is unknown, an extracted layer does not
-            exist, or the weights cannot be had or do not fit.
+        ValueError: The architecture is unknown, or an extracted layer does not exist.
     """
+
+    kind, net_name = 'visual', 'vit'
 
     def __init__(
         self,
@@ -64,14 +66,12 @@ class CLIPVisualEncoder(CLIPTower):
         train_pos_embed: bool = False,
         with_cp: bool = False,
         out_maps: bool = False,
+        init_cfg: OptMultiConfig = None,
     ) -> None:
-        super().__init__(frozen, with_cp)
-        config = clip_config(arch)
+        super().__init__(arch, pretrained, frozen, with_cp, init_cfg)
         if image_size is not None:
-            config['vision_cfg']['image_size'] = image_size
-        vit = _build_vision_tower(
-            config['embed_dim'], config['vision_cfg'], config.get('quick_gelu', False)
-        )
+            self.config['vision_cfg']['image_size'] = image_size
+        vit = build_tower(self.kind, self.config)
         depth = len(vit.transformer.resblocks)
         self.extract_layers = tuple(extract_layers)
         if not self.extract_layers or not set(self.extract_layers) <= set(range(depth)):
@@ -80,8 +80,6 @@ class CLIPVisualEncoder(CLIPTower):
                 f'0 to {depth - 1}.'
             )
         init_blocks(vit.transformer.resblocks)
-        if pretrained is not None:
-            load_clip_tower(vit, 'visual', arch, config, pretrained)
         self.image_size = vit.image_size
         self.patch_size = vit.patch_size
         self.grid_size = vit.grid_size
@@ -152,11 +150,15 @@ class CLIPTextEncoder(CLIPTower):
             of token ids and cannot learn. Defaults to None: no prompt.
         with_cp (bool): Whether activations are recomputed in the backward pass.
             Defaults to False.
+        init_cfg (dict or list[dict], optional): See :class:`CLIPTower`. Defaults to
+            None.
 
     Raises:
-        ValueError: The architecture is unknown, the weights cannot be had or do
-            not fit, the template has no {}, or the prompt leaves no room.
+        ValueError: The architecture is unknown, the template has no {}, or the
+            prompt leaves no room.
     """
+
+    kind, net_name = 'text', 'transformer'
 
     def __init__(
         self,
@@ -166,14 +168,10 @@ class CLIPTextEncoder(CLIPTower):
         template: str = '{}',
         prompt: dict | None = None,
         with_cp: bool = False,
+        init_cfg: OptMultiConfig = None,
     ) -> None:
-        super().__init__(frozen, with_cp)
-        config = clip_config(arch)
-        transformer = _build_text_tower(
-            config['embed_dim'], config['text_cfg'], config.get('quick_gelu', False)
-        )
-        if pretrained is not None:
-            load_clip_tower(transformer, 'text', arch, config, pretrained)
+        super().__init__(arch, pretrained, frozen, with_cp, init_cfg)
+        transformer = build_tower(self.kind, self.config)
         self.context_length = transformer.context_length
         self.out_channels = transformer.output_dim
         self.expression_tokenizer = ExpressionTokenizer(self.context_length, template)
@@ -183,6 +181,7 @@ class CLIPTextEncoder(CLIPTower):
         if frozen:
             freeze(transformer)
         self.prompt_length, self.prompt = 0, None
+        self._prompt_words: list[int] = []
         if prompt is not None:
             self.prompt_length, self.prompt = self._start_prompt(**prompt)
             self.expression_tokenizer.prompt_length = self.prompt_length
@@ -198,12 +197,31 @@ class CLIPTextEncoder(CLIPTower):
                 f'A prompt of {length} vectors; expected 1 to '
                 f'{self.context_length - 3}, so that an expression has room.'
             )
-        embedding = self.transformer.token_embedding.weight.detach()
+        self._prompt_words = words
         if words:
-            start = embedding[words].clone()
+            start = self._embedded(words)
         else:
-            start = torch.empty(length, embedding.shape[1]).normal_(std=0.02)  # CoOp's
+            width = self.transformer.token_embedding.embedding_dim
+            start = torch.empty(length, width).normal_(std=0.02)  # CoOp's
         return length, nn.Parameter(start if per_position else start.mean(0, True))
+
+    def _embedded(self, words: list[int]) -> Tensor:
+        """What the tower has for words, of shape (length, width)."""
+        return self.transformer.token_embedding.weight.detach()[words].clone()
+
+    def init_weights(self) -> None:
+        """Load CLIP's weights; then a prompt can begin as words."""
+        if self.is_init or not self._prompt_words:
+            super().init_weights()
+            return
+        assert self.prompt is not None
+        before = self.prompt.detach().clone()
+        super().init_weights()
+        if torch.equal(self.prompt, before):  # no `init_cfg` has filled it
+            start = self._embedded(self._prompt_words)
+            if len(before) < len(start):
+                start = start.mean(0, True)
+            self.prompt.data.copy_(start)
 
     def tokenize(self, expressions: Sequence[str]) -> Tensor:
         """Token ids (E, L) of expressions; see :class:`ExpressionTokenizer`."""

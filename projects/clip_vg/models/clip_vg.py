@@ -13,11 +13,16 @@ from mmdet.utils import ConfigType
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .answers import expressions_of, put_answers
+from .answers import expressions_of, instances_of
+from .clip_weights import (
+    log_interpolation,
+    resize_text_positions,
+    resize_visual_positions,
+)
 from .confidence_head import foreign_pairs, reached_iou
 from .data_preprocessor import pixel_padding
 from .frozen_weights import fill_frozen
-from .strict_loading import refuse_other_weights
+from .weight_values import refuse_broken_weights
 
 __all__ = ['CLIPVG']
 
@@ -75,22 +80,19 @@ class CLIPVG(BaseDetector):
         self.visual_encoder = MODELS.build(visual_encoder)
         self.text_encoder = MODELS.build(text_encoder)
         self.fusion = MODELS.build(
-            dict(
+            fusion,
+            default_args=dict(
                 visual_channels=self.visual_encoder.out_channels,
                 text_channels=self.text_encoder.out_channels,
                 grid_size=self.visual_encoder.grid_size,
                 context_length=self.text_encoder.context_length,
-                **fusion,
-            )
+            ),
         )
-        self.bbox_head = MODELS.build(
-            dict(embed_dims=self.fusion.embed_dims, **bbox_head)
-        )
+        width = dict(embed_dims=self.fusion.embed_dims)
+        self.bbox_head = MODELS.build(bbox_head, default_args=width)
         self.confidence_head: Any = None
         if confidence_head is not None:
-            self.confidence_head = MODELS.build(
-                dict(embed_dims=self.fusion.embed_dims, **confidence_head)
-            )
+            self.confidence_head = MODELS.build(confidence_head, default_args=width)
         for module in self._kept():
             module.requires_grad_(False)
 
@@ -108,14 +110,48 @@ class CLIPVG(BaseDetector):
         return self
 
     def _load_from_state_dict(
-        self, state_dict: dict[str, Tensor], prefix: str, *args: Any
+        self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
-        """Refuse weights of another model; MMEngine's loader would only warn."""
-        if self.confidence_head is not None:
-            self.confidence_head.fill_in(state_dict, f'{prefix}confidence_head.')
+        """Complete and fit a checkpoint, and refuse numbers that are none."""
         fill_frozen(state_dict, prefix, self)
-        refuse_other_weights(state_dict, prefix, self)
+        given = {n: state_dict.get(prefix + n) for n in self.state_dict()}
+        refuse_broken_weights(
+            {
+                prefix + name: value
+                for name, value in given.items()
+                if isinstance(value, Tensor)
+            }
+        )
+        self._fit_fused_positions(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _fit_fused_positions(self, state: dict[str, Any], prefix: str) -> None:
+        """Interpolate the fusion's positions of another image size or context length.
+
+        The towers' positions tell how many of them are of text and of patches.
+        """
+        names = (
+            'fusion.pos_embed.weight',
+            'text_encoder.transformer.positional_embedding',
+            'visual_encoder.vit.positional_embedding',
+        )
+        given: list[Any] = [state.get(prefix + name) for name in names]
+        if not all(isinstance(value, Tensor) and value.ndim == 2 for value in given):
+            return
+        fused, text, visual = given
+        counts = [1, len(text), len(visual)]
+        if len(fused) != sum(counts):
+            return
+        reg, words, patches = fused.split(counts)
+        fitted = torch.cat(
+            [
+                reg,
+                resize_text_positions(words, self.text_encoder.context_length),
+                resize_visual_positions(patches, self.visual_encoder.grid_size),
+            ]
+        )
+        log_interpolation(prefix + names[0], fused, fitted)
+        state[prefix + names[0]] = fitted
 
     def extract_feat(self, batch_inputs: Tensor) -> Tensor:
         """Visual tokens (B, 1 + P, C) of normalised images (B, 3, H, W)."""
@@ -178,7 +214,8 @@ class CLIPVG(BaseDetector):
         scores = boxes.new_ones(len(boxes))
         if self.confidence_head is not None:
             scores = self.confidence_head(tokens)
-        return put_answers(batch_data_samples, boxes, scores, rescale)
+        instances = instances_of(batch_data_samples, boxes, scores, rescale)
+        return self.add_pred_to_datasample(batch_data_samples, instances)
 
     def _forward(
         self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None

@@ -1,7 +1,10 @@
 """Weights of one CLIP tower: from an open_clip tag or from a local file."""
 
 import logging
+import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import open_clip
 import torch
@@ -13,9 +16,17 @@ from open_clip.model import (
 )
 from torch import Tensor, nn
 
+from .clip_config import build_tower
 from .clip_files import read_clip_weights
 
-__all__ = ['load_clip_tower', 'resolve_weights']
+__all__ = [
+    'fit_positions',
+    'load_clip_tower',
+    'log_interpolation',
+    'resize_text_positions',
+    'resize_visual_positions',
+    'resolve_weights',
+]
 
 # The folder that holds `projects/`: relative weights of our configs are found
 # from any working directory.
@@ -140,6 +151,69 @@ def _tower_state(state: dict[str, Tensor], tower: str) -> dict[str, Tensor]:
     }
 
 
+def resize_visual_positions(positions: Tensor, grid_size: tuple[int, int]) -> Tensor:
+    """Interpolate the positions of the class token and a square grid of patches.
+
+    Args:
+        positions (Tensor): Of shape (1 + P, C).
+        grid_size (tuple[int, int]): Rows and columns of patches that are needed.
+
+    Returns:
+        Tensor: Of shape (1 + rows * columns, C); as given, if P is no square.
+    """
+    if len(positions) < 2 or math.isqrt(len(positions) - 1) ** 2 + 1 != len(positions):
+        return positions
+    state = {'visual.positional_embedding': positions.float()}
+    resize_pos_embed(
+        state, SimpleNamespace(visual=SimpleNamespace(grid_size=grid_size))
+    )
+    return state['visual.positional_embedding'].to(positions.dtype)
+
+
+def resize_text_positions(positions: Tensor, length: int) -> Tensor:
+    """Interpolate the positions (L, C) of a text to (length, C)."""
+    state = {'positional_embedding': positions.float()}
+    wanted = positions.new_empty(length, positions.shape[1], device='meta')
+    resize_text_pos_embed(state, SimpleNamespace(positional_embedding=wanted))
+    return state['positional_embedding'].to(positions.dtype)
+
+
+def fit_positions(kind: str, positions: Any, tower: Any, name: str) -> Any:
+    """Interpolate positions as open_clip does, if a tower has another number of them.
+
+    Args:
+        kind (str): 'visual' or 'text'.
+        positions (Tensor): Of shape (N, C).
+        tower (nn.Module): open_clip's.
+        name (str): What to call them in the log.
+
+    Returns:
+        Tensor: Of shape (N', C); as given, where they are of something else.
+    """
+    own = tower.positional_embedding
+    if not isinstance(positions, Tensor) or positions.shape[1:] != own.shape[1:]:
+        return positions
+    if len(positions) == len(own):
+        return positions
+    fitted = (
+        resize_visual_positions(positions, tower.grid_size)
+        if kind == 'visual'
+        else resize_text_positions(positions, len(own))
+    )
+    log_interpolation(name, positions, fitted)
+    return fitted
+
+
+def log_interpolation(name: str, before: Tensor, after: Tensor) -> None:
+    """Say that positions were interpolated."""
+    if before.shape != after.shape:
+        print_log(
+            f'{name}: positions of shape {tuple(before.shape)} are interpolated to '
+            f'{tuple(after.shape)}.',
+            logger='current',
+        )
+
+
 def load_clip_tower(
     module: nn.Module, tower: str, arch: str | dict, config: dict, pretrained: str
 ) -> None:
@@ -149,7 +223,7 @@ def load_clip_tower(
     context is another.
 
     Args:
-        module (nn.Module): open_clip's tower; filled in place.
+        module (nn.Module): open_clip's tower, or what is used of it; filled in place.
         tower (str): 'visual' or 'text'.
         arch (str or dict): The architecture as the user named it.
         config (dict): The same in open_clip's terms.
@@ -173,18 +247,17 @@ def load_clip_tower(
             f'OpenAI or Hugging Face have them, found {len(whole)} entries such as '
             f'{[key[:60] for key in list(whole)[:5]]}.'
         )
-    if tower == 'visual':
-        # open_clip resizes in place, in the state of a whole CLIP.
-        key = 'visual.positional_embedding'
-        resized = {key: state['positional_embedding']}
-        holder = nn.Module()
-        holder.visual = module
-        resize_pos_embed(resized, holder)
-        state['positional_embedding'] = resized[key]
-    else:
-        resize_text_pos_embed(state, module)
+    name = 'positional_embedding'
+    if name in state:
+        state[name] = fit_positions(
+            tower, state[name], module, f'{pretrained}: {tower}'
+        )
+    with torch.device('meta'):
+        whole = build_tower(tower, config)
     try:
-        module.load_state_dict(state)
+        whole.load_state_dict(state, assign=True)
+        used = module.state_dict().keys()
+        module.load_state_dict({key: state[key] for key in used})
     except RuntimeError as error:
         raise ValueError(
             f'{path} is not the {tower} tower of {arch!r} ({config["vision_cfg"]}, '

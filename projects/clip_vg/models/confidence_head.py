@@ -1,6 +1,5 @@
 """How good an answer is: one fused ``[REG]`` token in, one score out."""
 
-import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -10,8 +9,7 @@ from mmdet.models.layers import MLP
 from mmdet.registry import MODELS
 from mmdet.structures import SampleList
 from mmdet.structures.bbox import bbox_overlaps
-from mmdet.utils import ConfigType
-from mmengine.logging import print_log
+from mmdet.utils import ConfigType, OptMultiConfig
 from mmengine.model import BaseModule
 from torch import Tensor
 from torch.nn import functional as F
@@ -44,6 +42,8 @@ class GroundingConfidenceHead(BaseModule):
         alone (bool): Whether the rest of the detector is frozen, and this head
             trained on top of it: a checkpoint without it may then be loaded. Defaults
             to False.
+        init_cfg (dict or list[dict], optional): Initialisation config. Defaults to
+            None.
 
     Raises:
         ValueError: ``absent`` is negative.
@@ -57,8 +57,9 @@ class GroundingConfidenceHead(BaseModule):
         detach: bool = False,
         absent: float = 0.0,
         alone: bool = False,
+        init_cfg: OptMultiConfig = None,
     ) -> None:
-        super().__init__()
+        super().__init__(init_cfg)
         if absent < 0:
             raise ValueError(f'absent={absent}; expected a share from 0, e.g. 0.5.')
         self.mlp = MLP(embed_dims, embed_dims, 1, num_layers)
@@ -89,34 +90,6 @@ class GroundingConfidenceHead(BaseModule):
         logits = self._logits(tokens.detach() if self.detach else tokens)
         target = F.pad(reached.detach(), (0, len(absent_token)))[:, None]
         return dict(loss_confidence=self.loss_confidence(logits, target))
-
-    def fill_in(self, state: dict[str, Tensor], prefix: str) -> None:
-        """Put the head's own weights into a checkpoint that was trained without it.
-
-        Args:
-            state (dict[str, Tensor]): Changed in place.
-            prefix (str): Of the head's entries.
-
-        Raises:
-            ValueError: The checkpoint has no head, and it is not to be trained alone.
-        """
-        if any(name.startswith(prefix) for name in state):
-            return
-        if not self.alone:
-            raise ValueError(
-                f'The checkpoint has no confidence head (no entry {prefix}*), the '
-                'config has one. Leave `confidence_head` out to use the checkpoint as '
-                'it was trained, or train a head on top of it with '
-                "confidence_head=dict(type='GroundingConfidenceHead', alone=True)."
-            )
-        print_log(
-            'The checkpoint has no confidence head: scores mean nothing until it is '
-            'trained.',
-            logger='current',
-            level=logging.WARNING,
-        )
-        own = self.state_dict().items()
-        state.update({prefix + name: value for name, value in own})
 
     def _logits(self, reg_token: Tensor) -> Tensor:
         """Logits (E, 1), in float32 whatever the tokens come in."""

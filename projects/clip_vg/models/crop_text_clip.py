@@ -40,6 +40,8 @@ def square_around(box: Sequence[float], context: float) -> tuple[int, int, int]:
 class CropTextCLIP(nn.Module):
     """Whole CLIP, frozen: the agreement of crops of a picture with texts.
 
+    Its weights are loaded by :meth:`init_weights`.
+
     Args:
         arch (str or dict): See :func:`clip_config`.
         pretrained (str): A tag of open_clip or a local file.
@@ -52,8 +54,7 @@ class CropTextCLIP(nn.Module):
         std (Sequence[float], optional): Of the same. Defaults to None: likewise.
 
     Raises:
-        ValueError: The architecture is unknown, or the weights cannot be had or do
-            not fit.
+        ValueError: The architecture is unknown.
     """
 
     def __init__(
@@ -66,18 +67,15 @@ class CropTextCLIP(nn.Module):
         std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        config = clip_config(arch)
+        self.arch, self.pretrained = arch, pretrained
+        self.config = clip_config(arch)
+        self.is_init = False
         net = open_clip.CustomTextCLIP(
-            config['embed_dim'],
-            config['vision_cfg'],
-            config['text_cfg'],
-            quick_gelu=config.get('quick_gelu', False),
+            self.config['embed_dim'],
+            self.config['vision_cfg'],
+            self.config['text_cfg'],
+            quick_gelu=self.config.get('quick_gelu', False),
         )
-        for tower in ('visual', 'text'):
-            module = getattr(net, tower)
-            load_clip_tower(module, tower, arch, config, pretrained)
-        state, _ = read_clip_weights(resolve_weights(arch, pretrained))
-        net.logit_scale.data.copy_(state['logit_scale'])
         self.net = net.eval()
         freeze(self.net)
         known: dict[str, Any] = {}
@@ -87,6 +85,21 @@ class CropTextCLIP(nn.Module):
         self.std = std or [255 * s for s in known.get('std', OPENAI_DATASET_STD)]
         self.context = context
         self.tokenize = ExpressionTokenizer(net.text.context_length, template)
+
+    def init_weights(self) -> None:
+        """Load CLIP's weights, unless that is done.
+
+        Raises:
+            ValueError: They cannot be had, or do not fit.
+        """
+        if self.is_init:
+            return
+        for tower in ('visual', 'text'):
+            module = getattr(self.net, tower)
+            load_clip_tower(module, tower, self.arch, self.config, self.pretrained)
+        state, _ = read_clip_weights(resolve_weights(self.arch, self.pretrained))
+        self.net.logit_scale.data.copy_(state['logit_scale'])
+        self.is_init = True
 
     def crops(self, picture: Tensor, boxes: Tensor) -> Tensor:
         """Squares around boxes, of CLIP's size and normalised.

@@ -1,21 +1,20 @@
 """Weights that no training changes: which they are, and whether two are the same."""
 
 import hashlib
-import zipfile
 from collections.abc import Mapping
-from pathlib import Path
+from typing import Any
 
 import torch
-from mmengine.config import Config
 from torch import Tensor, nn
+
+from .clip_tower import CLIPTower
 
 __all__ = [
     'FINGERPRINT',
     'fill_frozen',
     'fingerprint',
     'frozen_names',
-    'is_slim',
-    'without_downloads',
+    'tower_names',
     'without_frozen',
 ]
 
@@ -24,8 +23,21 @@ FINGERPRINT = 'frozen_weights_sha256'
 
 
 def frozen_names(model: nn.Module) -> list[str]:
-    """Sorted names of the parameters that are not trained."""
-    return sorted(n for n, p in model.named_parameters() if not p.requires_grad)
+    """Sorted names of the parameters of CLIP's towers that are not trained."""
+    towers = set(tower_names(model))
+    return sorted(
+        n for n, p in model.named_parameters() if not p.requires_grad and n in towers
+    )
+
+
+def tower_names(model: nn.Module) -> list[str]:
+    """Sorted names of the parameters of CLIP's towers."""
+    return sorted(
+        f'{path}.{name}'
+        for path, module in model.named_modules()
+        if isinstance(module, CLIPTower)
+        for name, _ in module.named_parameters()
+    )
 
 
 def fingerprint(state: Mapping[str, Tensor], names: list[str]) -> Tensor:
@@ -52,23 +64,29 @@ def without_frozen(state: Mapping[str, Tensor], names: list[str]) -> dict[str, T
     return {name: value for name, value in state.items() if name not in left_out}
 
 
-def fill_frozen(state: dict[str, Tensor], prefix: str, model: nn.Module) -> None:
+def fill_frozen(state: dict[str, Any], prefix: str, model: nn.Module) -> None:
     """Put the model's own frozen weights where a checkpoint has their fingerprint.
 
     Args:
-        state (dict[str, Tensor]): Changed in place.
+        state (dict[str, Any]): Changed in place.
         prefix (str): Of the model's entries.
-        model (nn.Module): With the weights of the CLIP that the checkpoint needs.
+        model (nn.Module): With towers of the CLIP that the checkpoint needs; what is
+            not loaded yet, is loaded now.
 
     Raises:
-        ValueError: The model's frozen weights are other ones.
+        ValueError: The model's frozen weights are other ones, or cannot be had.
     """
     needed = state.pop(prefix + FINGERPRINT, None)
     if needed is None:
         return
-    own = model.state_dict()
     # Not frozen_names(): of an averaged copy of a model, nothing is trained.
-    names = sorted(n for n, _ in model.named_parameters() if prefix + n not in state)
+    names = [name for name in tower_names(model) if prefix + name not in state]
+    for path, module in model.named_modules():
+        if isinstance(module, CLIPTower) and any(
+            name.startswith(f'{path}.') for name in names
+        ):
+            module.load_pretrained()
+    own = model.state_dict()
     found = fingerprint(own, names)
     if not torch.equal(found, needed.cpu()):
         raise ValueError(
@@ -79,30 +97,6 @@ def fill_frozen(state: dict[str, Tensor], prefix: str, model: nn.Module) -> None
         )
     for name in names:
         state[prefix + name] = own[name]
-
-
-def is_slim(checkpoint: str | Path) -> bool:
-    """Whether a checkpoint was saved without its frozen weights; only looked into."""
-    path = Path(checkpoint)
-    if not path.is_file() or not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        indices = [name for name in archive.namelist() if name.endswith('/data.pkl')]
-        return any(FINGERPRINT.encode() in archive.read(name) for name in indices)
-
-
-def without_downloads(cfg: Config, checkpoint: str | Path) -> None:
-    """Build CLIP's towers without weights, if a checkpoint has them.
-
-    Args:
-        cfg (Config): Of a whole run, with ``model``; changed in place.
-        checkpoint (str or Path): What will be loaded into the model.
-    """
-    if is_slim(checkpoint):
-        return
-    for part in ('visual_encoder', 'text_encoder'):
-        if isinstance(cfg.model.get(part), dict):
-            cfg.model[part].pretrained = None
 
 
 def _hex(sha256: Tensor) -> str:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 from mmdet.registry import MODELS
+from mmdet.utils import OptMultiConfig
 from mmengine.model import BaseModule, ModuleList
 from open_clip.pos_embed import get_2d_sincos_pos_embed
 from torch import Tensor, nn
@@ -61,6 +62,8 @@ class VisionLanguageFusion(BaseModule):
             to learn them. Defaults to 'normal'.
         with_cp (bool): Whether activations are recomputed in the backward pass.
             Defaults to False.
+        init_cfg (dict or list[dict], optional): Initialisation config. Defaults to
+            None.
 
     Raises:
         ValueError: ``pos_embed_init`` is unknown, or the grid is no square.
@@ -79,8 +82,9 @@ class VisionLanguageFusion(BaseModule):
         dropout: float = 0.1,
         pos_embed_init: str = 'normal',
         with_cp: bool = False,
+        init_cfg: OptMultiConfig = None,
     ) -> None:
-        super().__init__()
+        super().__init__(init_cfg)
         if pos_embed_init not in ('normal', 'sin_cos_2d') or (
             pos_embed_init == 'sin_cos_2d' and grid_size[0] != grid_size[1]
         ):
@@ -107,13 +111,16 @@ class VisionLanguageFusion(BaseModule):
         )
 
     def init_weights(self) -> None:
-        """Start the layers, and the positions if not as released."""
+        """Start the layers, the positions if not as released, then what is given."""
+        if not self.is_init:
+            self.layers.init_weights()
+            if self.pos_embed_init == 'sin_cos_2d':
+                waves = get_2d_sincos_pos_embed(self.embed_dims, self.grid_size[0])
+                nn.init.normal_(self.pos_embed.weight, std=0.02)
+                with torch.no_grad():
+                    self.pos_embed.weight[-len(waves) :] += torch.from_numpy(waves)
+        # Last, because `init_cfg` may load the weights.
         super().init_weights()
-        if self.pos_embed_init == 'sin_cos_2d':
-            waves = get_2d_sincos_pos_embed(self.embed_dims, self.grid_size[0])
-            nn.init.normal_(self.pos_embed.weight, std=0.02)
-            with torch.no_grad():
-                self.pos_embed.weight[-len(waves) :] += torch.from_numpy(waves)
 
     def forward(
         self,
