@@ -11,6 +11,7 @@ STAMP := $(VENV)/.installed
 BEGUN := $(VENV).begun
 WEB := $(VENV)-web
 CHECKPOINT ?= $(WORK_DIR)
+DEMO := data/shapes_demo work_dirs/clip_vg_tiny
 TUTORIAL := data/photographs data/labelled \
 	work_dirs/clip_vg_synthetic_multi_source_valley
 
@@ -24,7 +25,7 @@ begin = @for folder in $(1); do \
 	elif [ -e $(marker) ] && $(changed); then rm $(marker); fi; done
 end = @for folder in $(1); do if [ -e $(marker) ]; then touch $(marker); fi; done
 
-.PHONY: help install mmcv web data quickstart tutorial docs test test-slow \
+.PHONY: help install mmcv web data quickstart tutorial demo images docs test test-slow \
 	test-browser fuzz check format clean
 
 help:  ## Say what there is
@@ -91,6 +92,21 @@ tutorial: install  ## Pseudo-labels and a model: docs/tutorial_without_labels.md
 	$(call begin,$(TUTORIAL))
 	$(RUN) tools/run_doc.py docs/tutorial_without_labels.md
 	$(call end,$(TUTORIAL))
+
+demo: data  ## Train demo/clip_vg_tiny.pth and draw demo/shapes.jpg again
+	$(call begin,$(DEMO))
+	$(RUN) tools/train.py configs/clip_vg_synthetic.py --work-dir work_dirs/clip_vg_tiny \
+		--cfg-options train_cfg.max_epochs=24 param_scheduler.0.total_steps=24 \
+		default_hooks.slim.type=SlimCheckpointHook \
+		default_hooks.checkpoint.published_keys='[meta,state_dict]'
+	cp work_dirs/clip_vg_tiny/best_*-????????.pth demo/clip_vg_tiny.pth
+	$(RUN) tools/make_synthetic.py --out data/shapes_demo \
+		--seed 19 --scale 4 --train 0 --val 0 --test 6
+	cp data/shapes_demo/images/shapes_000006.jpg demo/shapes.jpg
+	$(call end,$(DEMO))
+
+images: tutorial $(WEB)/.installed  ## Make the images of the documentation again
+	$(WEB)/bin/python docs/images/make_images.py
 
 docs: install  ## Build the documentation into build/docs
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict

@@ -1,5 +1,7 @@
 """Install CLIP-VG for MMDetection: ``pip install -e .``."""
 
+import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_namespace_packages, setup
@@ -7,6 +9,7 @@ from setuptools.command.build_py import build_py
 from setuptools.command.editable_wheel import editable_wheel
 
 FINDER = 'projects/clip_vg/mmcv_finder.py'
+MIM = ('configs', 'demo', 'tools')
 
 
 def write_pth(folder, finder):
@@ -20,13 +23,25 @@ def write_pth(folder, finder):
 
 
 class BuildPy(build_py):
-    """Puts the .pth file into a wheel."""
+    """Puts the .pth file into a wheel, and what lies beside the package."""
 
     def run(self):
-        """Build, then add the file; ``sitedir`` is where it will be installed."""
+        """Build, then add the files; ``sitedir`` is where it will be installed."""
+        if self.editable_mode:
+            return super().run()
+        # A module of an earlier build that is gone since would come along.
+        shutil.rmtree(Path(self.build_lib, 'projects'), ignore_errors=True)
         super().run()
-        if not self.editable_mode:
-            write_pth(self.build_lib, f'os.path.join(sitedir, {FINDER!r})')
+        write_pth(self.build_lib, f'os.path.join(sitedir, {FINDER!r})')
+        # Where MMDetection's wheel has its own, and `get_path` finds them.
+        mim = Path(self.build_lib, 'projects/clip_vg/.mim')
+        for name in MIM:
+            shutil.copytree(
+                name,
+                mim / name,
+                ignore=shutil.ignore_patterns('__pycache__'),
+            )
+        shutil.copy('metafile.yml', mim)
 
 
 class EditableWheel(editable_wheel):
@@ -37,8 +52,9 @@ class EditableWheel(editable_wheel):
         return super()._run_build_commands(dist_name, unpacked_wheel, *args)
 
 
-with open('README.md', encoding='utf-8') as readme:
-    LONG_DESCRIPTION = readme.read()
+VERSION = re.search(
+    r"__version__ = '(.+)'", Path('projects/clip_vg/version.py').read_text()
+)[1]
 
 EXTRAS = {
     # Captions: parsed by spaCy; made by CoCa, which needs BeamSearchScorer.
@@ -58,9 +74,9 @@ for name in ('captions', 'docs', 'grounding-dino', 'serving'):
 
 setup(
     name='clip-vg-mmdet',
-    version='0.1.0',
+    version=VERSION,
     description='Visual grounding with CLIP in MMDetection, with and without labels',
-    long_description=LONG_DESCRIPTION,
+    long_description=Path('README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     python_requires='>=3.10',

@@ -11,8 +11,8 @@ import pytest
 from projects.clip_vg.apis.shared_models import SharedModels, name_checkpoints
 from projects.clip_vg.apis.web import Limits, make_examples
 
-from .apis.helpers import save_tiny
-from .conftest import ROOT
+from .helpers import ROOT
+from .helpers.models import save_tiny
 
 gradio = pytest.importorskip('gradio')
 gradio_client = pytest.importorskip('gradio_client')

@@ -9,9 +9,9 @@ from mmengine.config import Config
 from projects.clip_vg.command_line import run_command
 from projects.clip_vg.datasets.readers import read_annotations
 
-from .commands import run_script
-from .conftest import ROOT, runner_config
-from .test_tools import run
+from .helpers import ROOT
+from .helpers.commands import run, run_script
+from .helpers.configs import runner_config
 
 
 def ended(main):

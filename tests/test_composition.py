@@ -16,9 +16,9 @@ from projects.clip_vg.engine import PseudoLabelReliabilityHook
 from projects.clip_vg.engine.exact_resume_hook import train_sampler
 from projects.clip_vg.evaluation import GroundingMetric
 
-from .commands import ended_well, run_script
-from .conftest import ROOT
-from .shrink import shrunk
+from .helpers import ROOT
+from .helpers.commands import ended_well, run_script
+from .helpers.shrink import shrunk
 
 
 def quick(cfg, work_dir):

@@ -17,9 +17,10 @@ from mmengine.config import Config
 from projects.clip_vg.datasets.readers import read_annotations
 from projects.clip_vg.datasets.readers.released_files import read_iou_result
 
-from .conftest import ROOT
-from .engine.test_self_paced import record_of
-from .test_tools import CONFIG, metrics, run, tool
+from .helpers import ROOT
+from .helpers.commands import run, tool
+from .helpers.configs import CONFIG
+from .helpers.work_dirs import metrics, record_of
 
 SOURCE = """
 train_dataloader = dict(dataset=dict(

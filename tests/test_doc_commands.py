@@ -7,45 +7,28 @@ import importlib.util
 import inspect
 import re
 import sys
-from functools import cache
 from pathlib import Path
 
 import mmdet.registry
 import pytest
+from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.registry import Registry
 
 from projects.clip_vg.datasets.readers import read_annotations
 
-from .conftest import ROOT
-from .doc_blocks import blocks, commands, scripts
-from .test_tools import run
+from .helpers import ROOT
+from .helpers.commands import run
+from .helpers.pages import EXTRAS, blocks, commands, load, scripts
 
 SCRIPTS = list(scripts())
 PYTHON = list(blocks('python'))
 TARGETS = set(re.findall(r'^([a-z-]+):', (ROOT / 'Makefile').read_text(), re.M))
-# What a script needs that is no dependency of ours.
-EXTRAS = {'demo/app.py': 'gradio_client'}  # it comes with Gradio
 
 
 def ids(found):
     return [f'{item[0]} {Path(item[1]).name}' for item in found]
-
-
-@cache
-def load(script):
-    """The module of a script, which finds those beside it."""
-    name = 'doc_' + script.removesuffix('.py').replace('/', '_')
-    spec = importlib.util.spec_from_file_location(name, ROOT / script)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look themselves up
-    sys.path.insert(0, str((ROOT / script).parent))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.pop(0)
-    return module
 
 
 def parse(script, args, monkeypatch):
@@ -190,6 +173,20 @@ def test_the_snippet_that_links_training_pictures(shapes, tmp_path):
     assert all(path.read_bytes() for path in linked)
 
 
+def test_three_lines_of_the_readme_lead_to_the_boxes(monkeypatch):
+    """Of the model in the repository, on the image beside it."""
+    block = next(
+        b for b in PYTHON if b.place.startswith('README') and 'demo/' in b.text
+    )
+    monkeypatch.chdir(ROOT)
+    names = {}
+    exec(compile(block.text, block.place, 'exec'), names)
+    predicted = HorizontalBoxes(names['boxes'])
+    # The blue star and the triangle, from the instances.json of `make demo`.
+    drawn = HorizontalBoxes([[126.5, 71.9, 342.2, 287.5], [347.6, 395.1, 463.1, 510.5]])
+    assert predicted.overlaps(predicted, drawn).diagonal().min() > 0.7
+
+
 # Fewer pictures and one epoch; the rest of the tutorial as it stands.
 SHORT = {
     '--train 2000': '--train 24',
@@ -203,6 +200,7 @@ SHORT = {
 @pytest.mark.parametrize(
     'page, leaves',
     [
+        ('../README.md', ['outputs/shapes.png', 'outputs/answers.json']),
         ('data.md', ['data/small/val.jsonl']),
         pytest.param(
             'configs/synthetic.md',

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT
-from .doc_blocks import blocks
-from .test_doc_commands import EXTRAS, load
-from .test_tools import run
+from .helpers import ROOT
+from .helpers.commands import run
+from .helpers.pages import EXTRAS, blocks, load
 
 MESSAGES = list(blocks('text'))
 OPTIONS = [

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from .conftest import ROOT
+from .helpers import ROOT
 
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
 

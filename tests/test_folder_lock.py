@@ -9,7 +9,7 @@ import pytest
 
 from projects.clip_vg.folder_lock import FolderLock, is_first_process, lock_folder
 
-from .conftest import ROOT
+from .helpers import ROOT
 
 HOLD = (
     'import sys, time; from projects.clip_vg.folder_lock import FolderLock; '

@@ -1,16 +1,15 @@
 """The commands around pseudo-labels, as a user types them."""
 
 import json
-import runpy
 
 import pytest
 import torch
 
 from projects.clip_vg.engine.labelling.entries import read_triplets
 
-from .conftest import ROOT
-from .engine.labelling.helpers import detection, instances, spread, write
-from .test_tools import run, tool
+from .helpers import ROOT
+from .helpers.commands import call, generate, run, tool
+from .helpers.labels import detection, instances, spread, write
 
 IMAGES = list(range(1, 9))
 
@@ -27,18 +26,6 @@ def files(tmp_path):
         '--out',
         tmp_path / 'out.jsonl',
     ]
-
-
-def generate(*args):
-    """The command, in this process: a new one spends seconds on its imports."""
-    main('generate_pseudo_labels.py', *args)
-
-
-def main(name, *args):
-    module = runpy.run_path(str(ROOT / 'tools' / name))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('sys.argv', [name, *map(str, args)])
-        module['main']()
 
 
 def test_template_in_shards_and_merged(tmp_path, files):
@@ -143,7 +130,7 @@ def test_reltr_answers_become_triplets_and_labels(tmp_path):
         *('--instances', listed, '--classes', tmp_path / 'classes'),
         *('--predicates', tmp_path / 'predicates', '--out', out),
     ]
-    main(*command)
+    call(*command)
     ((image, triplet),) = read_triplets(out)
     assert (image, triplet.predicate) == (1, 'near')
     # cxcywh of a 640 x 480 picture, by hand.
@@ -155,7 +142,7 @@ def test_reltr_answers_become_triplets_and_labels(tmp_path):
     line = json.loads((tmp_path / 'out.jsonl').read_text())
     assert line['grounding']['caption'] == 'dog near car'
     with pytest.raises(FileExistsError):
-        main(*command)
+        call(*command)
 
 
 def test_run_doc_runs_the_bash_blocks_and_stops_at_a_failure(tmp_path):

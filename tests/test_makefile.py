@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from .conftest import ROOT
+from .helpers import ROOT
 
 # In the place of the venv's Python: makes the folders that a command is told to.
 PYTHON = """#!/bin/sh

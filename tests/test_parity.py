@@ -18,7 +18,7 @@ from projects.clip_vg.compat import load_from_local
 from projects.clip_vg.models.data_preprocessor import pixel_padding
 from projects.clip_vg.safe_torch import load_torch
 
-from .commands import ended_well, run_script
+from .helpers.commands import ended_well, run_script
 
 pytestmark = pytest.mark.parity
 
@@ -80,7 +80,7 @@ def computed(converted, recorded, tmp_path):
     target = torch.cat([s.gt_instances.bboxes for s in samples]) / size
     clamped = torch.cat([s.pred_instances.bboxes for s in answers]) / size
     with torch.no_grad():
-        pred = model.bbox_head(model._forward(inputs, samples))
+        pred = model.bbox_head(model(inputs, samples, mode='tensor'))
     return dict(
         input_tensor=inputs,
         pad_mask=pixel_padding(samples, inputs),

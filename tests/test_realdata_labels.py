@@ -7,7 +7,7 @@ import pytest
 from projects.clip_vg.datasets.label_table import invalid_boxes
 from projects.clip_vg.datasets.readers import read_annotations
 
-from .test_label_tools import generate
+from .helpers.commands import generate
 
 pytestmark = pytest.mark.realdata
 

@@ -12,7 +12,7 @@ import pytest
 from projects.clip_vg.safe_pickle import UnsafePickleError, interpret, load_pickle
 from projects.clip_vg.stand_ins import PLAIN_NAMES, Limits
 
-from .hostile_pickles import deep, laughs, self_containing
+from .helpers.pickles import deep, laughs, self_containing
 
 PLAIN = {
     'list': [1, 2.5, 'text', b'bytes', None, True, -3, 2**40, -(2**70), b''],

@@ -15,7 +15,7 @@ import torch
 from projects.clip_vg.safe_pickle import UnsafePickleError, load_pickle
 from projects.clip_vg.safe_torch import load_dump, load_torch
 
-from .hostile_pickles import deep, laughs, self_containing
+from .helpers.pickles import deep, laughs, self_containing
 
 
 def same(one, other):

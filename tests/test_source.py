@@ -1,13 +1,14 @@
-"""What the source may not have: ways to run what a file contains."""
+"""What sources may not have: ways to run what a file contains, tangled tests."""
 
 import ast
 import os
 import subprocess
 import sys
+from importlib.util import resolve_name
 
 import pytest
 
-from .conftest import ROOT
+from .helpers import ROOT
 
 FILES = sorted(
     path
@@ -81,3 +82,29 @@ def test_random_pickles_do_nothing(tmp_path, seed):
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert '10,000 programs, no violation' in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+def imported(path):
+    """Dotted names of the modules, and of what is taken from them."""
+    package = '.'.join(path.relative_to(ROOT).parent.parts)
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            name = '.' * node.level + (node.module or '')
+            module = resolve_name(name, package) if node.level else name
+            yield from (f'{module}.{alias.name}' for alias in node.names)
+
+
+def test_tests_share_helpers_alone():
+    files = sorted((ROOT / 'tests').rglob('*.py'))
+    found = {
+        path.relative_to(ROOT).as_posix(): sorted(
+            name
+            for name in imported(path)
+            if name.startswith('tests.') and not name.startswith('tests.helpers.')
+        )
+        for path in files
+    }
+    assert len(found) > 100
+    assert {path: names for path, names in found.items() if names} == {}

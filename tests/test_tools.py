@@ -9,9 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-import mmdet
 import pytest
 import torch
 from mmdet.registry import DATASETS
@@ -20,62 +18,10 @@ from mmengine.registry import init_default_scope
 
 from projects.clip_vg.folder_lock import lock_folder
 
-from .commands import ended_well, run_script
-from .conftest import ROOT
-
-MMDET_TOOLS = Path(mmdet.__file__).parent / '.mim' / 'tools'
-CONFIG = """
-_base_ = '{root}/configs/clip_vg_synthetic.py'
-arch = dict(
-    embed_dim=16,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=32, patch_size=8, width=32, layers=3, head_width=16),
-    text_cfg=dict(context_length=77, vocab_size=49408, width=24, heads=2, layers=1))
-model = dict(
-    visual_encoder=dict(arch=arch, pretrained=None, image_size=64),
-    text_encoder=dict(arch=arch, pretrained=None))
-train_dataloader = dict(
-    batch_size=8, num_workers=0, persistent_workers=False,
-    dataset=dict(data_root='{data}'))
-val_dataloader = dict(
-    num_workers=0, persistent_workers=False, dataset=dict(data_root='{data}'))
-test_dataloader = dict(
-    num_workers=0, persistent_workers=False, dataset=dict(data_root='{data}'))
-train_cfg = dict(max_epochs=2, val_interval=1)
-param_scheduler = [dict(
-    type='OneCycleLR', eta_max=1e-3, total_steps=2, pct_start=0.2,
-    convert_to_iter_based=True)]
-default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1))
-"""
-
-
-def run(*command, check=True, cwd=ROOT, timeout=300, **env):
-    """A command in a process of its own, as its user starts it."""
-    done = subprocess.run(
-        [str(part) for part in command],
-        cwd=cwd,
-        env=dict(os.environ, PYTHONPATH=str(ROOT), **env),
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-    if check:
-        ended_well(done)
-    return done
-
-
-def tool(*command, check=True):
-    """A script of ours, without the time of its imports."""
-    done = run_script(*command)
-    if check:
-        ended_well(done)
-    return done
-
-
-def mmdet_tool(name, *args):
-    """A script of MMDetection's, started as its user starts it."""
-    return run(sys.executable, MMDET_TOOLS / name, *args)
+from .helpers import ROOT
+from .helpers.commands import mmdet_tool, needs_mim, run, tool
+from .helpers.configs import CONFIG
+from .helpers.work_dirs import metrics, scalars
 
 
 @pytest.fixture(scope='session')
@@ -91,21 +37,6 @@ def trained(tmp_path_factory, config):
     work_dir = tmp_path_factory.mktemp('trained')
     run(sys.executable, 'tools/train.py', config, '--work-dir', work_dir)
     return work_dir
-
-
-def scalars(work_dir):
-    """All lines that MMEngine logged as numbers, run after run."""
-    files = sorted(work_dir.glob('*/vis_data/scalars.json'))
-    return [
-        json.loads(line) for file in files for line in file.read_text().splitlines()
-    ]
-
-
-def metrics(work_dir):
-    """The metrics of the last test in a work dir."""
-    file = max(work_dir.glob('*/*.json'), key=lambda p: p.stat().st_mtime)
-    kept = json.loads(file.read_text())
-    return {k: v for k, v in kept.items() if k.startswith('grounding')}
 
 
 def test_a_second_training_in_a_work_dir_is_refused(config, tmp_path):
@@ -295,11 +226,6 @@ param_scheduler = [dict(type='{schedule}', {{}})]
     )
     assert len(plain) == 6
     assert scaled == pytest.approx([rate / 4 for rate in plain])
-
-
-needs_mim = pytest.mark.skipif(
-    not MMDET_TOOLS.is_dir(), reason='this mmdet was installed without its tools'
-)
 
 
 @needs_mim

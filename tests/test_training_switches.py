@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
-from .conftest import runner_config
+from .helpers.configs import runner_config
 
 
 def losses(shapes, sources, work_dir, **changes):

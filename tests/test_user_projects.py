@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from .conftest import ROOT
-from .test_tools import CONFIG, MMDET_TOOLS, needs_mim
+from .helpers import ROOT
+from .helpers.commands import MMDET_TOOLS, needs_mim
+from .helpers.configs import CONFIG
 
 MINE = '''
 """A transform of the user's own."""

@@ -33,6 +33,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--large', action='store_true', help='larger objects, which are learnt sooner'
     )
+    parser.add_argument(
+        '--scale',
+        type=int,
+        default=1,
+        help='draw images this many times larger (default: %(default)s: 160 pixels '
+        'along the long side)',
+    )
     return parser.parse_args()
 
 
@@ -45,6 +52,7 @@ def main() -> None:
         dict(train=args.train, val=args.val, test=args.test),
         seed=args.seed,
         sides=LARGE_SIDES if args.large else SIDES,
+        scale=args.scale,
     )
     instances = json.loads((Path(root) / 'shapes' / 'instances.json').read_text())
     shapes = Counter(a['category_id'] for a in instances['annotations'])

@@ -2,3 +2,7 @@
 
 from . import compat  # noqa: F401, I001  # before anything imports mmcv.ops
 from . import datasets, engine, evaluation, models  # noqa: F401
+from .installed_files import get_path
+from .version import __version__
+
+__all__ = ['__version__', 'get_path']

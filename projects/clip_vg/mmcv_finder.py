@@ -1,4 +1,4 @@
-"""Where an import of ``mmcv._ext`` ends if MMCV was installed without it.
+"""Where imports end that would fail: ``mmcv._ext``, and a hidden ``projects.clip_vg``.
 
 Kept apart from :mod:`projects.clip_vg.compat`, and without imports that cost
 anything: ``clip_vg_mmcv_ops.pth``, which ``setup.py`` installs, runs this file
@@ -23,7 +23,23 @@ class MMCVExtFinder(MetaPathFinder):
     """
 
     def find_spec(self, fullname: str, *_: Any) -> ModuleSpec | None:
-        """The spec of ``mmcv_ext.py`` for ``mmcv._ext``, and of nothing else."""
+        """The spec of ``mmcv_ext.py`` for ``mmcv._ext``, and of nothing else.
+
+        Raises:
+            ModuleNotFoundError: ``projects.clip_vg`` is asked for, and a package
+                ``projects`` that is not ours (a folder with an ``__init__.py``) hides
+                it; the message names it.
+        """
+        foreign = getattr(sys.modules.get('projects'), '__file__', None)
+        if fullname == 'projects.clip_vg' and foreign:
+            own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+            raise ModuleNotFoundError(
+                f'No module named {fullname!r}: {foreign} makes a package of its '
+                f'folder, which hides {own} wherever the two are on the path '
+                '(sys.path). Remove that __init__.py (folders `projects` without one '
+                'are found side by side), or take its parent folder off the path.',
+                name=fullname,
+            )
         if fullname != 'mmcv._ext':
             return None
         path = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'mmcv_ext.py')

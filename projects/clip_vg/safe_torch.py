@@ -3,7 +3,8 @@
 A file is interpreted by :class:`.safe_pickle.Machine` first, which knows the few names
 that such files need and checks each tensor against the bytes that are there. Where
 there are tensors, PyTorch's own ``weights_only`` loader then builds them, with the same
-stand-ins for the names that are not PyTorch's.
+stand-ins for the names that are not PyTorch's. PyTorch is imported there alone: lists
+of labels have no tensor, and who reads them needs none of it.
 """
 
 import argparse
@@ -17,9 +18,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any
-
-import torch
+from typing import IO, TYPE_CHECKING, Any
 
 from .pickle_machine import Machine
 from .safe_pickle import load_pickle, unreadable
@@ -33,6 +32,9 @@ from .stand_ins import (
     thaw,
 )
 
+if TYPE_CHECKING:
+    import torch
+
 __all__ = ['STORAGES', 'TENSOR_NAMES', 'load_dump', 'load_torch', 'storage_of']
 
 # One load at a time: torch keeps the names that may be loaded in one set.
@@ -40,27 +42,32 @@ _LOCK = threading.Lock()
 
 
 class StorageType:
-    """Stands for a class of storages, such as ``torch.FloatStorage``."""
+    """Stands for a class of storages, such as ``torch.FloatStorage``.
 
-    def __init__(self, dtype: torch.dtype) -> None:
-        self.dtype = dtype
+    Args:
+        dtype (str): PyTorch's name of the type of its numbers.
+        itemsize (int): Bytes of a number.
+    """
+
+    def __init__(self, dtype: str, itemsize: int) -> None:
+        self.dtype, self.itemsize = dtype, itemsize
 
 
 STORAGES = MappingProxyType(
     {
-        f'torch.{name}Storage': StorageType(dtype)
-        for name, dtype in dict(
-            BFloat16=torch.bfloat16,
-            Bool=torch.bool,
-            Byte=torch.uint8,
-            Char=torch.int8,
-            Double=torch.float64,
-            Float=torch.float32,
-            Half=torch.float16,
-            Int=torch.int32,
-            Long=torch.int64,
-            Short=torch.int16,
-        ).items()
+        f'torch.{name}Storage': StorageType(dtype, itemsize)
+        for name, dtype, itemsize in (
+            ('BFloat16', 'bfloat16', 2),
+            ('Bool', 'bool', 1),
+            ('Byte', 'uint8', 1),
+            ('Char', 'int8', 1),
+            ('Double', 'float64', 8),
+            ('Float', 'float32', 4),
+            ('Half', 'float16', 2),
+            ('Int', 'int32', 4),
+            ('Long', 'int64', 8),
+            ('Short', 'int16', 2),
+        )
     }
 )
 
@@ -69,21 +76,24 @@ class Storage(StandIn):
     """Stands for the numbers of tensors.
 
     Args:
-        dtype (torch.dtype): Of the numbers.
+        dtype (str): PyTorch's name of the type of the numbers.
         count (int): How many there are.
         read (Callable, optional): Gives their bytes. Defaults to None: nobody asks.
     """
 
     __slots__ = ('count', 'dtype', 'read')
 
-    def __init__(self, dtype: torch.dtype, count: int, read: Callable | None) -> None:
+    def __init__(self, dtype: str, count: int, read: Callable | None) -> None:
         self.dtype, self.count, self.read = dtype, count, read
 
-    def thaw(self, held: tuple) -> torch.Tensor:  # noqa: ARG002
+    def thaw(self, held: tuple) -> 'torch.Tensor':  # noqa: ARG002
         """All numbers, of shape (N, )."""
+        import torch
+
+        dtype = getattr(torch, self.dtype)
         if not self.count or self.read is None:
-            return torch.empty(0, dtype=self.dtype)
-        return torch.frombuffer(bytearray(self.read()), dtype=self.dtype)
+            return torch.empty(0, dtype=dtype)
+        return torch.frombuffer(bytearray(self.read()), dtype=dtype)
 
 
 class _Saved(StandIn):
@@ -96,8 +106,10 @@ class _Saved(StandIn):
             raise UnsafePickleError('it has a tensor whose numbers are no bytes')
         self.data = data
 
-    def thaw(self, held: tuple) -> torch.Tensor:  # noqa: ARG002
+    def thaw(self, held: tuple) -> 'torch.Tensor':  # noqa: ARG002
         """All numbers, of shape (N, )."""
+        import torch
+
         storage = _load_stream(io.BytesIO(self.data), self.data, _OTHER_NAMES, 'cpu')
         if not isinstance(storage, torch.storage.TypedStorage):
             raise UnsafePickleError('it has a tensor without numbers')
@@ -140,7 +152,7 @@ class _Tensor(StandIn):
     def held(self) -> tuple:
         return (self.storage,)
 
-    def thaw(self, held: tuple) -> torch.Tensor:
+    def thaw(self, held: tuple) -> 'torch.Tensor':
         (flat,) = held
         self.check(len(flat))
         return flat.as_strided(self.size, self.stride, self.offset)
@@ -187,7 +199,7 @@ TENSOR_NAMES: Mapping[str, Any] = MappingProxyType(
         'torch._utils._rebuild_tensor_v2': _rebuild_tensor,
         'torch.Size': _size,
         'torch.device': _device,
-        **{str(kind.dtype): _Plain() for kind in STORAGES.values()},
+        **{f'torch.{kind.dtype}': _Plain() for kind in STORAGES.values()},
     }
 )
 
@@ -236,7 +248,7 @@ def storage_of(
     fits = isinstance(kind, StorageType) and type(key) is str and type(count) is int
     if not fits or saved[5:] not in ((), (None,)) or count < 0:
         raise UnsafePickleError('it has a damaged storage')
-    size = count * kind.dtype.itemsize
+    size = count * kind.itemsize
     if sizes.get(key) != size:
         raise UnsafePickleError(
             f'it has a tensor of {size:,} bytes in a record of {sizes.get(key)} bytes'
@@ -280,7 +292,7 @@ def _check_legacy(data: Any, names: Mapping[str, Any]) -> tuple[Any, Machine]:
         if not isinstance(kind, StorageType) or not 0 <= saved[4] <= len(data):
             raise UnsafePickleError('it has a damaged storage')
         # How many bytes there are of it, the loader finds out.
-        sizes = {saved[2]: saved[4] * kind.dtype.itemsize}
+        sizes = {saved[2]: saved[4] * kind.itemsize}
         return storage_of(saved, sizes)
 
     machine = Machine(data, names, 'utf-8', storage=storage)
@@ -304,6 +316,8 @@ def _load_stream(
     is_storage = type(value) is Storage
     has_stand_ins = is_storage or check_value(value, machine.instructions, limits)
     if any(name.startswith('torch.') for name in machine.used):
+        import torch
+
         others: list[Any] = [
             (stand_in, name)
             for alias in names

@@ -13,8 +13,8 @@ from projects.clip_vg.apis.checkpoint_config import (
 )
 from projects.clip_vg.config_types import MODEL_PARTS, TRANSFORMS, check_config
 
-from ..conftest import ROOT
-from .helpers import save_tiny
+from ..helpers import ROOT
+from ..helpers.models import save_tiny
 
 CONFIGS = sorted((ROOT / 'configs').glob('clip_vg_*.py'))
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from projects.clip_vg.apis import GroundingInferencer
 
-from ..conftest import ROOT
+from ..helpers import ROOT
 
 CONFIG = str(ROOT / 'configs/clip_vg_synthetic.py')
 ASKED = ['red circle', 'the star on the left']

@@ -15,8 +15,9 @@ from projects.clip_vg.apis.questions import read_questions
 from projects.clip_vg.folder_lock import lock_folder
 from projects.clip_vg.visualization.answers import color_of, draw_answers
 
-from ..conftest import ROOT, runner_config
-from .helpers import save_tiny
+from ..helpers import ROOT
+from ..helpers.configs import runner_config
+from ..helpers.models import save_tiny
 
 ASKED = ['red circle', 'the star on the left', 'left']
 

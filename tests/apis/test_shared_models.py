@@ -9,8 +9,8 @@ from PIL import Image
 from projects.clip_vg.apis import GroundingInferencer, shared_models, web
 from projects.clip_vg.apis.shared_models import SharedModels, name_checkpoints
 
-from ..threads import ask_in_threads
-from .helpers import save_tiny
+from ..helpers.models import save_tiny
+from ..helpers.threads import ask_in_threads
 
 ASKED = ['red circle', 'star']
 

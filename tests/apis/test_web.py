@@ -22,7 +22,7 @@ from projects.clip_vg.apis.web import (
 )
 from projects.clip_vg.visualization.answers import color_of
 
-from .helpers import save_tiny
+from ..helpers.models import save_tiny
 
 LIMITS = Limits(pixels=10_000, expressions=3, characters=12)
 

@@ -11,8 +11,8 @@ from projects.clip_vg.apis import GroundingInferencer
 from projects.clip_vg.apis.work_dir import find_checkpoint, find_weights
 from projects.clip_vg.engine.trial import last_checkpoint
 
-from ..conftest import runner_config
-from .helpers import save_tiny
+from ..helpers.configs import runner_config
+from ..helpers.models import save_tiny
 
 
 def touch(path, seconds=0):

@@ -22,8 +22,8 @@ from projects.clip_vg.apis import GroundingInferencer
 from projects.clip_vg.apis.web import fit_to_screen
 from projects.clip_vg.visualization.answers import color_of
 
-from ..apis.helpers import save_tiny
-from ..conftest import ROOT
+from ..helpers import ROOT
+from ..helpers.models import save_tiny
 
 pytest.importorskip('gradio')
 playwright = pytest.importorskip('playwright.sync_api')

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from projects.clip_vg.datasets.readers import read_annotations
 from projects.clip_vg.datasets.synthetic import make_synthetic
@@ -114,3 +115,31 @@ def test_an_interrupted_making_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         make_synthetic(tmp_path / 'data', dict(train=2))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_larger_drawing_is_of_the_same_scene(tmp_path):
+    small, large = (
+        make_synthetic(tmp_path / str(scale), dict(test=3), seed=4, scale=scale)
+        for scale in (1, 3)
+    )
+    both = [
+        json.loads((root / 'shapes' / 'instances.json').read_text())
+        for root in (small, large)
+    ]
+    assert len(both[0]['annotations']) == len(both[1]['annotations'])
+    for one, other in zip(*(d['annotations'] for d in both), strict=True):
+        assert (one['color'], one['category_id']) == (
+            other['color'],
+            other['category_id'],
+        )
+        # Boxes are rounded to 0.01 pixels in both.
+        np.testing.assert_allclose(
+            np.multiply(one['bbox'], 3), other['bbox'], atol=0.06
+        )
+    for one, other in zip(*(d['images'] for d in both), strict=True):
+        assert (one['width'] * 3, one['height'] * 3) == (
+            other['width'],
+            other['height'],
+        )
+        with Image.open(large / 'images' / other['file_name']) as image:
+            assert image.size == (other['width'], other['height'])

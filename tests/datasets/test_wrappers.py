@@ -7,7 +7,7 @@ from mmengine.runner import Runner
 
 from projects.clip_vg.compat import load_from_local
 
-from ..conftest import pool_config, runner_config
+from ..helpers.configs import pool_config, runner_config
 
 
 def concat(shapes, sources):

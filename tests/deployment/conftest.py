@@ -8,8 +8,8 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from ..conftest import TEST, model_config
-from ..models.test_clip_vg import make_batch
+from ..helpers.configs import TEST, model_config
+from ..helpers.models import make_batch
 
 # All options that change the graphs, and other dimensions.
 VARIANT = dict(

@@ -12,9 +12,8 @@ from mmdet.structures.bbox import bbox_overlaps
 
 from projects.clip_vg.apis import GroundingInferencer
 
-from ..conftest import ROOT
-from ..models.test_clip_vg import PICTURES, SIZE, make_batch
-from ..symbols import symbol_texts
+from ..helpers import ROOT
+from ..helpers.models import PICTURES, SIZE, make_batch, symbol_texts
 
 pytest.importorskip('onnxscript')
 pytest.importorskip('openvino')

@@ -5,7 +5,7 @@ import pytest
 
 from projects.clip_vg.apis import GroundingInferencer
 
-from ..threads import ask_in_threads
+from ..helpers.threads import ask_in_threads
 
 WORDS = ['red', 'left', 'small', 'circle', 'star', 'cross', 'the big blue', 'upper']
 

@@ -8,8 +8,8 @@ from projects.clip_vg.apis import GroundingInferencer
 from projects.clip_vg.curriculum.reliability_file import file_sha256
 from projects.clip_vg.deployment.calibration import spread
 
-from ..commands import ended_well, run_script
-from ..conftest import runner_config
+from ..helpers.commands import ended_well, run_script
+from ..helpers.configs import runner_config
 
 for package in ('onnxscript', 'openvino', 'onnxruntime', 'nncf'):
     pytest.importorskip(package)

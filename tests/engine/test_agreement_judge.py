@@ -18,7 +18,8 @@ from projects.clip_vg.engine.reliability_scoring import score_sources
 from projects.clip_vg.engine.scoring import evaluation_view
 from projects.clip_vg.models import CropTextCLIP
 
-from ..conftest import ROOT, pool_config
+from ..helpers import ROOT
+from ..helpers.configs import pool_config
 
 
 class Oracle(torch.nn.Module):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
-from ..conftest import runner_config
+from ..helpers.configs import runner_config
 
 
 def train(shapes, sources, work_dir, kind, **changes):

@@ -6,7 +6,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from ..conftest import runner_config
+from ..helpers.configs import runner_config
 
 
 class Killed(Exception):

@@ -9,7 +9,7 @@ from mmengine.structures import InstanceData
 
 from projects.clip_vg.engine import GroundingVisualizer
 
-from ..conftest import ROOT
+from ..helpers import ROOT
 
 
 def sample(sample_id, **others):

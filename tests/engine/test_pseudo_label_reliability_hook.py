@@ -18,8 +18,8 @@ from projects.clip_vg.curriculum.reliability_file import (
 )
 from projects.clip_vg.engine import PseudoLabelReliabilityHook
 
-from ..conftest import pool_config, runner_config
-from ..grounding_dino import shrink_model
+from ..helpers.configs import pool_config, runner_config
+from ..helpers.shrink import shrink_model
 
 
 def hooked(cfg, **options):

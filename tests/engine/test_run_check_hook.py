@@ -14,8 +14,8 @@ from projects.clip_vg.engine.run_check_hook import (
     describe_data,
 )
 
-from ..commands import run_script
-from ..conftest import pool_config, runner_config
+from ..helpers.commands import run_script
+from ..helpers.configs import pool_config, runner_config
 
 SAMPLERS = [
     dict(type='DefaultSampler', shuffle=True),

@@ -12,7 +12,7 @@ from projects.clip_vg.engine import reliability_scoring
 from projects.clip_vg.engine.reliability_scoring import choose_sources, score_sources
 from projects.clip_vg.engine.scoring import evaluation_view, plan_batches, score_labels
 
-from ..conftest import TEST, model_config, pool_config
+from ..helpers.configs import TEST, model_config, pool_config
 
 MEASURER = dict(name='m', sha256='1', config='c')
 

@@ -19,7 +19,12 @@ from projects.clip_vg.engine.self_paced_plan import describe_plan
 from projects.clip_vg.engine.self_paced_settings import Resources, Settings
 from projects.clip_vg.visualization.curriculum_report import write_report
 
-from ..conftest import runner_config
+from ..helpers.configs import runner_config
+from ..helpers.work_dirs import record_of
+
+
+def images_of(dataset):
+    return {label['image'] for label in dataset.table}
 
 
 class Trainer:
@@ -27,6 +32,7 @@ class Trainer:
 
     def __init__(self, stop_before=None):
         self.stop_before, self.trained, self.scored = stop_before, [], []
+        self.images = {}  # of each training and scoring run
 
     def __call__(self, jobs, at_once=1, gpus=0):
         for job in jobs:
@@ -48,6 +54,7 @@ class Trainer:
             dict(cfg.train_dataloader.sampler, dataset=dataset, seed=0)
         )
         self.trained.append(folder.name)
+        self.images[folder.name] = images_of(dataset)
         # The more labels of an even place, the better; each other one costs.
         even = (sampler.selection % 2 == 0).sum()
         score = float(2 * even - len(sampler.selection)) / len(dataset) + 0.5
@@ -67,6 +74,7 @@ class Trainer:
         dataset = DATASETS.build(cfg.train_dataloader.dataset)
         dataset.full_init()
         self.scored.append(name)
+        self.images[f'score_{name}'] = images_of(dataset)
         for file in dataset.label_files:
             store = ReliabilityFile(out, dict(name=name, sha256=name), file)
             _, places = dataset.places(file)
@@ -88,18 +96,6 @@ def search(shapes, sources, work_dir, trainer, monkeypatch, names=None, **settin
         cfg.train_dataloader.dataset.update(ann_file=files, source=names)
     cfg.work_dir = None
     return SelfPaced(cfg, work_dir, Settings(**settings), Resources(Path('tools')))
-
-
-def without_seconds(value):
-    if isinstance(value, dict):
-        return {k: without_seconds(v) for k, v in value.items() if k != 'seconds'}
-    if isinstance(value, list):
-        return [without_seconds(item) for item in value]
-    return value
-
-
-def record_of(work_dir):
-    return without_seconds(json.loads((work_dir / 'curriculum.json').read_text()))
 
 
 CASES = [
@@ -225,21 +221,18 @@ def test_label_free_validates_on_images_it_does_not_train_on(
 
 
 def test_folds_score_images_they_have_not_seen(shapes, sources, tmp_path, monkeypatch):
+    trainer = Trainer(stop_before=6)
     found = search(
-        shapes, sources, tmp_path, Trainer(), monkeypatch, names=['one'], folds=3
+        shapes, sources, tmp_path, trainer, monkeypatch, names=['one'], folds=3
     )
-    scored = set()
-    for source, parts in found.measurers.models().values():
-        seen = DATASETS.build(
-            found.measurers._config(source, parts).train_dataloader.dataset
-        ).table
-        asked = DATASETS.build(
-            found.measurers._score_config(parts).train_dataloader.dataset
-        ).table
-        seen, asked = ({label['image'] for label in t} for t in (seen, asked))
-        assert not seen & asked and not scored & asked
-        scored |= asked
-    assert len(scored) == 24
+    with pytest.raises(KeyboardInterrupt):
+        found.run()
+    scored = []
+    for name in ('one_fold0', 'one_fold1', 'one_fold2'):
+        images = trainer.images[f'score_{name}']
+        assert images and not images & trainer.images[f'measurer_{name}']
+        scored += images
+    assert len(set(scored)) == len(scored) == 24
 
 
 def test_nothing_selected_is_said(shapes, sources, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from mmengine.runner import Runner
 from projects.clip_vg.compat import load_from_local
 from projects.clip_vg.models.frozen_weights import FINGERPRINT, frozen_names, is_slim
 
-from ..conftest import model_config, runner_config
+from ..helpers.configs import model_config, runner_config
 
 
 def trained(shapes, sources, work_dir, slim=True, ema=False, **changes):

@@ -7,7 +7,7 @@ from mmdet.registry import DATASETS
 from projects.clip_vg.engine.labelling.statistics import manifest_path
 from projects.clip_vg.engine.source_order import complexity
 
-from ..conftest import pool_config
+from ..helpers.configs import pool_config
 
 
 def order(shapes, folder):

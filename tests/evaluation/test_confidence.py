@@ -20,7 +20,7 @@ from projects.clip_vg.evaluation.confidence import (
 from projects.clip_vg.evaluation.grounding_metric import top_scores
 from projects.clip_vg.visualization.confidence_figure import draw_confidence
 
-from .test_grounding_metric import evaluate, random_boxes, sample
+from ..helpers.results import evaluate, random_boxes, sample
 
 
 def drawn(count=500, seed=0, levels=40):

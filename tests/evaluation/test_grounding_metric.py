@@ -14,6 +14,8 @@ from projects.clip_vg.datasets.samplers import ImageGroupSampler, image_group_sa
 from projects.clip_vg.evaluation import grounding_metric
 from projects.clip_vg.evaluation.grounding_metric import GroundingMetric, current_name
 
+from ..helpers.results import evaluate, random_boxes, sample
+
 
 def slow_iou(a, b):
     width = min(a[2], b[2]) - max(a[0], b[0])
@@ -21,24 +23,6 @@ def slow_iou(a, b):
     inter = max(0, width) * max(0, height)
     area = [(x[2] - x[0]) * (x[3] - x[1]) for x in (a, b)]
     return inter / (sum(area) - inter)
-
-
-def random_boxes(count, seed):
-    rng = np.random.default_rng(seed)
-    corners = rng.uniform(0, 50, (count, 2, 2))
-    return np.concatenate([corners.min(1), corners.max(1) + 5], 1)
-
-
-def sample(i, pred, true, split='val', source='human', **extra):
-    return dict(
-        img_path=f'{i}.jpg',
-        text=[f'text {i} {j}' for j in range(len(true))],
-        sample_id=[f'{i}_{j}' for j in range(len(true))],
-        split=[split] * len(true),
-        source=[source] * len(true),
-        pred_instances=dict(bboxes=torch.as_tensor(pred), **extra),
-        gt_instances=dict(bboxes=torch.as_tensor(true)),
-    )
 
 
 @pytest.fixture
@@ -51,12 +35,6 @@ def samples():
         )
         for i in range(20)
     ]
-
-
-def evaluate(samples, **options):
-    metric = GroundingMetric(**options)
-    metric.process(None, samples)
-    return metric.evaluate(sum(len(s['text']) for s in samples))
 
 
 def test_accuracy_equals_the_definition(samples):

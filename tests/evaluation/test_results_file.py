@@ -9,21 +9,7 @@ import pytest
 from projects.clip_vg.evaluation.grounding_metric import GroundingMetric
 from projects.clip_vg.evaluation.results_file import common_results, read_results
 
-from .test_grounding_metric import random_boxes, sample
-
-
-def answer(number=0, **changes):
-    found = dict(
-        sample_id=f's{number}',
-        image=f'{number}.jpg',
-        text='left man',
-        iou=0.75,
-        bbox=[0.0, 0.0, 10.0, 10.0],
-        gt_bbox=[0.0, 0.0, 10.0, 8.0],
-        split='val',
-        source='human',
-    )
-    return {**found, **changes}
+from ..helpers.results import answer, random_boxes, sample
 
 
 def write(path, *lines):

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from projects.clip_vg.models import CLIPTextEncoder, CLIPVisualEncoder
 from projects.clip_vg.models.clip_config import clip_config
 
-from ..conftest import ARCH
+from ..helpers.configs import ARCH
 
 TEXTS = ['left man', 'the dog behind the red car']
 

@@ -1,6 +1,7 @@
 """CLIP's weights from every kind of file, and never with the wrong activation."""
 
 import json
+from contextlib import nullcontext
 
 import open_clip
 import pytest
@@ -11,7 +12,7 @@ from projects.clip_vg.models import CLIPTextEncoder, CLIPVisualEncoder, clip_wei
 from projects.clip_vg.models.clip_files import read_clip_weights
 from projects.clip_vg.safe_pickle import UnsafePickleError
 
-from ..conftest import ARCH
+from ..helpers.configs import ARCH
 
 
 @pytest.fixture
@@ -224,14 +225,18 @@ def test_gelu_weights_are_refused_by_a_quick_gelu_tower(clip, tmp_path):
         ('ViT-B-16', 'laion2b_s34b_b88k', None),
     ],
 )
-def test_tags_say_their_activation(arch, tag, way_out):
-    config = open_clip.get_model_config(arch)
-    wanted = clip_weights._quick_gelu_of_tag(arch, tag)
-    if way_out is None:
-        clip_weights._check_activation(wanted, config, arch, tag)
-    else:
-        with pytest.raises(ValueError, match=way_out):
-            clip_weights._check_activation(wanted, config, arch, tag)
+def test_tags_say_their_activation(
+    clip, arch, tag, way_out, tmp_path, monkeypatch, warned
+):
+    path = str(write(clip, 'state_dict', tmp_path))
+    monkeypatch.setattr(clip_weights.open_clip, 'download_pretrained', lambda _: path)
+    tower, config = open_clip.CLIP(**ARCH).visual, open_clip.get_model_config(arch)
+    refused = pytest.raises(ValueError, match=way_out) if way_out else nullcontext()
+    with refused:
+        clip_weights.load_clip_tower(tower, 'visual', arch, config, tag)
+    loaded = torch.equal(tower.conv1.weight, clip.visual.conv1.weight)
+    assert loaded == (way_out is None)
+    assert not [line for line in warned if 'does not say' in line]
 
 
 def test_numbers_of_the_archive_are_no_weights(clip, tmp_path):

@@ -5,7 +5,6 @@ import copy
 import pytest
 import torch
 from mmdet.registry import MODELS
-from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
 from mmengine.runner.checkpoint import load_state_dict as mmengine_load
 from mmengine.structures import InstanceData
@@ -17,53 +16,15 @@ from projects.clip_vg.models.box_head import true_boxes
 from projects.clip_vg.models.clip_vg import patch_padding
 from projects.clip_vg.models.data_preprocessor import pixel_padding
 
-from ..conftest import ARCH, model_config
-from ..symbols import symbol_texts
-
-SIZE = 32
-# (left, top, width, height) of the picture in the square, and its expressions.
-PICTURES = [
-    ((0, 4, 32, 24), ['left man', 'the big red bus behind the tree']),
-    ((0, 0, 32, 32), ['dog']),
-    ((11, 0, 9, 32), ['a', 'second woman from the right', 'red', 'left man']),
-    ((2, 13, 29, 6), ['top']),
-]
-
-
-def make_sample(letterbox, texts, scale=0.5):
-    left, top, width, height = letterbox
-    sample = DetDataSample(
-        metainfo=dict(
-            img_path='a.jpg',
-            ori_shape=(int(height / scale), int(width / scale)),
-            img_shape=(SIZE, SIZE),
-            scale_factor=(scale, scale),
-            letterbox=letterbox,
-            text=texts,
-        )
-    )
-    count = 1 if isinstance(texts, str) else len(texts)
-    low = torch.tensor([left, top], dtype=torch.float32)
-    high = low + torch.tensor([width, height])
-    corners = low + torch.rand(count, 2, 2) * (high - low)
-    sample.gt_instances = InstanceData(
-        bboxes=torch.cat([corners.amin(1), corners.amax(1) + 1], 1)
-    )
-    return sample
-
-
-def make_batch(pictures=PICTURES):
-    return dict(
-        inputs=[
-            torch.randint(0, 255, (3, SIZE, SIZE), dtype=torch.uint8) for _ in pictures
-        ],
-        data_samples=[make_sample(*picture) for picture in pictures],
-    )
-
-
-def prepared(model, batch, training=False):
-    data = model.data_preprocessor(copy.deepcopy(batch), training)
-    return data['inputs'], data['data_samples']
+from ..helpers.configs import ARCH, model_config
+from ..helpers.models import (
+    PICTURES,
+    SIZE,
+    make_batch,
+    make_sample,
+    prepared,
+    symbol_texts,
+)
 
 
 @pytest.fixture(params=['plain', 'rectangle', 'sin_cos', 'one_layer'])
@@ -82,7 +43,7 @@ def any_model(request):
 @torch.no_grad()
 def test_boxes_equal_the_published_way(any_model):
     inputs, samples = prepared(any_model, make_batch())
-    fast = any_model.bbox_head(any_model._forward(inputs, samples))
+    fast = any_model.bbox_head(any_model(inputs, samples, mode='tensor'))
     padding = patch_padding(
         pixel_padding(samples, inputs), any_model.visual_encoder.grid_size
     )
@@ -133,18 +94,24 @@ def test_answers_do_not_depend_on_the_grouping(tiny_model):
             assert alone.label_names == [text]
 
 
+def padded_boxes(model, inputs, samples):
+    """Predictions (E, 4), xyxy in [0, 1] of the padded input."""
+    predicted = model.predict(inputs, samples, rescale=False)
+    return torch.cat([sample.pred_instances.bboxes for sample in predicted]) / SIZE
+
+
 @torch.no_grad()
 def test_symbols_are_answered_as_alone_and_as_published(tiny_model):
     """CLIP's id of "!" in a run of symbols is 0, as that of the filling."""
     texts = symbol_texts(40)
     batch = make_batch([((0, 4, 32, 24), texts)])
     inputs, samples = prepared(tiny_model, batch)
-    boxes = tiny_model._boxes(tiny_model._forward(inputs, samples))
+    boxes = padded_boxes(tiny_model, inputs, samples)
     assert boxes.std(0).max() > 1e-3  # they depend on the text
-    alone = [
-        tiny_model._boxes(tiny_model._forward(inputs, [make_sample((0, 4, 32, 24), t)]))
-        for t in texts
-    ]
+    alone = []
+    for text in texts:
+        samples[0].set_metainfo(dict(text=text))
+        alone.append(padded_boxes(tiny_model, inputs, samples))
     torch.testing.assert_close(boxes, torch.cat(alone), atol=1e-5, rtol=0)
     padding = patch_padding(
         pixel_padding(samples, inputs), tiny_model.visual_encoder.grid_size
@@ -265,7 +232,7 @@ def test_losses_equal_the_definition(tiny_model):
     """L1 summed over the four numbers, 1 - GIoU; both averaged over expressions."""
     inputs, samples = prepared(tiny_model, make_batch())
     losses = tiny_model.loss(inputs, samples)
-    pred = tiny_model.bbox_head(tiny_model._forward(inputs, samples)).tolist()
+    pred = tiny_model.bbox_head(tiny_model(inputs, samples, mode='tensor')).tolist()
     true = (torch.cat([s.gt_instances.bboxes for s in samples]) / SIZE).tolist()
     l1 = giou = 0.0
     for (cx, cy, w, h), (x1, y1, x2, y2) in zip(pred, true, strict=True):
@@ -396,7 +363,7 @@ def test_parameters_of_the_b16_config():
     """Counts of the release, minus what it builds and never uses (method, 1)."""
     from mmengine.config import Config
 
-    from ..conftest import ROOT
+    from ..helpers import ROOT
 
     cfg = Config.fromfile(ROOT / 'configs/clip_vg_refcoco.py').model
     cfg.visual_encoder.pretrained = cfg.text_encoder.pretrained = None
@@ -446,7 +413,6 @@ def test_hits_are_those_of_the_release(tiny_model, monkeypatch):
     pred = pred + torch.randn(300, 4) * 0.12 * torch.cat([size, size], 1)
     pred[::7, 2:] += 0.8
     monkeypatch.setattr(tiny_model.bbox_head, 'forward', lambda _: pred)
-    monkeypatch.setattr(tiny_model, '_forward', lambda *_: pred)
     metric = GroundingMetric()
     for i, (sample, box) in enumerate(zip(samples, padded, strict=True)):
         left, top = sample.letterbox[:2]

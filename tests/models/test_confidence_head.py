@@ -16,10 +16,10 @@ from projects.clip_vg.engine.slim_checkpoint_hook import (
     without_frozen,
 )
 from projects.clip_vg.models import GroundingConfidenceHead, clip_vg
-from projects.clip_vg.models.confidence_head import foreign_pairs, reached_iou
+from projects.clip_vg.models.confidence_head import foreign_pairs
 
-from ..conftest import model_config
-from .test_clip_vg import PICTURES, SIZE, make_batch, make_sample, prepared
+from ..helpers.configs import model_config
+from ..helpers.models import PICTURES, SIZE, make_batch, make_sample, prepared
 
 
 def build(**options):
@@ -28,6 +28,14 @@ def build(**options):
     model = MODELS.build(dict(model_config(), confidence_head=head))
     model.init_weights()
     return model.eval()
+
+
+def given_to_head(model, inputs, samples):
+    """Tokens of own pairs, their IoUs, and tokens of negative pairs in a loss."""
+    head = model.confidence_head
+    with patch.object(head, 'loss', wraps=head.loss) as loss:
+        model.loss(inputs, samples)
+    return loss.call_args.args
 
 
 def names_of_head(model):
@@ -98,17 +106,16 @@ def slow_iou(one, other):
 def test_targets_are_the_ious_of_the_clamped_answers():
     model = build()
     inputs, samples = prepared(model, make_batch())
-    tokens = model._forward(inputs, samples)
     # Boxes that leave the padded input, as predictions do.
     model.bbox_head.mlp.layers[-1].bias.add_(torch.tensor([2.0, -2.0, 1.0, 1.0]))
+    tokens, reached, _ = given_to_head(model, inputs, samples)
     answers = model.bbox_head(tokens).tolist()
     expected = []
     true = torch.cat([sample.gt_instances.bboxes for sample in samples]) / SIZE
     for (cx, cy, w, h), box in zip(answers, true.tolist(), strict=True):
         corners = (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)
         expected.append(slow_iou([min(max(edge, 0), 1) for edge in corners], box))
-    found = reached_iou(model._boxes(tokens), samples)
-    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-5, rtol=0)
+    torch.testing.assert_close(reached, torch.tensor(expected), atol=1e-5, rtol=0)
     assert 0 < max(expected) < 1
 
 
@@ -219,11 +226,11 @@ def test_absent_tokens_are_those_of_asking_the_picture(detach):
     every = [text for _, texts in PICTURES for text in texts]
     pairs = [0, 1, 1, 3], [2, 0, 4, 1]
     with patch.object(clip_vg, 'foreign_pairs', return_value=pairs):
-        found = model._ask_elsewhere(model._encode(inputs, samples), samples)
+        _, _, found = given_to_head(model, inputs, samples)
     for token, picture, number in zip(found, *pairs, strict=True):
         sample = copy.deepcopy(samples[picture])
         sample.set_metainfo(dict(text=every[number]))
-        expected = model._forward(inputs[picture : picture + 1], [sample])[0]
+        expected = model(inputs[picture : picture + 1], [sample], mode='tensor')[0]
         torch.testing.assert_close(token, expected, atol=1e-5, rtol=1e-5)
 
 

@@ -14,8 +14,8 @@ from projects.clip_vg.models.clip_files import read_clip_weights
 from projects.clip_vg.models.clip_weights import resolve_weights
 from projects.clip_vg.models.crop_text_clip import square_around
 
-from ..conftest import ROOT
-from ..symbols import symbol_texts
+from ..helpers import ROOT
+from ..helpers.models import symbol_texts
 
 
 @pytest.fixture(scope='module')

@@ -8,7 +8,7 @@ from projects.clip_vg.models.expression_tokenizer import (
     text_lengths,
 )
 
-from ..symbols import symbol_texts
+from ..helpers.models import symbol_texts
 
 
 def reference_tokens(text, context):

@@ -16,7 +16,8 @@ from torch import nn
 
 from projects.clip_vg.models.grounding_tta_model import GroundingTTAModel, consensus
 
-from ..conftest import ROOT, runner_config
+from ..helpers import ROOT
+from ..helpers.configs import runner_config
 
 BOX = torch.tensor([10.0, 20.0, 50.0, 60.0])
 FAR = torch.tensor([70.0, 70.0, 90.0, 90.0])
@@ -126,7 +127,7 @@ def config(shapes, sources, tmp_path):
 
 def augmented(cfg, sizes, probs):
     shown = Config.fromfile(ROOT / 'configs/clip_vg_synthetic.py')
-    steps = shown.tta_pipeline[1].transforms
+    steps = shown.tta_pipeline[2].transforms
     steps[0] = [dict(type='PILResize', size=size) for size in sizes]
     steps[1] = [dict(type='TextAwareFlip', prob=prob) for prob in probs]
     steps[2][0].size = 32

@@ -18,8 +18,8 @@ from projects.clip_vg.models.released_layout import (
 )
 from projects.clip_vg.safe_torch import load_torch
 
-from ..commands import run_script
-from ..conftest import ROOT
+from ..helpers import ROOT
+from ..helpers.commands import run_script
 
 # Other dimensions than any real model's: 6 blocks seen, 3 read (0, 2, 5); vision
 # twice as wide as the text, and the fusion as wide as neither.

@@ -11,7 +11,7 @@ from projects.clip_vg.pseudo_labels.attributes import (
 )
 from projects.clip_vg.pseudo_labels.detection import Detection, iou
 
-from .helpers import VOCABULARY, at, scattered, shuffled
+from ..helpers.scenes import VOCABULARY, at, scattered, shuffled
 
 BOX = (0, 0, 100, 100)
 

@@ -12,7 +12,7 @@ from projects.clip_vg.pseudo_labels.caption import (
     named_by,
 )
 
-from .helpers import VOCABULARY, at, scattered, scene, shuffled
+from ..helpers.scenes import VOCABULARY, at, scattered, scene, shuffled
 
 # As a parser would have it; what is its own base form is left out.
 LEMMAS = dict(

@@ -13,7 +13,7 @@ from projects.clip_vg.pseudo_labels.cleaning import (
 )
 from projects.clip_vg.pseudo_labels.detection import Detection, intersection, iou
 
-from .helpers import SIZE, VOCABULARY, at, scattered, scene, shuffled
+from ..helpers.scenes import SIZE, VOCABULARY, at, scattered, scene, shuffled
 
 NAN = float('nan')
 # One class of each group, clothes as one group (specification 1.1).

@@ -6,7 +6,7 @@ from projects.clip_vg.pseudo_labels.clothes import dress, is_worn
 from projects.clip_vg.pseudo_labels.detection import Detection, intersection
 from projects.clip_vg.pseudo_labels.vocabulary import CLOTHES
 
-from .helpers import at, scattered, shuffled
+from ..helpers.scenes import at, scattered, shuffled
 
 # 100 x 200, from (0, 0): shares and heights are read off.
 PERSON = Detection('woman', (0, 0, 100, 200))

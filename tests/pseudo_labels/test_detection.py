@@ -12,7 +12,7 @@ from projects.clip_vg.pseudo_labels.detection import (
     iou,
 )
 
-from .helpers import at
+from ..helpers.scenes import at
 
 
 def whole_boxes(seed, count=25):

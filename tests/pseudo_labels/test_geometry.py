@@ -13,7 +13,7 @@ from projects.clip_vg.pseudo_labels.geometry import (
     predicates,
 )
 
-from .helpers import VOCABULARY, at, scattered, scene, shuffled
+from ..helpers.scenes import VOCABULARY, at, scattered, scene, shuffled
 
 # Specification 2.
 ALL = {'left of', 'right of', 'above', 'below', 'on', 'inside', 'next to'}

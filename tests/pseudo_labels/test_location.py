@@ -6,7 +6,7 @@ import pytest
 from projects.clip_vg.pseudo_labels.detection import Detection
 from projects.clip_vg.pseudo_labels.location import locations
 
-from .helpers import SIZE, at, scattered, shuffled
+from ..helpers.scenes import SIZE, at, scattered, shuffled
 
 AXES = dict(x=('left', 'right'), y=('top', 'bottom'))
 DEPTHS = {'behind', 'front'}

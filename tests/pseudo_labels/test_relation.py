@@ -9,7 +9,7 @@ import pytest
 from projects.clip_vg.pseudo_labels.detection import Detection, Triplet, iou
 from projects.clip_vg.pseudo_labels.relation import RelationOptions, relation_labels
 
-from .helpers import SIZE, VOCABULARY, at, scene, shuffled
+from ..helpers.scenes import SIZE, VOCABULARY, at, scene, shuffled
 
 NAN = float('nan')
 MAN, CUP = at(200, 240, 'man'), at(400, 240, 'cup')

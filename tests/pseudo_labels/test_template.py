@@ -14,7 +14,7 @@ from projects.clip_vg.pseudo_labels.template import (
     template_labels,
 )
 
-from .helpers import VOCABULARY, at, scattered, scene, shuffled
+from ..helpers.scenes import VOCABULARY, at, scattered, scene, shuffled
 
 PREPOSITIONS = {  # specification 1.8
     **dict.fromkeys(('left', 'right'), 'on the'),

@@ -15,7 +15,7 @@ from projects.clip_vg.pseudo_labels.vocabulary import (
     is_english,
 )
 
-from .helpers import VOCABULARY
+from ..helpers.scenes import VOCABULARY
 
 EXAMPLES = dict(  # specification 1.1
     people='person man woman boy girl kid child player baby guy lady',

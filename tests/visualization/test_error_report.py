@@ -19,9 +19,9 @@ from projects.clip_vg.visualization.example_cards import (
     picture_sizes,
 )
 
-from ..conftest import ROOT
-from ..evaluation.test_results_file import answer
-from ..test_tools import tool
+from ..helpers import ROOT
+from ..helpers.commands import tool
+from ..helpers.results import answer
 
 
 def run_of(folder, count=40, seed=0, **changes):

@@ -11,6 +11,7 @@ import pickle
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ def make_synthetic(
     seed: int = 0,
     max_expressions: int = 6,
     sides: Mapping[str, Sequence[float]] = SIDES,
+    scale: int = 1,
 ) -> Path:
     """Make a data set in REFER's layout; do nothing if the same one is there.
 
@@ -43,6 +45,8 @@ def make_synthetic(
         max_expressions (int): Most expressions for a picture. Defaults to 6.
         sides (Mapping[str, Sequence[float]]): Sizes of the objects, as ``SIDES``,
             which is the default.
+        scale (int): How many times larger images are drawn, with as many more pixels
+            for each object. Defaults to 1: the long side has 160.
 
     Returns:
         Path: ``root``.
@@ -60,6 +64,8 @@ def make_synthetic(
     )
     if sides != SIDES:
         manifest['sides'] = {size: list(limits) for size, limits in sides.items()}
+    if scale != 1:
+        manifest['scale'] = scale
     known = root / 'shapes' / 'manifest.json'
     if known.is_file() and json.loads(known.read_text()) == manifest:
         return root
@@ -72,7 +78,7 @@ def make_synthetic(
     root.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=root.parent, prefix=f'.{root.name}.'))
     try:
-        _write(partial, images, seed, max_expressions, sides)
+        _write(partial, images, seed, max_expressions, sides, scale)
         (partial / 'shapes' / 'manifest.json').write_text(json.dumps(manifest))
         if root.exists():
             root.rmdir()
@@ -90,6 +96,7 @@ def _write(
     seed: int,
     max_expressions: int,
     sides: Mapping[str, Sequence[float]],
+    scale: int,
 ) -> None:
     (root / 'images').mkdir()
     (root / 'shapes').mkdir()
@@ -103,11 +110,22 @@ def _write(
         for number in range(count):
             # A picture depends on seed, split and number alone.
             rng = np.random.default_rng([seed, *split.encode(), number])
-            scene = sample_scene(rng, sides)
+            scene = _enlarged(*sample_scene(rng, sides), scale)
             _add_picture(root, split, rng, scene, instances, refs, max_expressions)
     (root / 'shapes' / 'instances.json').write_text(json.dumps(instances))
     with (root / 'shapes' / 'refs(synthetic).p').open('wb') as file:
         pickle.dump(refs, file, protocol=2)
+
+
+def _enlarged(
+    size: tuple[int, int], objects: Sequence[Shape], scale: int
+) -> tuple[tuple[int, int], list[Shape]]:
+    """A scene with ``scale`` times as many pixels along each side."""
+    enlarged = []
+    for item in objects:
+        left, top, right, bottom = (edge * scale for edge in item.box)
+        enlarged.append(replace(item, box=(left, top, right, bottom)))
+    return (size[0] * scale, size[1] * scale), enlarged
 
 
 def _add_picture(

@@ -4,10 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
-from torchvision.ops import box_iou
-
-from .detection import Detection, Scene
+from .detection import Detection, Scene, iou
 from .vocabulary import CLOTHES, Vocabulary
 
 __all__ = ['clean_detections', 'drop_small', 'drop_overlapping', 'inside_image']
@@ -73,14 +70,16 @@ def drop_overlapping(
     Returns:
         list[Detection]: In the order given; of equally confident ones the earlier.
     """
-    if len(detections) < 2:
-        return list(detections)
-    boxes = torch.tensor([item.box for item in detections], dtype=torch.float64)
-    scores = torch.tensor([item.score for item in detections], dtype=torch.float64)
-    order = torch.argsort(scores, descending=True, stable=True)
-    overlaps = box_iou(boxes[order], boxes[order]) > threshold
-    kept = order[~overlaps.triu(1).any(0)].sort().values
-    return [detections[index] for index in kept.tolist()]
+    order = sorted(range(len(detections)), key=lambda i: -detections[i].score)
+    kept = [
+        index
+        for place, index in enumerate(order)
+        if all(
+            iou(detections[index].box, detections[better].box) <= threshold
+            for better in order[:place]
+        )
+    ]
+    return [detections[index] for index in sorted(kept)]
 
 
 def clean_detections(

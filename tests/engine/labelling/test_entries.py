@@ -14,7 +14,7 @@ from projects.clip_vg.engine.labelling.entries import (
     read_triplets,
 )
 
-from .helpers import detection, instances, write
+from ...helpers.labels import detection, instances, write
 
 CATEGORIES = {1: 'person', 2: 'car'}
 

@@ -9,10 +9,11 @@ from dataclasses import replace
 import open_clip
 import pytest
 import torch
+from mmdet import apis
 from mmengine.config import Config
 from PIL import Image
 
-from projects.clip_vg.engine.labelling import detector, resumable
+from projects.clip_vg.engine.labelling import resumable
 from projects.clip_vg.engine.labelling.captioner import caption
 from projects.clip_vg.engine.labelling.clip_attributes import ClipAttributes
 from projects.clip_vg.engine.labelling.detector import detect
@@ -191,19 +192,13 @@ def test_detecting_goes_on_where_it_was_killed(tmp_path, pictures, request):
     request.addfinalizer(lambda: torch.set_num_threads(threads))
 
     def die():
-        build = detector._inferencer
-
-        def mortal(*args):
-            answer, classes = build(*args)
-
-            def once(names):
+        class Mortal(apis.DetInferencer):
+            def __call__(self, *args, **options):
                 if (work / 'detected_0_of_1.jsonl').read_text():
                     os.kill(os.getpid(), signal.SIGKILL)
-                return answer(names)
+                return super().__call__(*args, **options)
 
-            return once, classes
-
-        detector._inferencer = mortal
+        apis.DetInferencer = Mortal
         detect(config, checkpoint, pictures, names, work / 'd.json', work, **more)
 
     process = multiprocessing.get_context('fork').Process(target=die)

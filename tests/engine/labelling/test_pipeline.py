@@ -6,6 +6,7 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,8 +15,8 @@ from mmdet.registry import DATASETS
 from PIL import Image
 
 from projects.clip_vg.datasets.readers import read_annotations
-from projects.clip_vg.engine.labelling import detector
 from projects.clip_vg.engine.labelling import run as run_module
+from projects.clip_vg.engine.labelling.detector import detect
 from projects.clip_vg.engine.labelling.filling import shard_range
 from projects.clip_vg.engine.labelling.inputs import InputFiles
 from projects.clip_vg.engine.labelling.maker import MakerSettings
@@ -24,12 +25,11 @@ from projects.clip_vg.engine.labelling.pipeline import (
     generate,
     merge_shards,
 )
-from projects.clip_vg.engine.labelling.predictions import picture_size
 from projects.clip_vg.engine.labelling.statistics import manifest_path
 from projects.clip_vg.pseudo_labels.geometry import GeometryOptions
 from projects.clip_vg.pseudo_labels.template import TemplateOptions
 
-from .helpers import detection, instances, spread, write
+from ...helpers.labels import detection, instances, spread, write
 
 IMAGES = list(range(1, 41))
 TEMPLATE = MakerSettings('template', TemplateOptions(), 'template')
@@ -486,18 +486,31 @@ def test_labels_of_listed_images_are_of_images_as_stored(tmp_path):
     coco = write(tmp_path / 'i.json', instances([1]))
     assert not InputFiles(detections=tmp_path, instances=coco).is_upright()
     assert InputFiles(detections=tmp_path, instances=coco, upright=True).is_upright()
-    # What --detector wrote of upright images, as in the tutorial's second command.
-    folder = turned_photograph(tmp_path).images
-    for upright in (True, False):
-        out = tmp_path / f'{upright}.json'
-        with out.open('w') as file:
-            detector._write_coco(file, folder, upright, [(0, out, [])], ['person'], 0.3)
-        assert json.loads(out.read_text())['categories']
-        assert InputFiles(detections=out).is_upright() is upright
 
 
 @pytest.mark.parametrize(('upright', 'shape'), [(True, (64, 48)), (False, (48, 64))])
-def test_models_see_images_as_their_labels_do(tmp_path, upright, shape):
-    path = turned_photograph(tmp_path).images / '1.jpg'
-    assert detector._read(path, upright).shape[:2] == shape
-    assert picture_size(path, upright) == shape[::-1]
+def test_a_detector_sees_images_as_their_labels_do(
+    tmp_path, monkeypatch, upright, shape
+):
+    """And its file says so to the generator, as in the tutorial's second command."""
+    seen = []
+
+    class Detector:
+        """Stands for MMDetection's inferencer."""
+
+        model = SimpleNamespace(dataset_meta=dict(classes=['person']))
+
+        def __init__(self, *_, **__):
+            pass
+
+        def __call__(self, images, batch_size):
+            seen.extend(image.shape[:2] for image in images)
+            nothing = dict(labels=[], scores=[], bboxes=[])
+            return dict(predictions=[nothing for _ in images])
+
+    monkeypatch.setattr('mmdet.apis.DetInferencer', Detector)
+    folder, out = turned_photograph(tmp_path).images, tmp_path / 'out.json'
+    detect('config.py', None, folder, ['1.jpg'], out, tmp_path, upright=upright)
+    (image,) = json.loads(out.read_text())['images']
+    assert seen == [shape] == [(image['height'], image['width'])]
+    assert InputFiles(detections=out).is_upright() is upright

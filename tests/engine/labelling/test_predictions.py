@@ -18,7 +18,7 @@ from projects.clip_vg.engine.labelling.predictions import (
 )
 from projects.clip_vg.safe_pickle import UnsafePickleError
 
-from .helpers import NAMES, write
+from ...helpers.labels import NAMES, write
 
 FOUND = dict(labels=[1, 0], scores=[0.5, 0.25], bboxes=[[1, 2, 3, 4], [5, 6, 7, 9]])
 

@@ -1,17 +1,22 @@
 """The code blocks of the pages that users read, and the commands in them."""
 
+import importlib.util
 import re
 import shlex
+import sys
 from collections.abc import Iterator
+from functools import cache
 from typing import NamedTuple
 
-from .conftest import ROOT
+from . import ROOT
 
 PAGES = [
     ROOT / 'README.md',
     ROOT / 'CONTRIBUTING.md',
     *sorted((ROOT / 'docs').rglob('*.md')),
 ]
+# What a script needs that is no dependency of ours.
+EXTRAS = {'demo/app.py': 'gradio_client'}  # it comes with Gradio
 _FENCED = re.compile(r'^```([^\n`]*)\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 # Said for this folder, seen from another.
 _HERE = 'PATH/OF/THIS/REPOSITORY/'
@@ -55,3 +60,18 @@ def scripts() -> Iterator[tuple[str, str, list[str]]]:
         at = next((i for i, w in enumerate(words) if w.endswith(('.py', '.sh'))), None)
         if words[0] != 'make' and at is not None and not words[at].startswith('$'):
             yield place, words[at], words[at + 1 :]
+
+
+@cache
+def load(script):
+    """The module of a script, which finds those beside it."""
+    name = 'doc_' + script.removesuffix('.py').replace('/', '_')
+    spec = importlib.util.spec_from_file_location(name, ROOT / script)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look themselves up
+    sys.path.insert(0, str((ROOT / script).parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
+    return module

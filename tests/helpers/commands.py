@@ -11,10 +11,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .conftest import ROOT
+import mmdet
+import pytest
 
-__all__ = ['ended_well', 'run_script']
+from . import ROOT
 
+MMDET_TOOLS = Path(mmdet.__file__).parent / '.mim' / 'tools'
+needs_mim = pytest.mark.skipif(
+    not MMDET_TOOLS.is_dir(), reason='this mmdet was installed without its tools'
+)
 TIMEOUT = 300  # seconds
 _FORKS = multiprocessing.get_context('forkserver')
 _FORKS.set_forkserver_preload(
@@ -59,3 +64,45 @@ def run_script(*command):
 def ended_well(done):
     """Fail with the end of what the command said if it failed."""
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+def run(*command, check=True, cwd=ROOT, timeout=300, **env):
+    """A command in a process of its own, as its user starts it."""
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=dict(os.environ, PYTHONPATH=str(ROOT), **env),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    if check:
+        ended_well(done)
+    return done
+
+
+def tool(*command, check=True):
+    """A script of ours, without the time of its imports."""
+    done = run_script(*command)
+    if check:
+        ended_well(done)
+    return done
+
+
+def mmdet_tool(name, *args):
+    """A script of MMDetection's, started as its user starts it."""
+    return run(sys.executable, MMDET_TOOLS / name, *args)
+
+
+def call(script, *args):
+    """A script in tools/, in this process: a new one spends seconds on its imports."""
+    module = runpy.run_path(str(ROOT / 'tools' / script))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('sys.argv', [script, *map(str, args)])
+        module['main']()
+
+
+def generate(*args):
+    """The generator of pseudo-labels, in this process."""
+    call('generate_pseudo_labels.py', *args)
