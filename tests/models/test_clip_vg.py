@@ -10,6 +10,8 @@ from mmengine.structures import InstanceData
 
 from benchmarks.published_path import PublishedPath
 from projects.clip_vg.models import clip_vg
+from projects.clip_vg.models.answers import put_answers
+from projects.clip_vg.models.box_head import true_boxes
 from projects.clip_vg.models.clip_vg import patch_padding
 from projects.clip_vg.models.data_preprocessor import pixel_padding
 
@@ -148,6 +150,56 @@ def test_boxes_come_back_to_the_original_picture(tiny_model):
         assert (boxes >= 0).all() and (boxes <= SIZE).all()
         offset = torch.tensor([*letterbox[:2], *letterbox[:2]])
         torch.testing.assert_close((boxes - offset) * 2, other.pred_instances.bboxes)
+
+
+def wide_samples():
+    """Of inputs of 40 x 20 (H, W), with images that were scaled unequally."""
+    samples = []
+    for scales, letterbox, count in (
+        ((0.5, 0.25), (3, 5, 10, 30), 1),
+        ((2.0, 4.0), (0, 1, 20, 38), 2),
+    ):
+        sample = make_sample(letterbox, ['a'] * count)
+        sample.set_metainfo(
+            dict(batch_input_shape=(40, 20), scale_factor=scales, letterbox=letterbox)
+        )
+        sample.gt_instances = InstanceData(
+            bboxes=torch.tensor([[2.0, 4.0, 12.0, 36.0]] * count)
+        )
+        samples.append(sample)
+    return samples
+
+
+def test_frames_of_inputs_that_are_no_squares_by_hand():
+    true = true_boxes(wide_samples(), torch.zeros(1))
+    torch.testing.assert_close(true, torch.tensor([[0.1, 0.1, 0.6, 0.9]] * 3))
+    padded = put_answers(wide_samples(), true, torch.ones(3), rescale=False)
+    for sample, other in zip(padded, wide_samples(), strict=True):
+        torch.testing.assert_close(
+            sample.pred_instances.bboxes, other.gt_instances.bboxes
+        )
+    first, second = put_answers(wide_samples(), true, torch.ones(3))
+    torch.testing.assert_close(
+        first.pred_instances.bboxes, torch.tensor([[-2.0, -4.0, 18.0, 124.0]])
+    )
+    torch.testing.assert_close(
+        second.pred_instances.bboxes, torch.tensor([[1.0, 0.75, 6.0, 8.75]] * 2)
+    )
+
+
+def test_the_border_is_zero_after_normalisation(tiny_model):
+    batch = make_batch()
+    inputs, _ = prepared(tiny_model, batch)
+    mean = torch.tensor([123.675, 116.28, 103.53])[:, None, None]
+    std = torch.tensor([58.395, 57.12, 57.375])[:, None, None]
+    for image, given, (letterbox, _) in zip(
+        inputs, batch['inputs'], PICTURES, strict=True
+    ):
+        left, top, width, height = letterbox
+        expected = torch.zeros(3, SIZE, SIZE)
+        shown = (slice(None), slice(top, top + height), slice(left, left + width))
+        expected[shown] = ((given.flip(0) - mean) / std)[shown]  # BGR to RGB
+        torch.testing.assert_close(image, expected)
 
 
 def test_loss_of_a_batch_is_the_mean_over_its_expressions(tiny_model):

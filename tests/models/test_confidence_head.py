@@ -182,6 +182,17 @@ def test_all_expressions_of_other_pictures_that_share_no_word_are_drawn():
     assert not {6, 7} & {number for _, number in drawn}  # "bird" is said of two
 
 
+def test_negative_pairs_are_drawn_at_random_from_all():
+    every = slow_pairs(TEXTS)
+    draws = []
+    for seed in range(60):
+        torch.manual_seed(seed)
+        draws.append(frozenset(zip(*foreign_pairs(TEXTS, 3), strict=True)))
+    assert all(len(draw) == 3 for draw in draws)
+    assert frozenset.union(*draws) == every
+    assert len(set(draws)) > len(draws) // 2
+
+
 @pytest.mark.parametrize('seed', range(5))
 def test_an_expression_of_the_picture_is_never_asked_as_absent(seed):
     rng = torch.Generator().manual_seed(seed)
