@@ -508,6 +508,25 @@ def test_ids_of_mdetr_that_come_twice_are_named(tmp_path):
         read_annotations(path)
 
 
+@pytest.mark.parametrize(
+    ('content', 'where'),
+    [
+        ({'other': 1}, 'images'),
+        ({'images': [], 'annotations': 1}, 'annotations'),
+        ({'images': {}, 'annotations': []}, 'images'),
+        ({'images': [], 'annotations': [7]}, 'annotation 0'),
+        ({'images': [], 'annotations': [{'image_id': []}]}, 'annotation 0'),
+        ({'images': [3], 'annotations': []}, 'image entry 0'),
+        (7, 'int'),
+    ],
+)
+def test_json_of_an_unknown_layout_is_named(tmp_path, content, where):
+    path = tmp_path / 'mine.json'
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf'mine\.json.*{where}'):
+        read_annotations(path)
+
+
 @pytest.mark.parametrize('write', [write_mdetr, write_lines, write_vlm, write_refer])
 def test_a_byte_order_mark_is_no_part_of_the_content(tmp_path, write):
     files = write(tmp_path)

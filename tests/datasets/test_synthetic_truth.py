@@ -48,6 +48,16 @@ def test_the_middle_of_three():
     assert judge('center star', row[0].box, SIZE, row) == 'wrong place'
 
 
+def test_a_column_has_no_middle():
+    """The one in between along y is the left extreme along x."""
+    column = [
+        Shape('star', 'red', 'big', (x, y, x + 20, y + 20))
+        for x, y in ((60, 10), (10, 50), (110, 90))
+    ]
+    assert judge('star in the middle', column[1].box, SIZE, column) == 'wrong place'
+    assert judge('star in the middle', column[0].box, SIZE, column) == 'right'
+
+
 @pytest.mark.parametrize('objects', [OBJECTS, []])
 def test_a_box_that_is_no_objects(objects):
     assert judge('star', (0, 80, 40, 120), SIZE, objects) == 'box off'

@@ -57,11 +57,9 @@ def _placed(text: str, named: Sequence[Shape]) -> list[Shape]:
             best = max(named, key=lambda item: sign * _area(item))
             found = [item for item in found if item is best]
         elif word in ('middle', 'center'):
-            between = [
-                sorted(named, key=lambda item: item.center[axis])[1:-1]
-                for axis in (0, 1)
-            ]
-            found = [item for item in found if any(item in part for part in between)]
+            # Along x only, as template labels say it.
+            between = sorted(named, key=lambda item: item.center[0])[1:-1]
+            found = [item for item in found if item in between]
     return found
 
 

@@ -126,10 +126,10 @@ def entry_of(value: Any, kind: type | tuple[type, ...], where: str, what: str) -
     raise ValueError(f'{where}: expected {what}, found {type(value).__name__}.')
 
 
-def required(entry: dict, key: str, where: str) -> Any:
+def required(entry: Any, key: str, where: str) -> Any:
     """``entry[key]``, or an error that says which key of which entry is missing."""
     try:
-        return entry[key]
+        return entry_of(entry, dict, where, 'a dict')[key]
     except KeyError:
         raise ValueError(
             f'{where}: no {key!r}; it has {sorted(map(str, entry))}.'

@@ -49,11 +49,17 @@ def read_mdetr(
             different content have the same id.
     """
     content = entry_of(read_json(ann_file), dict, str(ann_file), 'a COCO dict')
-    images = required(content, 'images', str(ann_file))
+    images, annotations = (
+        entry_of(
+            required(content, key, str(ann_file)), list, f'{ann_file}, {key}', 'a list'
+        )
+        for key in ('images', 'annotations')
+    )
     boxes: dict[Any, list] = {}
-    for index, annotation in enumerate(required(content, 'annotations', str(ann_file))):
+    for index, annotation in enumerate(annotations):
         where = f'{ann_file}, annotation {index}'
         image_id = required(annotation, 'image_id', where)
+        entry_of(image_id, (int, float, str), f'{where}, image_id', 'a number or text')
         box = required(annotation, 'bbox', where)
         of_image = boxes.setdefault(image_id, [])
         # gRefCOCO's and RefDrone's way to say that there is none.
