@@ -11,3 +11,4 @@ dataset = dict(
 train_dataloader = dict(dataset=dict(**dataset))
 val_dataloader = dict(dataset=dict(**dataset))
 test_dataloader = dict(dataset=dict(split=('val', 'testA', 'testB'), **dataset))
+del dataset

@@ -11,3 +11,4 @@ train_dataloader = dict(
         source=sources,
     )
 )
+del sources

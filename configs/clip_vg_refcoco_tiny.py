@@ -34,3 +34,4 @@ param_scheduler = [
     )
 ]
 default_hooks = dict(checkpoint=dict(interval=100), logger=dict(interval=2))
+del dataset, max_epochs

@@ -1,4 +1,4 @@
-"""The embedded default: pictures of shapes, a tiny frozen CLIP, minutes on a CPU.
+"""The built-in toy data set: images of shapes, a tiny frozen CLIP, minutes on a CPU.
 
 Make the data with ``python tools/make_synthetic.py``; ``make quickstart`` does all.
 """
@@ -9,36 +9,18 @@ _base_ = [
     './_base_/schedules/released.py',
 ]
 
-image_size = 64
 train_pipeline = [
     dict(type='LoadGroundingImage'),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='PILResize', size=image_size),
-    dict(type='Letterbox', size=image_size, placement='random'),
+    dict(type='PILResize', size=64),
+    dict(type='Letterbox', size=64, placement='random'),
     dict(type='PackGroundingInputs'),
 ]
-test_pipeline = [
-    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
-    dict(type='PILResize', size=image_size),
-    dict(type='Letterbox', size=image_size),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='PackGroundingInputs'),
-]
-tta_model = dict(type='GroundingTTAModel')
-tta_pipeline = [
-    test_pipeline[0],
-    dict(
-        type='TestTimeAug',
-        transforms=[
-            [
-                dict(type='PILResize', size=size)
-                for size in (image_size, image_size - 4)
-            ],
-            [dict(type='TextAwareFlip', prob=prob) for prob in (0.0, 1.0)],
-            *([step] for step in test_pipeline[2:]),
-        ],
-    ),
-]
+test_pipeline = _base_.test_pipeline
+test_pipeline[2].size = test_pipeline[3].size = 64
+tta_pipeline = _base_.tta_pipeline
+views = tta_pipeline[2].transforms
+views[0][0].size, views[0][1].size, views[2][0].size = 64, 60, 64
 dataset = dict(
     data_root='data/synthetic/',
     ann_file='shapes/instances.json',
@@ -69,3 +51,4 @@ param_scheduler = [
     )
 ]
 default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=4))
+del dataset, max_epochs, views

@@ -17,3 +17,4 @@ train_dataloader = dict(
 )
 val_dataloader = dict(dataset=dict(data_root='data/labelled/'))
 test_dataloader = dict(dataset=dict(data_root='data/labelled/'))
+del sources

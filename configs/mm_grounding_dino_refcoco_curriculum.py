@@ -25,13 +25,14 @@ train_dataloader = dict(
     dataset=dict(
         ann_file=[f'refcoco/pseudo/{source}.jsonl' for source in sources],
         source=sources,
-        pipeline=_base_.train_pipeline,
+        pipeline=[dict(type='LoadGroundingImage'), *_base_.train_pipeline[1:]],
         **dataset,
     ),
 )
 
 test_pipeline = [
     dict(type='LoadImageFromFile', imdecode_backend='pillow'),
+    dict(type='LoadGroundingImage'),
     dict(type='FixScaleResize', scale=(800, 1333), keep_ratio=True, backend='pillow'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='PackGroundingInputs'),
@@ -65,3 +66,4 @@ default_hooks = dict(
     visualization=dict(type='DetVisualizationHook'),
 )
 visualizer = dict(type='GroundingVisualizer')
+del dataset, sources

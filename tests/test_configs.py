@@ -1,11 +1,13 @@
 """Every config builds, and makes a training and a prediction step on shapes."""
 
 import copy
+import re
 
 import pytest
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.hub import get_config
 
 from .conftest import ROOT
 from .shrink import shrunk
@@ -37,7 +39,7 @@ def test_a_config_trains_and_predicts(name, shapes, bert):
 
 
 @pytest.mark.parametrize('name', CONFIGS)
-def test_a_leaf_is_short_and_inherits(name):
+def test_a_top_level_config_is_short_and_inherits(name):
     text = (ROOT / 'configs' / name).read_text()
     assert '_base_' in text
     code = [line for line in text.splitlines() if line and '"""' not in line]
@@ -46,6 +48,63 @@ def test_a_leaf_is_short_and_inherits(name):
         assert len(code) <= 60  # MMDetection's lists of transforms come as a whole
     elif 'synthetic' not in name and 'tiny' not in name:
         assert len(code) <= 15
+
+
+# What a run, a tool of ours or MMDetection reads.
+READ = {
+    *('agreement', 'custom_hooks', 'custom_imports', 'default_hooks', 'default_scope'),
+    *('env_cfg', 'load_from', 'log_level', 'log_processor', 'model', 'optim_wrapper'),
+    *('param_scheduler', 'randomness', 'resume', 'vis_backends', 'visualizer'),
+    *('tta_model', 'tta_pipeline', 'train_pipeline', 'test_pipeline'),
+    *(
+        f'{split}_{key}'
+        for split in ('train', 'val', 'test')
+        for key in ('cfg', 'dataloader')
+    ),
+    *('val_evaluator', 'test_evaluator'),
+}
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_a_dumped_config_has_what_is_read_and_loads_as_it_was(name, tmp_path):
+    cfg = Config.fromfile(ROOT / 'configs' / name)
+    base = cfg_of_mmdetection(name)
+    assert set(cfg) <= READ | set(base)
+    cfg.dump(tmp_path / 'dumped.py')
+    assert Config.fromfile(tmp_path / 'dumped.py').to_dict() == cfg.to_dict()
+
+
+def cfg_of_mmdetection(name):
+    """The config of MMDetection that a config inherits from, if any."""
+    text = (ROOT / 'configs' / name).read_text()
+    path = re.search(r"'(mmdet::.*)'", text)
+    return get_config(path[1]) if path else {}
+
+
+def sizes_of(steps):
+    """The largest side of each step that has one of the model's images."""
+    for step in steps:
+        if isinstance(step, list):
+            yield from sizes_of(step)
+        elif step.get('side', 'long') == 'long' and 'size' in step:
+            size = step['size']
+            yield size if isinstance(size, int) else max(size)
+        yield from sizes_of(
+            step.get('transforms', ()) if isinstance(step, dict) else ()
+        )
+
+
+@pytest.mark.parametrize('name', OURS)
+def test_all_pipelines_have_one_size(name):
+    cfg = Config.fromfile(ROOT / 'configs' / name)
+    size = max(sizes_of(cfg.test_pipeline))
+    for pipeline in (cfg.train_pipeline, cfg.test_pipeline):
+        assert set(sizes_of(pipeline)) == {size}
+    smaller = size - (4 if 'synthetic' in name or 'tiny' in name else 32)
+    assert sorted(sizes_of(cfg.tta_pipeline)) == [smaller, size, size]
+    for key in ('train', 'val', 'test'):
+        pipeline = cfg.train_pipeline if key == 'train' else cfg.test_pipeline
+        assert cfg[f'{key}_dataloader'].dataset.pipeline == pipeline
 
 
 @pytest.mark.parametrize('name', CONFIGS)

@@ -1,4 +1,4 @@
-"""Model, data and schedule of the released code; a leaf adds the files of its data."""
+"""Model, data and schedule of the official code; a top-level config adds its data."""
 
 _base_ = [
     './models/clip_vg_vit-b16.py',

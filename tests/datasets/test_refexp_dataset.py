@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from mmcv.transforms import Compose, LoadImageFromFile
-from mmdet.registry import DATASETS
+from mmdet.registry import DATASETS, TRANSFORMS
 from mmengine.config import Config
 from PIL import Image
 
@@ -22,7 +22,6 @@ from projects.clip_vg.datasets import refexp_dataset
 from projects.clip_vg.datasets.readers import write_odvg
 from projects.clip_vg.datasets.table_builder import TableBuilder
 from projects.clip_vg.datasets.transforms import LoadGroundingImage
-from projects.clip_vg.datasets.transforms.loading import loaded_as_stored
 
 from ..conftest import ROOT
 
@@ -35,8 +34,13 @@ PIPELINE = [
 ]
 
 
-def make(tmp_path, labels, pictures=('a.jpg',), size=(60, 40), **options):
-    """A data set of ODVG labels (image, xyxy box, text) and grey pictures."""
+def make(
+    tmp_path, labels, pictures=('a.jpg',), size=(60, 40), steps=PIPELINE[:1], **options
+):
+    """A data set of ODVG labels (image, xyxy box, text) and grey images.
+
+    Its pipeline begins with ``steps``, which load the image.
+    """
     builder = TableBuilder(str)
     for i, (image, box, text) in enumerate(labels):
         builder.add(image, box, text, f's{i}', 'train', 'human', (size[1], size[0]))
@@ -49,7 +53,7 @@ def make(tmp_path, labels, pictures=('a.jpg',), size=(60, 40), **options):
             type='RefExpDataset',
             data_root=str(tmp_path),
             ann_file='labels.jsonl',
-            pipeline=PIPELINE,
+            pipeline=[*steps, *PIPELINE[1:]],
             **options,
         )
     )
@@ -260,9 +264,8 @@ def test_upright_images_are_turned_for_their_labels(tmp_path, monkeypatch):
     texts = logged(monkeypatch)
     turned(tmp_path / 'a.jpg')  # shown after a quarter turn clockwise: white above
     label = ('a.jpg', [0, 0, 40, 20], 'white')
-    pipeline = [dict(type='LoadImageFromFile')]
     upright = make(tmp_path, [label], (), size=(40, 60), upright=True)
-    upright.pipeline = Compose(loaded_as_stored(pipeline))
+    upright.pipeline = Compose([LoadGroundingImage()])
     sample = upright[0]
     assert sample['img'].shape == (60, 40, 3)
     assert sample['img'][2:16].min() > 200 and sample['img'][24:].max() < 50
@@ -332,27 +335,46 @@ def test_exif_rotation_is_ignored(tmp_path):
     assert dataset[0]['data_samples'].ori_shape == (40, 60)
 
 
-def test_mmdetections_loader_is_built_as_ours(tmp_path):
-    """Whoever writes the pipeline: pictures as stored, and errors with the label."""
+MMCV = dict(type='LoadImageFromFile', imdecode_backend='pillow')
+AS_STORED = dict(MMCV, color_type='color_ignore_orientation')
+
+
+@pytest.mark.parametrize(
+    ('steps', 'warned'),
+    [
+        ([MMCV], {False}),
+        ([dict(type=LoadImageFromFile)], {False}),
+        ([AS_STORED], {True}),
+        ([dict(MMCV, color_type='unchanged')], {True}),
+        ([MMCV, PIPELINE[0]], set()),
+        ([PIPELINE[0]], set()),
+    ],
+)
+@pytest.mark.parametrize('upright', [False, True])
+def test_a_loader_that_turns_images_otherwise_is_told(
+    tmp_path, monkeypatch, steps, warned, upright
+):
     make(tmp_path, LABELS[:1])
-    for pipeline in (
-        [dict(type='LoadImageFromFile', to_float32=True), *PIPELINE[1:]],
-        [dict(type=LoadImageFromFile), *PIPELINE[1:]],
-        [LoadGroundingImage(), *PIPELINE[1:]],
-    ):
-        dataset = DATASETS.build(
-            dict(
-                type='RefExpDataset',
-                data_root=str(tmp_path),
-                ann_file='labels.jsonl',
-                pipeline=pipeline,
-            )
-        )
-        loader = dataset.pipeline.transforms[0]
-        assert type(loader) is LoadGroundingImage
-        assert loader.to_float32 is bool(
-            isinstance(pipeline[0], dict) and pipeline[0].get('to_float32')
-        )
+    texts = logged(monkeypatch)
+    dataset = make(tmp_path, LABELS[:1], steps=steps, upright=upright)
+    assert [type(step) for step in dataset.pipeline.transforms[: len(steps)]] == [
+        step['type'] if isinstance(step['type'], type) else TRANSFORMS.get(step['type'])
+        for step in steps
+    ]
+    told = [text for text in texts if 'LoadGroundingImage' in text]
+    assert len(told) == (upright in warned)
+
+
+@pytest.mark.parametrize('keep', [None, 0, 100])
+def test_an_image_that_mmcv_cannot_read_is_named_with_its_label(tmp_path, keep):
+    dataset = make(tmp_path, LABELS[:1], steps=[MMCV, PIPELINE[0]])
+    path = tmp_path / 'a.jpg'
+    if keep is None:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises((ValueError, FileNotFoundError), match=r'a\.jpg.*s0'):
+        dataset[0]
 
 
 def test_its_description_needs_no_data():
@@ -439,9 +461,11 @@ def test_labels_go_to_workers_as_a_few_buffers(tmp_path):
     assert count[1] < 100  # bytes for a label; measured 51 for these short texts
 
 
-def test_serialising_is_refused(tmp_path):
-    with pytest.raises(ValueError, match='serialize_data'):
-        make(tmp_path, LABELS[:1], serialize_data=True)
+def test_serialising_changes_nothing(tmp_path, monkeypatch):
+    texts = logged(monkeypatch)
+    dataset = make(tmp_path, LABELS[:1], serialize_data=True)
+    assert dataset[0]['data_samples'].text == 'one'
+    assert sum('serialize_data' in text for text in texts) == 1
 
 
 WRONG = ('b.jpg', [5, 5, 5, 9], 'wrong')

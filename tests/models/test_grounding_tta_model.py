@@ -126,7 +126,7 @@ def config(shapes, sources, tmp_path):
 
 def augmented(cfg, sizes, probs):
     shown = Config.fromfile(ROOT / 'configs/clip_vg_synthetic.py')
-    steps = shown.tta_pipeline[1].transforms
+    steps = shown.tta_pipeline[2].transforms
     steps[0] = [dict(type='PILResize', size=size) for size in sizes]
     steps[1] = [dict(type='TextAwareFlip', prob=prob) for prob in probs]
     steps[2][0].size = 32

@@ -80,7 +80,8 @@ def adapt_config(path: str, model: dict) -> Config:
     size = model['visual_encoder']['arch']['vision_cfg']['image_size']
     loaders = [cfg[f'{key}_dataloader'].dataset.pipeline for key in SPLITS]
     named = [cfg.get(f'{key}_pipeline', []) for key in (*SPLITS, 'tta')]
-    before = cfg.get('image_size', size)
+    square = (step.size for step in loaders[-1] if step.type == 'Letterbox')
+    before = next(square, size)
     for pipeline in (*loaders, *named):
         set_image_size(pipeline, before, size)
     return cfg

@@ -1,16 +1,16 @@
 """Pipelines, loaders and metric of referring expressions at 224 pixels.
 
-A leaf says which files: ``data_root``, ``ann_file``, ``split_file``, ``split``.
+A top-level config says which files: ``data_root``, ``ann_file``, ``split_file``,
+``split``. ``refexp_336.py`` shows how another size is written.
 """
 
-image_size = 224
-# The square's side and six smaller ones, 32 apart: 224, 192, ..., 32.
-long_sides = [image_size - 32 * step for step in range(7)]
+# The square's side and six smaller ones, 32 apart.
+long_sides = [224 - 32 * step for step in range(7)]
 train_pipeline = [
     dict(type='LoadGroundingImage'),
     dict(type='LoadAnnotations', with_bbox=True),
-    # As released (method, section 2): half of the pictures whose expression names
-    # no place are cropped.
+    # As in the official code (method, section 2): half of the images whose
+    # expression names no place are cropped.
     dict(
         type='ExpressionAwareChoice',
         prob=[0.5, 0.5],
@@ -24,33 +24,33 @@ train_pipeline = [
         ],
     ),
     dict(type='PILColorJitter'),
-    dict(type='Letterbox', size=image_size, placement='random'),
+    dict(type='Letterbox', size=224, placement='random'),
     dict(type='PackGroundingInputs'),
 ]
 test_pipeline = [
-    # The name that MMDetection's DetInferencer looks for.
+    # MMDetection's DetInferencer puts its own loader in the place of the one of this
+    # name, and shows photographs upright as this one does.
     dict(type='LoadImageFromFile', imdecode_backend='pillow'),
-    dict(type='PILResize', size=image_size),
-    dict(type='Letterbox', size=image_size),
-    # After the geometry: true boxes stay in pixels of the original picture.
+    # Images of labels, as their boxes need them: as stored, or upright.
+    dict(type='LoadGroundingImage'),
+    dict(type='PILResize', size=224),
+    dict(type='Letterbox', size=224),
+    # After the geometry: true boxes stay in pixels of the original image.
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='PackGroundingInputs'),
 ]
 
-# What `--tta` of the test tools takes: four views, of which the answers that agree
+# What `--tta` of the test tools takes: four views, of which the predictions that agree
 # are averaged.
 tta_model = dict(type='GroundingTTAModel')
 tta_pipeline = [
-    test_pipeline[0],
+    *test_pipeline[:2],
     dict(
         type='TestTimeAug',
         transforms=[
-            [
-                dict(type='PILResize', size=size)
-                for size in (image_size, image_size - 32)
-            ],
+            [dict(type='PILResize', size=size) for size in (224, 192)],
             [dict(type='TextAwareFlip', prob=prob) for prob in (0.0, 1.0)],
-            *([step] for step in test_pipeline[2:]),
+            *([step] for step in test_pipeline[3:]),
         ],
     ),
 ]
@@ -65,7 +65,7 @@ train_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(split='train', pipeline=train_pipeline, **dataset),
 )
-# Pictures, not expressions, are counted: each is encoded once for all of its.
+# Images, not expressions, are counted: each is encoded once for all of its.
 val_dataloader = dict(
     batch_size=16,
     num_workers=4,
@@ -85,3 +85,6 @@ test_dataloader = val_dataloader
 
 val_evaluator = dict(type='GroundingMetric')
 test_evaluator = val_evaluator
+
+# Names used above only; a dumped config has what the run reads.
+del dataset, long_sides

@@ -1,52 +1,18 @@
-"""``refexp_224.py`` with pictures of 336 pixels."""
+"""``refexp_224.py`` with images of 336 pixels."""
 
 _base_ = './refexp_224.py'
 
-image_size = 336
-long_sides = [image_size - 32 * step for step in range(7)]
-train_pipeline = [
-    dict(type='LoadGroundingImage'),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(
-        type='ExpressionAwareChoice',
-        prob=[0.5, 0.5],
-        transforms=[
-            [dict(type='PILResize', size=long_sides)],
-            [
-                dict(type='PILResize', size=[400, 500, 600], side='short'),
-                dict(type='ReferentCrop', min_size=384, max_size=600),
-                dict(type='PILResize', size=long_sides),
-            ],
-        ],
-    ),
-    dict(type='PILColorJitter'),
-    dict(type='Letterbox', size=image_size, placement='random'),
-    dict(type='PackGroundingInputs'),
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
-    dict(type='PILResize', size=image_size),
-    dict(type='Letterbox', size=image_size),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='PackGroundingInputs'),
-]
-
-tta_model = dict(type='GroundingTTAModel')
-tta_pipeline = [
-    test_pipeline[0],
-    dict(
-        type='TestTimeAug',
-        transforms=[
-            [
-                dict(type='PILResize', size=size)
-                for size in (image_size, image_size - 32)
-            ],
-            [dict(type='TextAwareFlip', prob=prob) for prob in (0.0, 1.0)],
-            *([step] for step in test_pipeline[2:]),
-        ],
-    ),
-]
+train_pipeline = _base_.train_pipeline
+plain, cropped = train_pipeline[2].transforms
+plain[-1].size = cropped[-1].size = [336 - 32 * step for step in range(7)]
+train_pipeline[4].size = 336
+test_pipeline = _base_.test_pipeline
+test_pipeline[2].size = test_pipeline[3].size = 336
+tta_pipeline = _base_.tta_pipeline
+views = tta_pipeline[2].transforms
+views[0][0].size, views[0][1].size, views[2][0].size = 336, 304, 336
 
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
+del plain, cropped, views

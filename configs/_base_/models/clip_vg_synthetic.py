@@ -39,3 +39,4 @@ model = dict(
 agreement = dict(
     template='{}', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]
 )
+del arch, weights

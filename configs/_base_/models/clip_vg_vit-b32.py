@@ -2,8 +2,7 @@
 
 _base_ = './clip_vg_vit-b16.py'
 
-arch = 'ViT-B-32-quickgelu'
 model = dict(
-    visual_encoder=dict(arch=arch),
-    text_encoder=dict(arch=arch),
+    visual_encoder=dict(arch='ViT-B-32-quickgelu'),
+    text_encoder=dict(arch='ViT-B-32-quickgelu'),
 )

@@ -2,8 +2,7 @@
 
 _base_ = './clip_vg_vit-b16.py'
 
-arch = 'ViT-L-14-quickgelu'
 model = dict(
-    visual_encoder=dict(arch=arch, extract_layers=(0, 7, 15, 23)),
-    text_encoder=dict(arch=arch),
+    visual_encoder=dict(arch='ViT-L-14-quickgelu', extract_layers=(0, 7, 15, 23)),
+    text_encoder=dict(arch='ViT-L-14-quickgelu'),
 )

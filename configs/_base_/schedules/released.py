@@ -1,4 +1,4 @@
-"""The schedule of the release (method, section 3), and the runtime of all configs."""
+"""The official schedule (method, section 3), and the runtime of all configs."""
 
 _base_ = 'mmdet::_base_/default_runtime.py'
 
@@ -32,3 +32,4 @@ default_hooks = dict(
 # One file for each sample, also where images share a name.
 visualizer = dict(type='GroundingVisualizer')
 log_processor = dict(window_size=50)
+del max_epochs

@@ -23,7 +23,7 @@ from .image_checks import (
 from .label_files import describe_files, describe_invalid, distinct, in_folds
 from .label_table import LabelTable, concatenate, invalid_boxes
 from .readers import read_annotations
-from .transforms.loading import loaded_as_stored
+from .transforms.loading import LoadGroundingImage, turns_by_exif
 
 __all__ = ['RefExpDataset']
 
@@ -69,9 +69,9 @@ class RefExpDataset(BaseDataset):
             the labels of those of 5 parts of the images; an image's part depends on
             its name and the seed alone. For measurers that score what they have not
             seen, and to hold labels out. Defaults to None: all.
-        pipeline (Sequence): Transforms. ``LoadImageFromFile`` is built as
-            :obj:`LoadGroundingImage`: boxes are those of the image as it is stored,
-            whatever its EXIF entry says, unless ``upright`` is set.
+        pipeline (Sequence): Transforms. :obj:`LoadGroundingImage` loads images as
+            the labels need them; MMCV's ``LoadImageFromFile`` alone turns them by
+            its own arguments, whatever ``upright`` is, of which a warning tells.
         **kwargs: Of :class:`mmengine.dataset.BaseDataset`. Labels whose box is not
             finite, empty or outside of the image are counted and reported, and
             dropped unless ``filter_cfg=dict(invalid_boxes=False)`` keeps them, as the
@@ -120,17 +120,20 @@ class RefExpDataset(BaseDataset):
         self.image_folds = image_folds
         self.label_files: list[LabelFile] = []
         if serialize_data:
-            raise ValueError(
-                'RefExpDataset keeps its labels in columns that workers share; '
-                'serialize_data has nothing to serialise.'
+            print_log(
+                'serialize_data=True is ignored: RefExpDataset keeps its labels in '
+                'columns that workers share.',
+                logger='current',
+                level=logging.DEBUG,
             )
         super().__init__(
             ann_file=ann_file,
             data_prefix=data_prefix or dict(img=''),
-            pipeline=loaded_as_stored(pipeline),
+            pipeline=pipeline,
             serialize_data=False,
             **kwargs,
         )
+        self.check_loader()
 
     @property
     def table(self) -> LabelTable:
@@ -252,6 +255,25 @@ class RefExpDataset(BaseDataset):
         return digest.hexdigest()
 
     @property
+    def _steps(self) -> list:
+        return self.pipeline.transforms
+
+    def check_loader(self) -> None:
+        """Warn of a loader whose images are not turned as the labels are."""
+        turns = [turns_by_exif(step) for step in self._steps]
+        if (not self.upright) in turns and not any(
+            isinstance(step, LoadGroundingImage) for step in self._steps
+        ):
+            found, wanted = 'turns images by', 'as stored'
+            if self.upright:
+                found, wanted = 'ignores', 'as it turns them'
+            self._warn(
+                f'LoadImageFromFile {found} their EXIF entry, and the labels are of '
+                f'images {wanted} (upright={self.upright}): write '
+                "dict(type='LoadGroundingImage') in its place, or behind it."
+            )
+
+    @property
     def _checks_boxes(self) -> bool:
         return (self.filter_cfg or {}).get('check_boxes', True)
 
@@ -326,6 +348,16 @@ class RefExpDataset(BaseDataset):
         else:
             chosen = np.asarray(indices)
         return self.data_list.take(chosen)
+
+    def prepare_data(self, idx: int | Sequence[int]) -> Any:
+        """Run the pipeline; an unreadable image is named with its label."""
+        try:
+            return super().prepare_data(idx)
+        except (OSError, SyntaxError):
+            # PIL's errors name no file, and MMCV's loader adds none.
+            if any(turns_by_exif(step) is not None for step in self._steps):
+                LoadGroundingImage()(self.get_data_info(idx))
+            raise
 
     def get_data_info(self, idx: int | Sequence[int]) -> dict:
         """One label, or several of one image, as a dict with MMDetection's keys.

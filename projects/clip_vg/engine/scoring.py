@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader
 
 from ..datasets.samplers.grouping import ImageGroups
 from ..datasets.samplers.image_group_sampler import image_index_of
-from ..datasets.transforms.loading import loaded_as_stored
 from ..evaluation.grounding_metric import top_boxes
 
 __all__ = [
@@ -50,7 +49,8 @@ def evaluation_view(dataset: BaseDataset, pipeline: Sequence[Any]) -> BaseDatase
     """
     image_index_of(dataset, 'Scoring')
     view = copy.copy(dataset)
-    view.pipeline = Compose(loaded_as_stored(pipeline))
+    view.pipeline = Compose(pipeline)
+    view.check_loader()
     view.test_mode = True
     return view
 

@@ -2,7 +2,6 @@
 
 import io
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,13 @@ from PIL import Image
 from ...image_files import ImageDepthError, as_rgb, has_exif_rotation
 from ..image_checks import why_missing
 
-__all__ = ['LoadGroundingImage', 'loaded_as_stored']
+__all__ = ['LoadGroundingImage', 'turns_by_exif']
 
 # MMCV's flags of what is decoded.
 _AS_STORED = '_ignore_orientation'
 _COLOR = ('color', f'color{_AS_STORED}')
+# PIL's modes that MMCV makes RGB as :func:`as_rgb` does.
+_PLAIN_MODES = ('1', 'L', 'P', 'RGB', 'RGBA', 'CMYK', 'YCbCr')
 
 
 @TRANSFORMS.register_module()
@@ -33,7 +34,11 @@ class LoadGroundingImage(LoadImageFromFile):
       a channel become 8, and what has 32 is refused;
     * EXIF rotation is ignored, since the boxes of REFER ignore it, unless ``upright``
       is given here or by the sample (``RefExpDataset(upright=True)``);
-    * a missing or damaged image is one error that names it and its label.
+    * a missing or damaged image is one error that names it and its label;
+    * after another loader (MMDetection's ``DetInferencer`` looks for one named
+      ``LoadImageFromFile``), an image is read again only where it has an EXIF
+      rotation, or a mode whose pixels MMCV's differ from these; without
+      ``instances`` there are no labels to match, and it stays as it was loaded.
 
     Args:
         upright (bool): Whether images are turned by their EXIF entry, as viewers do:
@@ -58,6 +63,9 @@ class LoadGroundingImage(LoadImageFromFile):
             FileNotFoundError: There is no such image.
             ValueError: It cannot be decoded, or its size is not the annotated.
         """
+        loaded = results.get('img')
+        if loaded is not None and 'instances' not in results:
+            return results
         path = results['img_path']
         label = f'needed by label {results.get("sample_id", "?")}'
         upright = self.upright or bool(results.get('upright'))
@@ -65,7 +73,7 @@ class LoadGroundingImage(LoadImageFromFile):
         if os.path.exists(path) and not os.path.isfile(path):
             raise ValueError(f'{path} is no regular file ({label}).')
         try:
-            image, turned = self._decode(path, upright)
+            image, turned = self._decode(path, upright, loaded)
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f'{path}: no such picture ({label}). Check `data_root` and '
@@ -91,11 +99,15 @@ class LoadGroundingImage(LoadImageFromFile):
             )
         return results
 
-    def _decode(self, path: str, upright: bool) -> tuple[np.ndarray, bool]:
+    def _decode(
+        self, path: str, upright: bool, loaded: np.ndarray | None
+    ) -> tuple[np.ndarray, bool]:
         """The image, and whether it has an EXIF entry that turns it."""
         data = fileio.get(path, backend_args=self.backend_args)
         with Image.open(io.BytesIO(data)) as file:
             turned = has_exif_rotation(file)
+            if loaded is not None and not turned and file.mode in _PLAIN_MODES:
+                return loaded, turned
             if self.imdecode_backend == 'pillow' and self.color_type in _COLOR:
                 image = np.array(as_rgb(file, upright))[..., ::-1]
             else:
@@ -103,6 +115,22 @@ class LoadGroundingImage(LoadImageFromFile):
                 flag = flag.removesuffix(_AS_STORED) if upright else flag
                 image = mmcv.imfrombytes(data, flag, backend=self.imdecode_backend)
         return (image.astype(np.float32) if self.to_float32 else image), turned
+
+
+def turns_by_exif(step: Any) -> bool | None:
+    """Whether a transform is MMCV's loader and turns images by their EXIF entry.
+
+    Args:
+        step (Callable): Any transform.
+
+    Returns:
+        bool or None: None for a transform that is not MMCV's ``LoadImageFromFile``.
+    """
+    if type(step) is not LoadImageFromFile:
+        return None
+    # MMCV's other backends read no EXIF entry.
+    reads_exif = step.imdecode_backend in ('cv2', 'pillow')
+    return reads_exif and step.color_type in ('color', 'grayscale')
 
 
 def _why_other_size(
@@ -121,24 +149,3 @@ def _why_other_size(
         'image: set `upright=True` of the data set, or save the image upright and '
         'without the entry.'
     )
-
-
-def loaded_as_stored(pipeline: Sequence[Any]) -> list:
-    """A pipeline that loads with :obj:`LoadGroundingImage`.
-
-    MMDetection's ``DetInferencer``, and whoever wrote another detector's pipeline,
-    know ``LoadImageFromFile`` only; labels need their pictures as they are stored.
-
-    Args:
-        pipeline (Sequence): Transforms, or their configs.
-
-    Returns:
-        list: The same, ``LoadImageFromFile`` replaced, its arguments kept.
-    """
-    known = ('LoadImageFromFile', LoadImageFromFile)
-    return [
-        dict(step, type='LoadGroundingImage')
-        if isinstance(step, Mapping) and step.get('type') in known
-        else step
-        for step in pipeline
-    ]
