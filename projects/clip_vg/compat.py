@@ -67,10 +67,11 @@ class _History(Attributes):
         fits = values.shape == counts.shape == (values.size,)
         if not fits or type(most) is not int or most < 1:
             raise UnsafePickleError('it has a damaged HistoryBuffer')
-        history = HistoryBuffer(max_length=most)
-        history._log_history = held[0].get('_log_history', values)
-        history._count_history = held[0].get('_count_history', counts)
-        return history
+        return HistoryBuffer(
+            held[0].get('_log_history', values),
+            held[0].get('_count_history', counts),
+            most,
+        )
 
 
 class _ConfigDict(StandIn):

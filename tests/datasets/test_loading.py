@@ -15,7 +15,6 @@ MODES = {  # of PIL, and a kind of file that holds it
     'RGB': 'png',
     'RGBA': 'png',
     'CMYK': 'jpg',
-    'YCbCr': 'tif',
     'LA': 'png',
     'I;16': 'png',
 }

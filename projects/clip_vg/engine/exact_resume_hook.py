@@ -65,6 +65,9 @@ class ExactResumeHook(DistSamplerSeedHook):
       before the training starts.
     """
 
+    # As DistSamplerSeedHook: before a CheckpointHook writes what was validated.
+    priority = 'NORMAL'
+
     def __init__(self) -> None:
         self._resumed = False
 

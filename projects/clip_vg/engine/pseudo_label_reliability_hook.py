@@ -67,6 +67,8 @@ class PseudoLabelReliabilityHook(Hook):
             unknown, or ``prior`` leaves out a source.
     """
 
+    priority = 'NORMAL'
+
     def __init__(
         self,
         begin: int = 1,
@@ -217,7 +219,8 @@ class PseudoLabelReliabilityHook(Hook):
 
     def _measurer(self, runner: Runner) -> nn.Module:
         for hook in runner.hooks:
-            if self.use_ema and isinstance(hook, EMAHook) and hook._ema_started(runner):
+            # Before its first epoch, the averaged model is a copy of the other.
+            if self.use_ema and isinstance(hook, EMAHook):
                 return hook.ema_model.module
         model = runner.model
         return model.module if is_model_wrapper(model) else model
@@ -271,9 +274,11 @@ class PseudoLabelReliabilityHook(Hook):
             store.flush()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Put what is known of the labels into the checkpoint."""
-        checkpoint['reliability'] = dict(mean=self.mean, count=self.count)
-        checkpoint['sampler'] = train_sampler(runner).state_dict()
+        """Put what is known of the labels, and what is selected, into it."""
+        sampler = train_sampler(runner).state_dict()
+        checkpoint['reliability'] = dict(
+            mean=self.mean, count=self.count, sampler=sampler
+        )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Take it back when the training is resumed."""
@@ -288,4 +293,5 @@ class PseudoLabelReliabilityHook(Hook):
                 'data it was trained on.'
             )
         self.mean, self.count = state['mean'], state['count']
-        sampler.load_state_dict(checkpoint['sampler'])
+        # Earlier versions wrote the selection beside.
+        sampler.load_state_dict(state.get('sampler') or checkpoint['sampler'])

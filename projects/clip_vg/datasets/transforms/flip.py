@@ -47,10 +47,14 @@ class TextAwareFlip(RandomFlip):
     def __init__(self, prob: float) -> None:
         super().__init__(prob=prob, direction='horizontal')
 
-    def _flip(self, results: dict) -> None:
-        super()._flip(results)
+    def transform(self, results: dict) -> dict:
+        """Flip ``img``, ``gt_bboxes`` and ``text``, or nothing."""
+        results = super().transform(results)
         text = results.get('text')
+        if not results['flip'] or text is None:
+            return results
         if isinstance(text, str):
             results['text'] = mirror_text(text)
-        elif text is not None:
+        else:
             results['text'] = [mirror_text(expression) for expression in text]
+        return results
