@@ -9,7 +9,8 @@ import ast
 from mmengine.dataset import BaseDataset
 from mmengine.runner import Runner
 
-from .conftest import ROOT, runner_config
+from .helpers import ROOT
+from .helpers.configs import runner_config
 
 FOLDERS = ('projects', 'tools', 'demo')
 # MMEngine < 0.11.

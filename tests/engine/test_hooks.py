@@ -6,7 +6,8 @@ import pytest
 from mmdet.registry import HOOKS
 from mmengine.runner import Runner
 
-from ..conftest import ROOT, runner_config
+from ..helpers import ROOT
+from ..helpers.configs import runner_config
 
 OURS = {
     name: hook

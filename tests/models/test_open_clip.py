@@ -9,7 +9,7 @@ from open_clip import model as source
 
 from projects.clip_vg.models.clip_config import build_tower, clip_config
 
-from ..conftest import ARCH
+from ..helpers.configs import ARCH
 
 
 @pytest.mark.parametrize(
