@@ -10,7 +10,7 @@ from mmengine.structures import InstanceData
 
 from benchmarks.published_path import PublishedPath
 from projects.clip_vg.models import clip_vg
-from projects.clip_vg.models.answers import put_answers
+from projects.clip_vg.models.answers import instances_of
 from projects.clip_vg.models.box_head import true_boxes
 from projects.clip_vg.models.clip_vg import patch_padding
 from projects.clip_vg.models.data_preprocessor import pixel_padding
@@ -173,17 +173,13 @@ def wide_samples():
 def test_frames_of_inputs_that_are_no_squares_by_hand():
     true = true_boxes(wide_samples(), torch.zeros(1))
     torch.testing.assert_close(true, torch.tensor([[0.1, 0.1, 0.6, 0.9]] * 3))
-    padded = put_answers(wide_samples(), true, torch.ones(3), rescale=False)
-    for sample, other in zip(padded, wide_samples(), strict=True):
-        torch.testing.assert_close(
-            sample.pred_instances.bboxes, other.gt_instances.bboxes
-        )
-    first, second = put_answers(wide_samples(), true, torch.ones(3))
+    padded = instances_of(wide_samples(), true, torch.ones(3), rescale=False)
+    for own, sample in zip(padded, wide_samples(), strict=True):
+        torch.testing.assert_close(own.bboxes, sample.gt_instances.bboxes)
+    first, second = instances_of(wide_samples(), true, torch.ones(3))
+    torch.testing.assert_close(first.bboxes, torch.tensor([[-2.0, -4.0, 18.0, 124.0]]))
     torch.testing.assert_close(
-        first.pred_instances.bboxes, torch.tensor([[-2.0, -4.0, 18.0, 124.0]])
-    )
-    torch.testing.assert_close(
-        second.pred_instances.bboxes, torch.tensor([[1.0, 0.75, 6.0, 8.75]] * 2)
+        second.bboxes, torch.tensor([[1.0, 0.75, 6.0, 8.75]] * 2)
     )
 
 
