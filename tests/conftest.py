@@ -1,5 +1,6 @@
 """Small models and data that the tests share; all offline, on the CPU."""
 
+import multiprocessing
 import os
 import socket
 from dataclasses import replace
@@ -10,15 +11,24 @@ import open_clip
 import pytest
 import torch
 from mmdet.registry import MODELS
+from mmengine.config import config
 from mmengine.registry import init_default_scope
 
 import projects.clip_vg  # noqa: F401
 from projects.clip_vg.datasets.readers import read_annotations, write_odvg
 from projects.clip_vg.datasets.synthetic import make_synthetic
 
-from .helpers.configs import model_config
+from .helpers.commands import FORKS
+from .helpers.configs import model_config, unformatted
 from .helpers.models import initialised
 from .helpers.shrink import tiny_bert
+
+# For models this small, threads cost more than they do, above all on a busy machine.
+torch.set_num_threads(1)
+os.environ['OMP_NUM_THREADS'] = '1'  # of processes that tests start
+os.environ['HF_HUB_OFFLINE'] = '1'  # nor do they wait for a network
+# At every checkpoint MMEngine formats the config anew: half the time of a short run.
+config.FormatCode = unformatted
 
 
 def pytest_addoption(parser):
@@ -48,6 +58,12 @@ def offline(monkeypatch):
 
     monkeypatch.setattr(socket.socket, 'connect', refuse)
     monkeypatch.setattr(open_clip, 'download_pretrained', refuse)
+
+
+@pytest.fixture
+def forks(monkeypatch):
+    """Processes that are started anew are forks instead, which import nothing."""
+    monkeypatch.setattr(multiprocessing, 'get_context', lambda method=None: FORKS)
 
 
 @pytest.fixture(scope='session')

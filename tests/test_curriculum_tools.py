@@ -90,12 +90,11 @@ def test_again_it_trains_nothing(searched, config):
 def test_two_processes_score_as_one(searched, tmp_path):
     folder = searched / 'measurers' / 'measurer_one'
     checkpoint = next(folder.glob('best_*.pth'))
-    done = run(
-        *(sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2'),
-        *('--master_port=29613', 'tools/score_reliability.py', folder / 'score.py'),
-        *(checkpoint, '--out', tmp_path, '--name', 'two', '--launcher', 'pytorch'),
+    done = tool(
+        *('tools/score_reliability.py', folder / 'score.py', checkpoint),
+        *('--out', tmp_path, '--name', 'two', '--launcher', 'pytorch'),
         *('--batch-size', '2', '--report', '--work-dir', tmp_path / 'work'),
-        OMP_NUM_THREADS='1',
+        ranks=2,
     )
     assert '100%' in done.stderr
     one = np.load(searched / 'reliability' / 'one__one.npy')
@@ -111,11 +110,10 @@ def test_clips_agreement_scores_without_a_checkpoint(config, tmp_path):
     one = np.load(tmp_path / 'agreement__one.npy')
     assert np.isfinite(one).all() and 0 <= one.min() < one.max() <= 1
     assert (tmp_path / 'agreement.html').is_file()
-    run(
-        *(sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2'),
-        *('--master_port=29614', 'tools/score_reliability.py', config, *options),
+    tool(
+        *('tools/score_reliability.py', config, *options),
         *('--name', 'two', '--launcher', 'pytorch', '--batch-size', '2'),
-        OMP_NUM_THREADS='1',
+        ranks=2,
     )
     assert np.load(tmp_path / 'two__one.npy') == pytest.approx(one, abs=1e-4)
     # Not over what other options have made.
@@ -201,7 +199,7 @@ def test_killed_at_three_points_it_ends_the_same(config, tmp_path):
 def test_two_processes_a_training(config, tmp_path):
     command = ('tools/self_paced.py', config, '--work-dir', tmp_path, '--start', '0')
     options = ('--strategy', 'fixed', '--launcher', 'pytorch', '--processes', '2')
-    run(sys.executable, *command, *options, OMP_NUM_THREADS='1')
+    run(sys.executable, *command, *options)
     assert record_of(tmp_path)['final']['trial'] == 'one_by_one_0'
     log = (tmp_path / 'trials' / 'one_by_one_0' / 'log.txt').read_text()
     assert '--nproc-per-node 2' in log

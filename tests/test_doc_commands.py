@@ -197,23 +197,22 @@ SHORT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'page, leaves',
     [
         ('../README.md', ['outputs/shapes.png', 'outputs/answers.json']),
         ('data.md', ['data/small/val.jsonl']),
-        pytest.param(
+        (
             'configs/synthetic.md',
             ['work_dirs/small/answers.png', 'work_dirs/small/ground/answers.json'],
-            marks=pytest.mark.slow,
         ),
-        pytest.param(
+        (
             'tutorial_without_labels.md',
             [
                 'data/photographs/pseudo/template.jsonl.html',
                 'work_dirs/clip_vg_synthetic_multi_source_valley/report.html',
             ],
-            marks=pytest.mark.slow,
         ),
     ],
 )

@@ -6,7 +6,6 @@ import pickle
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 
@@ -19,7 +18,7 @@ from mmengine.registry import init_default_scope
 from projects.clip_vg.folder_lock import lock_folder
 
 from .helpers import ROOT
-from .helpers.commands import mmdet_tool, needs_mim, run, tool
+from .helpers.commands import FORKS, mmdet_tool, needs_mim, run, run_here, tool
 from .helpers.configs import CONFIG
 from .helpers.work_dirs import metrics, scalars
 
@@ -35,7 +34,7 @@ def config(tmp_path_factory, shapes):
 def trained(tmp_path_factory, config):
     """A work dir of two epochs."""
     work_dir = tmp_path_factory.mktemp('trained')
-    run(sys.executable, 'tools/train.py', config, '--work-dir', work_dir)
+    tool('tools/train.py', config, '--work-dir', work_dir)
     return work_dir
 
 
@@ -85,22 +84,13 @@ def test_several_views_of_a_picture_are_asked(trained, config, tmp_path):
 def test_two_processes_score_every_sample_once_and_alike(trained, config, tmp_path):
     command = ('tools/test.py', config, trained / 'epoch_2.pth')
     scores, lines = [], []
-    for number, launch in enumerate(
-        (
-            [sys.executable],
-            [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2']
-            + ['--master_port=29611'],
-        )
-    ):
-        work_dir, out = tmp_path / f'{number}', tmp_path / f'{number}.jsonl'
-        launcher = ['--launcher', 'pytorch'] if number else []
-        run(
-            *launch,
-            *command,
-            *('--work-dir', work_dir, *launcher),
+    for ranks, launcher in (1, 'none'), (2, 'pytorch'):
+        work_dir, out = tmp_path / f'{ranks}', tmp_path / f'{ranks}.jsonl'
+        tool(
+            *(*command, '--work-dir', work_dir, '--launcher', launcher),
             *('--cfg-options', f'test_evaluator.out_file={out}'),
             'test_dataloader.batch_size=1',
-            OMP_NUM_THREADS='1',
+            ranks=ranks,
         )
         scores.append(metrics(work_dir))
         lines.append([json.loads(line) for line in out.read_text().splitlines()])
@@ -112,9 +102,8 @@ def test_two_processes_score_every_sample_once_and_alike(trained, config, tmp_pa
 def test_two_processes_train(config, tmp_path):
     run(
         *(sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2'),
-        *('--master_port=29612', 'tools/train.py', config, '--launcher', 'pytorch'),
+        *('--standalone', 'tools/train.py', config, '--launcher', 'pytorch'),
         *('--work-dir', tmp_path, '--cfg-options', 'train_dataloader.batch_size=4'),
-        OMP_NUM_THREADS='1',
     )
     assert (tmp_path / 'epoch_2.pth').is_file()
     assert len([line for line in scalars(tmp_path) if 'loss' in line]) == 6
@@ -127,19 +116,16 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been(config, tmp_path):
     command = ('tools/train.py', config, '--work-dir')
     tool(*command, tmp_path / 'whole', *options)
     killed = tmp_path / 'killed'
-    process = subprocess.Popen(
-        [sys.executable, *map(str, (*command, killed)), *options],
-        cwd=ROOT,
-        env=dict(os.environ, PYTHONPATH=str(ROOT)),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    argv = [str(part) for part in (*command, killed, *options)]
+    process = FORKS.Process(target=run_here, args=(argv, os.devnull, os.devnull))
+    process.start()
     limit = time.time() + 200
     while not (killed / 'last_checkpoint').exists() and time.time() < limit:
         time.sleep(0.01)
     time.sleep(0.1)  # into the next epoch
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     for path in killed.glob('*.pth'):
         torch.load(path, weights_only=False)
     tool(*command, killed, '--resume', *options)

@@ -2,8 +2,6 @@
 
 import copy
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ from mmdet.structures.bbox import bbox_overlaps
 
 from projects.clip_vg.apis import GroundingInferencer
 
-from ..helpers import ROOT
+from ..helpers.commands import ended_well, run_script
 from ..helpers.models import PICTURES, SIZE, make_batch, symbol_texts
 
 pytest.importorskip('onnxscript')
@@ -191,9 +189,10 @@ def test_8_bits_that_answer_otherwise_are_not_kept(folder, tmp_path, monkeypatch
         quantize_deployment(copied, [])
 
 
-def test_signals_are_handled_when_detectors_have_gone(folder):
+def test_signals_are_handled_when_detectors_have_gone(folder, tmp_path):
     """Cores of OpenVINO that go in the order they came take the signal stack away."""
-    script = f"""
+    script = tmp_path / 'script.py'
+    script.write_text(f"""
 import signal
 from pathlib import Path
 from projects.clip_vg.deployment.graphs import open_graph
@@ -206,6 +205,5 @@ del first
 del second
 signal.raise_signal(signal.SIGCHLD)
 assert handled
-"""
-    done = subprocess.run([sys.executable, '-c', script], cwd=ROOT, check=False)
-    assert done.returncode == 0
+""")
+    ended_well(run_script(script))

@@ -1,14 +1,14 @@
 """Command lines of the launchers, and what a failed job says."""
 
 import os
-import signal
-import subprocess
 import sys
 import time
 
 import pytest
 
 from projects.clip_vg.engine.launch import Job, launch_command, run_jobs
+
+from ..helpers.commands import FORKS
 
 
 def test_commands():
@@ -44,23 +44,22 @@ def test_a_failed_job_shows_the_end_of_its_log(tmp_path):
 @pytest.mark.skipif(sys.platform != 'linux', reason='PR_SET_PDEATHSIG is of Linux')
 def test_a_job_ends_with_the_process_that_started_it(tmp_path):
     """Else a killed search would leave a training behind."""
-    inner = "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(60)"
-    outer = (
-        'from projects.clip_vg.engine.launch import Job, run_jobs; import sys; '
-        f'run_jobs([Job((sys.executable, "-c", {inner!r}), "log.txt")])'
+    number = tmp_path / 'pid'
+    job = (
+        'import os, sys, time; open(sys.argv[1], "w").write(str(os.getpid())); '
+        'time.sleep(60)'
     )
-    process = subprocess.Popen(
-        [sys.executable, '-c', outer],
-        cwd=tmp_path,
-        env=dict(os.environ, PYTHONPATH=os.getcwd()),
-    )
+    command = (sys.executable, '-c', job, str(number))
+    jobs = [Job(command, str(tmp_path / 'log.txt'))]
+    process = FORKS.Process(target=run_jobs, args=(jobs,))
+    process.start()
     limit = time.time() + 60
-    while not (tmp_path / 'pid').exists() or not (tmp_path / 'pid').read_text():
+    while not number.exists() or not number.read_text():
         assert time.time() < limit
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    child = int((tmp_path / 'pid').read_text())
+    process.kill()
+    process.join()
+    child = int(number.read_text())
     while time.time() < limit:
         try:
             os.kill(child, 0)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mmdet.registry import DATA_SAMPLERS, DATASETS
-from mmengine.config import Config, config
+from mmengine.config import Config
 
 from projects.clip_vg.curriculum.reliability_file import ReliabilityFile
 from projects.clip_vg.engine import measurers, self_paced
@@ -88,8 +88,6 @@ class Trainer:
 def search(shapes, sources, work_dir, trainer, monkeypatch, names=None, **settings):
     for module in (self_paced, measurers):
         monkeypatch.setattr(module, 'run_jobs', trainer)
-    # Configs need not be beautiful here: yapf is most of the time.
-    monkeypatch.setattr(config, 'FormatCode', lambda text, **_: (text, True))
     cfg = runner_config(shapes, sources, work_dir)
     if names:
         files = [str(sources / f'{name}.jsonl') for name in names]

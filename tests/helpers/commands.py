@@ -6,23 +6,27 @@ A server imports what the commands import, once; each command is a fork of it.
 import multiprocessing
 import os
 import runpy
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import mmdet
 import pytest
+from mmengine.config import config
 
 from . import ROOT
+from .configs import unformatted
 
 MMDET_TOOLS = Path(mmdet.__file__).parent / '.mim' / 'tools'
 needs_mim = pytest.mark.skipif(
     not MMDET_TOOLS.is_dir(), reason='this mmdet was installed without its tools'
 )
 TIMEOUT = 300  # seconds
-_FORKS = multiprocessing.get_context('forkserver')
-_FORKS.set_forkserver_preload(
+FORKS = multiprocessing.get_context('forkserver')
+FORKS.set_forkserver_preload(
     [
         'mmdet.apis',
         'mmdet.evaluation',
@@ -35,30 +39,55 @@ _FORKS.set_forkserver_preload(
 )
 
 
-def _run(argv, said, complained):
+def run_here(argv, stdout, stderr, variables=()):
     """What a fork does: what Python does with a script, but for the imports."""
-    for path, number in ((said, 1), (complained, 2)):
+    for path, number in ((stdout, 1), (stderr, 2)):
         with open(path, 'w') as file:
             os.dup2(file.fileno(), number)
+    config.FormatCode = unformatted
+    os.environ.update(variables)
     os.chdir(ROOT)
     sys.argv = argv
     sys.path.insert(0, str(Path(argv[0]).parent.resolve()))
     runpy.run_path(argv[0], run_name='__main__')
 
 
-def run_script(*command):
-    """A script of ours with its arguments; what ``subprocess.run`` gives of it."""
+def _ranks(count):
+    """The variables that torchrun gives to each of its processes."""
+    if count == 1:
+        return [{}]
+    with socket.create_server(('localhost', 0)) as server:
+        port = server.getsockname()[1]
+    shared = dict(WORLD_SIZE=f'{count}', MASTER_ADDR='localhost', MASTER_PORT=f'{port}')
+    return [dict(shared, RANK=f'{i}', LOCAL_RANK=f'{i}') for i in range(count)]
+
+
+def run_script(*command, ranks=1):
+    """A script with its arguments; what ``subprocess.run`` gives of it.
+
+    With several ``ranks`` it runs as often, as torchrun starts it; what is given is
+    the text of the first, and a return code that is not 0 if any has one.
+    """
     argv = [str(part) for part in command]
     with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder, name) for name in ('stdout', 'stderr')]
-        process = _FORKS.Process(target=_run, args=(argv, *map(str, files)))
-        process.start()
-        process.join(TIMEOUT)
-        if process.exitcode is None:
-            process.kill()
+        files = [str(Path(folder, name)) for name in ('stdout', 'stderr')]
+        processes = []
+        for rank, variables in enumerate(_ranks(ranks)):
+            own = files if rank == 0 else [os.devnull] * 2
+            process = FORKS.Process(target=run_here, args=(argv, *own, variables))
+            process.start()
+            processes.append(process)
+        end = time.monotonic() + TIMEOUT
+        for process in processes:
+            process.join(max(0, end - time.monotonic()))
+        codes = [process.exitcode for process in processes]
+        if None in codes:
+            for process in processes:
+                process.kill()
             raise subprocess.TimeoutExpired(argv, TIMEOUT)
-        texts = [file.read_text() for file in files]
-    return subprocess.CompletedProcess(argv, process.exitcode, *texts)
+        texts = [Path(file).read_text() for file in files]
+    code = next((code for code in codes if code), 0)
+    return subprocess.CompletedProcess(argv, code, *texts)
 
 
 def ended_well(done):
@@ -82,17 +111,17 @@ def run(*command, check=True, cwd=ROOT, timeout=300, **env):
     return done
 
 
-def tool(*command, check=True):
+def tool(*command, check=True, ranks=1):
     """A script of ours, without the time of its imports."""
-    done = run_script(*command)
+    done = run_script(*command, ranks=ranks)
     if check:
         ended_well(done)
     return done
 
 
 def mmdet_tool(name, *args):
-    """A script of MMDetection's, started as its user starts it."""
-    return run(sys.executable, MMDET_TOOLS / name, *args)
+    """A script of MMDetection's, without the time of its imports."""
+    return tool(MMDET_TOOLS / name, *args)
 
 
 def call(script, *args):

@@ -42,6 +42,11 @@ default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1))
 """
 
 
+def unformatted(text, **_):
+    """Stands for yapf's formatting of a config: the text as it is."""
+    return text, True
+
+
 def model_config(**changes):
     """Config of a tiny CLIPVG without weights."""
     cfg = dict(

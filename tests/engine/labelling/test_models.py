@@ -130,7 +130,7 @@ def _detector(tmp_path):
     return str(config), str(checkpoint)
 
 
-def test_any_detector_runs_on_a_folder(tmp_path, pictures):
+def test_any_detector_runs_on_a_folder(tmp_path, pictures, forks):
     config, checkpoint = _detector(tmp_path)
     names = ['a.png', 'b.jpg', 'sub/a.png']
 
@@ -179,17 +179,12 @@ def test_from_a_folder_to_labels_by_a_detector(tmp_path, pictures):
     assert manifest['settings']['detector'][1]['name'] == 'tiny.pth'
 
 
-def test_detecting_goes_on_where_it_was_killed(tmp_path, pictures, request):
+def test_detecting_goes_on_where_it_was_killed(tmp_path, pictures):
     config, checkpoint = _detector(tmp_path)
     work = tmp_path / 'work'
     work.mkdir()
     names = ['a.png', 'b.jpg', 'sub/a.png']
     more = dict(batch_size=1, device='cpu', min_score=0.0)
-
-    # OpenMP's threads are not there after a fork, and another number rounds otherwise.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    request.addfinalizer(lambda: torch.set_num_threads(threads))
 
     def die():
         class Mortal(apis.DetInferencer):

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 from mmdet.datasets import ODVGDataset
 from mmdet.registry import DATASETS
 from PIL import Image
@@ -124,7 +123,7 @@ def test_shards_cover_all_images_once(count, total):
     assert [i for part in ranges for i in part] == list(range(count))
 
 
-def test_processes_and_the_order_of_the_files_change_nothing(tmp_path, inputs):
+def test_processes_and_the_order_of_the_files_change_nothing(tmp_path, inputs, forks):
     whole, manifest = made(job(tmp_path, inputs))
     assert made(job(tmp_path, inputs, 'two.jsonl', workers=2)) == (whole, manifest)
     data = json.loads(inputs.detections.read_text())
@@ -155,7 +154,6 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bytes(tmp_path, inputs, after)
 
 def _die_after(generation, chunks):
     """Kill this process when it has written some chunks, within the next."""
-    torch.set_num_threads(1)  # OpenMP's threads are not there after a fork
     original, seen = run_module.os.fsync, []
 
     def fsync(file):
