@@ -105,7 +105,7 @@ setup(
         'scipy>=1.11.1',
         # MMEngine imports pkg_resources, which setuptools 81 removed, and of which 80.9
         # warns at every start.
-        'setuptools>=77,<80.9',
+        'setuptools>=77.0.3,<80.9',
         'torch>=2.6',
         'torchvision>=0.21',
         'tqdm>=4.65',

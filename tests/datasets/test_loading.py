@@ -88,3 +88,5 @@ def test_an_image_without_labels_stays_as_it_was_loaded(tmp_path):
     steps = [LoadImageFromFile(imdecode_backend='pillow'), LoadGroundingImage()]
     image = Compose(steps)(dict(img_path=str(tmp_path / 'a.png')))['img']
     assert image.shape == (60, 40, 3)
+    image = Compose(steps[1:])(dict(img=image, instances=[]))['img']
+    assert image.shape == (60, 40, 3)

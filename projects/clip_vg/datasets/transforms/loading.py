@@ -37,8 +37,8 @@ class LoadGroundingImage(LoadImageFromFile):
     * a missing or damaged image is one error that names it and its label;
     * after another loader (MMDetection's ``DetInferencer`` looks for one named
       ``LoadImageFromFile``), an image is read again only where it has an EXIF
-      rotation, or a mode whose pixels MMCV's differ from these; without
-      ``instances`` there are no labels to match, and it stays as it was loaded.
+      rotation, or a mode of which MMCV makes other pixels; without ``instances``
+      there are no labels to match, and it stays as it was loaded.
 
     Args:
         upright (bool): Whether images are turned by their EXIF entry, as viewers do:
@@ -64,7 +64,7 @@ class LoadGroundingImage(LoadImageFromFile):
             ValueError: It cannot be decoded, or its size is not the annotated.
         """
         loaded = results.get('img')
-        if loaded is not None and 'instances' not in results:
+        if loaded is not None and not results.keys() >= {'img_path', 'instances'}:
             return results
         path = results['img_path']
         label = f'needed by label {results.get("sample_id", "?")}'
