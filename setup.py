@@ -78,7 +78,8 @@ setup(
         'ijson',
         'jinja2',
         'matplotlib',
-        'open_clip_torch>=3.0',
+        # The tests of tests/models/test_open_clip.py say what is relied upon.
+        'open_clip_torch>=3.0,<4',
         'pillow',
         'pycocotools',
         'safetensors',

@@ -232,6 +232,33 @@ def test_a_damaged_checkpoint_is_named(trained, config, tmp_path):
     assert re.search(r'damaged\.pth .*cannot be read.*truncated', done.stderr)
 
 
+@pytest.mark.parametrize('name', ['test', 'score', 'resume', 'export', 'ground'])
+def test_a_checkpoint_of_another_model_is_refused(
+    name, trained, config, shapes, tmp_path
+):
+    deeper = tmp_path / 'deeper.py'
+    deeper.write_text(f"_base_ = '{config}'\nmodel = dict(fusion=dict(num_layers=4))\n")
+    last = trained / 'epoch_2.pth'
+    image = sorted((shapes / 'images').glob('*.jpg'))[0]
+    out = tmp_path / 'out'
+    command = dict(
+        test=('tools/test.py', deeper, last, '--work-dir', out),
+        score=('tools/score_reliability.py', deeper, last, '--out', out),
+        resume=('tools/train.py', deeper, '--work-dir', out, '--resume', last),
+        export=(
+            *('tools/deployment/export.py', last, '--config', deeper),
+            *('--out', out),
+        ),
+        ground=(
+            *('demo/ground.py', image, 'star', '--checkpoint', last),
+            *('--config', deeper, '--out-dir', out),
+        ),
+    )[name]
+    done = tool(*command, check=False)
+    assert done.returncode == 1
+    assert re.search(r'16 missing.*fusion\.layers\.3\.', done.stderr)
+
+
 def test_a_work_dir_without_checkpoint_is_named(config, tmp_path):
     done = tool('tools/test.py', config, tmp_path, check=False)
     assert 'has no checkpoint: train first' in done.stderr

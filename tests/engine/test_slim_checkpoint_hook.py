@@ -1,5 +1,7 @@
 """Checkpoints without frozen weights: small, strict, and as good as whole ones."""
 
+from types import SimpleNamespace
+
 import open_clip
 import pytest
 import torch
@@ -9,10 +11,11 @@ from mmengine.runner import Runner
 from mmengine.runner.checkpoint import load_state_dict
 
 from projects.clip_vg.compat import load_from_local
+from projects.clip_vg.engine import SlimCheckpointHook
 from projects.clip_vg.models.frozen_weights import FINGERPRINT, frozen_names
 from projects.clip_vg.models.strict_loading import refuse_other_weights
 
-from ..conftest import ARCH, model_config, runner_config
+from ..conftest import ARCH, initialised, model_config, runner_config
 
 
 @pytest.fixture(scope='module')
@@ -125,3 +128,26 @@ def test_a_lost_trained_weight_is_refused(slim, clips):
     state.pop('fusion.reg_token.weight')
     with pytest.raises(ValueError, match=r'1 missing.*fusion\.reg_token\.weight'):
         refuse_other_weights(state, MODELS.build(with_clip(clips[0])))
+
+
+def test_below_a_head_that_is_trained_alone_the_detector_stays(clips):
+    """And positions that were trained before, though nothing but the head is now."""
+    head = dict(type='GroundingConfidenceHead', alone=True)
+    towers = dict(
+        visual_encoder=dict(pretrained=clips[0], train_pos_embed=True),
+        text_encoder=dict(pretrained=clips[0]),
+    )
+    cfg = dict(model_config(**towers), confidence_head=head)
+    model = initialised(MODELS.build(cfg))
+    torch.nn.init.zeros_(model.visual_encoder.vit.positional_embedding)
+    checkpoint = dict(state_dict=model.state_dict())
+    hook = SlimCheckpointHook()
+    hook.before_save_checkpoint(SimpleNamespace(model=model), checkpoint)
+    left_out = model.state_dict().keys() - checkpoint['state_dict'].keys()
+    assert {name.split('.')[0] for name in left_out} == towers.keys()
+    assert 'visual_encoder.vit.conv1.weight' in left_out
+    again = MODELS.build(cfg)
+    refuse_other_weights(checkpoint['state_dict'], again)
+    load_state_dict(again, checkpoint['state_dict'])
+    for name, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name

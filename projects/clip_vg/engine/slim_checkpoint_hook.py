@@ -20,11 +20,10 @@ __all__ = ['SlimCheckpointHook']
 
 @HOOKS.register_module()
 class SlimCheckpointHook(Hook):
-    """Leave frozen weights out of checkpoints; their sha256 stands for them.
+    """Leave CLIP's frozen weights out of checkpoints; their sha256 stands for them.
 
-    Such a checkpoint loads into a model that was built with the same CLIP
-    (``pretrained``), and is refused by any other. Only for :obj:`CLIPVG`, which fills
-    in what is missing. Switched on by
+    With such a checkpoint, a :obj:`CLIPVG` loads the CLIP of its ``pretrained``, unless
+    it has, and refuses the checkpoint if it is another. Switched on by
     ``default_hooks = dict(slim=dict(type='SlimCheckpointHook'))``.
     """
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from .clip_config import build_tower
 from .clip_tower import (
     CLIPTower,
-    freeze,
     init_blocks,
     run_block,
     use_lean_activations,
@@ -91,9 +90,8 @@ class CLIPVisualEncoder(CLIPTower):
         del vit.transformer.resblocks[max(self.extract_layers) + 1 :]
         use_lean_activations(vit.transformer.resblocks)
         self.vit = vit
-        if frozen:
-            freeze(vit)
-        vit.positional_embedding.requires_grad_(train_pos_embed or not frozen)
+        trains_positions = train_pos_embed or not frozen
+        self.freeze_clip(('positional_embedding',) if trains_positions else ())
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Encode normalised images.
@@ -178,8 +176,7 @@ class CLIPTextEncoder(CLIPTower):
         self.tokenizer = self.expression_tokenizer.words
         use_lean_activations(transformer.transformer.resblocks)
         self.transformer = transformer
-        if frozen:
-            freeze(transformer)
+        self.freeze_clip()
         self.prompt_length, self.prompt = 0, None
         self._prompt_words: list[int] = []
         if prompt is not None:

@@ -1,6 +1,6 @@
 """What the two towers of CLIP share: weights, freezing, eval mode."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -103,6 +103,25 @@ class CLIPTower(BaseModule):
         self.frozen = frozen
         self.with_cp = with_cp
         self._has_pretrained = False
+        self.frozen_names: list[str] = []
+
+    def freeze_clip(self, trained: Sequence[str] = ()) -> None:
+        """Train none of CLIP's weights, if the tower is frozen.
+
+        Args:
+            trained (Sequence[str]): Names of those that are trained all the same.
+                Defaults to ().
+        """
+        net = getattr(self, self.net_name)
+        if self.frozen:
+            freeze(net)
+        for name in trained:
+            net.get_parameter(name).requires_grad_(True)
+        self.frozen_names = [
+            f'{self.net_name}.{name}'
+            for name, parameter in net.named_parameters()
+            if not parameter.requires_grad
+        ]
 
     def init_weights(self) -> None:
         """Load CLIP's weights."""

@@ -14,7 +14,6 @@ __all__ = [
     'fill_frozen',
     'fingerprint',
     'frozen_names',
-    'tower_names',
     'without_frozen',
 ]
 
@@ -23,20 +22,16 @@ FINGERPRINT = 'frozen_weights_sha256'
 
 
 def frozen_names(model: nn.Module) -> list[str]:
-    """Sorted names of the parameters of CLIP's towers that are not trained."""
-    towers = set(tower_names(model))
-    return sorted(
-        n for n, p in model.named_parameters() if not p.requires_grad and n in towers
-    )
+    """Sorted names of the parameters that stay as ``pretrained`` has them.
 
-
-def tower_names(model: nn.Module) -> list[str]:
-    """Sorted names of the parameters of CLIP's towers."""
+    Not all that have no gradient: of an averaged copy of a model, nothing is trained.
+    """
     return sorted(
         f'{path}.{name}'
         for path, module in model.named_modules()
         if isinstance(module, CLIPTower)
-        for name, _ in module.named_parameters()
+        for name in module.frozen_names
+        if not module.get_parameter(name).requires_grad
     )
 
 
@@ -79,8 +74,7 @@ def fill_frozen(state: dict[str, Any], prefix: str, model: nn.Module) -> None:
     needed = state.pop(prefix + FINGERPRINT, None)
     if needed is None:
         return
-    # Not frozen_names(): of an averaged copy of a model, nothing is trained.
-    names = [name for name in tower_names(model) if prefix + name not in state]
+    names = [name for name in frozen_names(model) if prefix + name not in state]
     for path, module in model.named_modules():
         if isinstance(module, CLIPTower) and any(
             name.startswith(f'{path}.') for name in names

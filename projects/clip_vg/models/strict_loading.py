@@ -9,7 +9,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
 from .clip_vg import CLIPVG
-from .frozen_weights import FINGERPRINT, tower_names
+from .frozen_weights import FINGERPRINT, frozen_names
 
 __all__ = ['refuse_other_weights']
 
@@ -49,7 +49,7 @@ def refuse_other_weights(state: Mapping[str, Any], model: nn.Module) -> None:
     missing = own.keys() - given.keys()
     if given.pop(FINGERPRINT, None) is not None:
         missing -= set(
-            tower_names(net)
+            frozen_names(net)
         )  # whose sha256 is compared when they are loaded
     if net.confidence_head is not None and not any(n.startswith(_HEAD) for n in given):
         _look_at_missing_head(net)
