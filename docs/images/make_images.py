@@ -5,12 +5,12 @@ tutorial`` left, and takes pictures of their pages in Debian's Chromium (``apt-g
 install chromium``). Everything in the images is drawn by this project.
 """
 
+import io
 import os
 import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -39,10 +39,10 @@ def run(*command: str | Path) -> None:
 
 
 def save(image: Image.Image, name: str, width: int) -> None:
-    """Write a small PNG: at most so wide, of 128 colours."""
+    """Write a small JPEG, at most so wide, in which thin lines keep their colours."""
     image = image.convert('RGB')
     image.thumbnail((width, 10 * width), Image.Resampling.LANCZOS)
-    image.quantize(128).save(OUT / name, optimize=True)
+    image.save(OUT / name, quality=85, subsampling=0, optimize=True)
 
 
 def shrink(path: Path, name: str, width: int = 900) -> None:
@@ -55,9 +55,7 @@ def picture_page(browser: Browser, page: Path, name: str, height: int = 800) -> 
     """Take a picture of the upper end of an HTML file."""
     tab = browser.new_page(viewport=dict(width=1000, height=height))
     tab.goto(page.resolve().as_uri())
-    taken = OUT / name
-    tab.screenshot(path=taken)
-    shrink(taken, name)
+    save(Image.open(io.BytesIO(tab.screenshot())), name, 900)
     tab.close()
 
 
@@ -85,8 +83,7 @@ def picture_web_page(browser: Browser) -> None:
         tab.click('#ask')
         tab.locator('#table tbody tr', has_text=EXPRESSIONS[-1]).wait_for()
         tab.wait_for_timeout(2000)
-        tab.screenshot(path=OUT / 'web_page.png')
-        shrink(OUT / 'web_page.png', 'web_page.png')
+        save(Image.open(io.BytesIO(tab.screenshot())), 'web_page.jpg', 900)
     finally:
         server.terminate()
         server.wait()
@@ -103,41 +100,41 @@ def curriculum() -> None:
     whole = Image.new('RGB', size, 'white')
     whole.paste(images[0])
     whole.paste(images[1], (0, images[0].height))
-    save(whole, 'curriculum.png', 900)
+    save(whole, 'curriculum.jpg', 900)
 
 
 def main() -> None:
     """Make all of them."""
-    work = Path(tempfile.mkdtemp())
+    work = Path('work_dirs/images')  # relative: pages say it
     test = work / 'test'
     run(
         *('demo/ground.py', 'demo/shapes.jpg', *EXPRESSIONS),
         *('--checkpoint', CHECKPOINT, '--out-dir', work / 'ground'),
     )
-    shrink(work / 'ground/shapes.png', 'demo.png', 640)
+    shrink(ROOT / work / 'ground/shapes.png', 'demo.jpg', 640)
     run(
         *('tools/test.py', 'configs/clip_vg_synthetic.py', CHECKPOINT),
         *('--work-dir', test, '--cfg-options'),
-        f'test_evaluator.out_file={test / "results.jsonl"}',
+        f'test_evaluator.out_file={test}/results.jsonl',
     )
     grid = test / 'grid.png'
     run(
         *('tools/draw_results.py', test / 'results.jsonl', '--out', grid),
         *('--number', '8'),
     )
-    shrink(grid, 'results.png')
+    shrink(ROOT / grid, 'results.jpg')
     report = work / 'errors.html'
     run('tools/analysis/report.py', test / 'results.jsonl', '--out', report)
     curriculum()
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=shutil.which('chromium'))
-        picture_page(browser, report, 'error_report.png')
-        picture_page(browser, TUTORIAL / 'report.html', 'curriculum_report.png')
+        picture_page(browser, ROOT / report, 'error_report.jpg')
+        picture_page(browser, TUTORIAL / 'report.html', 'curriculum_report.jpg')
         labels = ROOT / 'data/photographs/pseudo/template.jsonl.html'
-        picture_page(browser, labels, 'labels.png')
+        picture_page(browser, labels, 'labels.jpg')
         picture_web_page(browser)
         browser.close()
-    shutil.rmtree(work)
+    shutil.rmtree(ROOT / work)
 
 
 if __name__ == '__main__':
