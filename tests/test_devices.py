@@ -25,10 +25,10 @@ from projects.clip_vg.evaluation import GroundingMetric
 from projects.clip_vg.models.frozen_weights import FINGERPRINT
 from projects.clip_vg.models.grounding_tta_model import GroundingTTAModel
 
-from .apis.helpers import save_tiny
-from .conftest import ROOT, TEST, model_config, pool_config
+from .helpers import ROOT
+from .helpers.configs import TEST, model_config, pool_config
+from .helpers.models import PICTURES, make_batch, save_tiny
 from .helpers.stand_in_device import DEVICE, stand_in_device
-from .models.test_clip_vg import PICTURES, make_batch
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from projects.clip_vg.compat import setup_cpu_distributed
 from projects.clip_vg.engine import PseudoLabelReliabilityHook
 
-from ..conftest import runner_config
+from ..helpers.configs import runner_config
 
 LABELS_OF_AN_EPOCH = 48
 
