@@ -27,7 +27,7 @@ def options():
 
 
 def test_squares_hold_their_box():
-    for box in ((3, 4, 10, 30), (0, 0, 5, 5), (7.4, 2.2, 7.9, 2.6)):
+    for box in ((3, 4, 10, 30), (0, 0, 5, 5), (7.4, 2.2, 7.9, 2.6), (5, 5, 5, 5)):
         top, left, side = square_around(box, 1.5)
         assert left <= box[0] + 0.5 and left + side >= box[2] - 0.5
         assert top <= box[1] + 0.5 and top + side >= box[3] - 0.5

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from mmdet.registry import MODELS
+from open_clip.pos_embed import get_2d_sincos_pos_embed
 
 from projects.clip_vg.models.fusion import kept_tokens, take_tokens
 from projects.clip_vg.models.fusion_layer import FusionLayer
@@ -31,10 +32,17 @@ def fusion(request):
     return fusion.eval()
 
 
-@pytest.fixture
-def asked():
-    patch_padding = torch.rand(B, 9) < 0.4
-    text_padding = torch.arange(LENGTH) >= torch.tensor([4, 3, 2, 4, 2])[:, None]
+@pytest.fixture(params=['both', 'text', 'patches', 'equal patches', 'none'])
+def asked(request):
+    """What is padded; of an equal number of patches none is left that is."""
+    patch_padding = torch.zeros(B, 9, dtype=torch.bool)
+    text_padding = torch.zeros(E, LENGTH, dtype=torch.bool)
+    if request.param in ('both', 'patches'):
+        patch_padding = torch.rand(B, 9) < torch.tensor([[0.2], [0.8], [0.4]])
+    if request.param == 'equal patches':
+        patch_padding = torch.rand(B, 9).argsort(1) < 4
+    if request.param in ('both', 'text'):
+        text_padding = torch.arange(LENGTH) >= torch.tensor([4, 3, 2, 4, 2])[:, None]
     index = torch.tensor([0, 0, 1, 2, 2])
     return (
         torch.randn(B, 10, 24),
@@ -75,6 +83,62 @@ def test_what_is_masked_changes_nothing(fusion, asked):
         atol=1e-5,
         rtol=1e-5,
     )
+
+
+@pytest.fixture
+def layer():
+    """A layer of which training drops everything that it may."""
+    layer = FusionLayer(D, 4, 32, dropout=1.0)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    return layer.train()
+
+
+def test_training_drops_both_branches(layer):
+    tokens, q, k, v = torch.randn(4, E, LENGTH, D)
+    torch.testing.assert_close(
+        layer(tokens, q, k, v, None), layer.norm2(layer.norm1(tokens))
+    )
+
+
+def test_training_drops_weights_of_attention(layer, monkeypatch):
+    monkeypatch.setattr(torch.nn.functional, 'dropout', lambda x, *_: x)
+    tokens, q, k, v = torch.randn(4, E, LENGTH, D)
+    torch.testing.assert_close(
+        layer(tokens, q, k, v, None), layer(tokens, q, k, v + 1, None)
+    )
+    layer.eval()
+    assert not torch.allclose(
+        layer(tokens, q, k, v, None), layer(tokens, q, k, v + 1, None)
+    )
+
+
+def test_projections_start_as_parts_of_one_matrix():
+    """Xavier of a (3D, D) matrix, as in the official code, not of a (D, D) one."""
+    layer = FusionLayer(64, 4, 32, dropout=0.0)
+    layer.init_weights()
+    for projection in (layer.q_proj, layer.k_proj, layer.v_proj):
+        bound = (6 / (64 + 3 * 64)) ** 0.5
+        assert 0.95 * bound < projection.weight.abs().max() <= bound
+
+
+def test_positions_that_start_as_waves_are_those_of_the_patches():
+    fusion = MODELS.build(
+        dict(
+            type='VisionLanguageFusion',
+            visual_channels=24,
+            text_channels=64,
+            grid_size=(5, 5),
+            context_length=7,
+            num_layers=1,
+            pos_embed_init='sin_cos_2d',
+        )
+    )
+    fusion.init_weights()
+    patches = fusion.pos_embed.weight.detach()[-25:]
+    waves = torch.from_numpy(get_2d_sincos_pos_embed(64, 5)).float()
+    assert (patches - waves).std() < 0.03  # as the rest starts
+    assert fusion.pos_embed.weight[:-25].std() < 0.03 < waves.std()
 
 
 def test_kept_tokens_are_the_class_token_and_the_picture_in_order():
