@@ -111,6 +111,7 @@ def test_the_unchanged_one_is_read(changed):
         (lambda cfg: cfg.model.update(type='subprocess.Popen'), 'subprocess.Popen'),
         (lambda cfg: cfg.model.update(type=['CLIPVG']), 'CLIPVG'),
         (lambda cfg: cfg.model.update(type=None), 'None'),
+        (lambda cfg: cfg.update(model=dict(type='L1Loss')), "'L1Loss'"),
         (lambda cfg: cfg.model.fusion.update(_scope_='os'), '_scope_'),
         (
             lambda cfg: cfg.model.bbox_head.loss_bbox.update(

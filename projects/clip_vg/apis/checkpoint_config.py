@@ -201,6 +201,11 @@ def config_of_checkpoint(
         )
     _forget_beginnings(cfg.model, slim=FINGERPRINT in checkpoint['state_dict'])
     check_config(cfg.model.to_dict(), MODEL_PARTS, str(path), _GIVE_CONFIG)
+    if cfg.model.get('type') != 'CLIPVG':
+        raise ValueError(
+            f'{path}: its config has a model of the type {cfg.model.get("type")!r}; '
+            f"expected 'CLIPVG'. {_GIVE_CONFIG}"
+        )
     check_config(pipeline, TRANSFORMS, str(path), _GIVE_CONFIG)
     return cfg
 
