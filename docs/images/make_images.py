@@ -124,7 +124,10 @@ def main() -> None:
     )
     shrink(ROOT / grid, 'results.jpg')
     report = work / 'errors.html'
-    run('tools/analysis/report.py', test / 'results.jsonl', '--out', report)
+    run(
+        *('tools/analysis/report.py', test / 'results.jsonl', '--out', report),
+        *('--names', CHECKPOINT),
+    )
     curriculum()
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=shutil.which('chromium'))
