@@ -114,12 +114,12 @@ class CLIPVG(BaseDetector):
     ) -> None:
         """Complete and fit a checkpoint, and refuse numbers that are none."""
         fill_frozen(state_dict, prefix, self)
-        given = {n: state_dict.get(prefix + n) for n in self.state_dict()}
         refuse_broken_weights(
             {
-                prefix + name: value
-                for name, value in given.items()
-                if isinstance(value, Tensor)
+                prefix + name: state_dict[prefix + name]
+                for name, own in self.state_dict().items()
+                if own.is_floating_point()
+                and isinstance(state_dict.get(prefix + name), Tensor)
             }
         )
         self._fit_fused_positions(state_dict, prefix)
