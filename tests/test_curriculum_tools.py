@@ -38,7 +38,8 @@ def config(tmp_path_factory, shapes, sources):
     # In a base of its own, as a dict of one file cannot delete what it inherits twice.
     (folder / 'base.py').write_text(CONFIG.format(root=ROOT, data=shapes))
     path = folder / 'one.py'
-    arch = Config.fromfile(ROOT / 'configs/clip_vg_synthetic.py').arch.to_dict()
+    cfg = Config.fromfile(ROOT / 'configs/clip_vg_synthetic.py')
+    arch = cfg.model.visual_encoder.arch.to_dict()
     path.write_text(
         f"_base_ = '{folder}/base.py'\n"
         + SOURCE.format(sources=sources, data=shapes, arch=arch)

@@ -154,7 +154,7 @@ def main() -> None:
     """Pretrain and write the weights in half precision."""
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
-    arch = Config.fromfile(args.config).arch.to_dict()
+    arch = Config.fromfile(args.config).model.visual_encoder.arch.to_dict()
     torch.manual_seed(0)
     clip: Any = open_clip.CLIP(**arch, init_logit_bias=-5.0)
     for block in clip.visual.transformer.resblocks:
