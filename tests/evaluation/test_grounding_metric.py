@@ -150,6 +150,31 @@ def test_of_many_boxes_the_top_score_counts():
     assert evaluate([one])['grounding/acc_0.9'] == 1.0
 
 
+def test_the_file_has_the_score_of_the_box_that_counts(tmp_path):
+    true = [[0.0, 0.0, 10.0, 10.0]]
+    pred = [[20.0, 20.0, 30.0, 30.0], [0.0, 0.0, 10.0, 10.0]]
+    path = tmp_path / 'results.jsonl'
+    one = sample(0, pred, true, scores=torch.tensor([0.25, 0.75]))
+    evaluate([one], out_file=str(path))
+    assert json.loads(path.read_text())['score'] == 0.75
+
+
+def test_the_file_does_not_depend_on_the_order(samples, tmp_path):
+    paths = [tmp_path / name for name in ('one.jsonl', 'other.jsonl')]
+    evaluate(samples, out_file=str(paths[0]))
+    evaluate(samples[::-1], out_file=str(paths[1]))
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_results_of_an_earlier_evaluation_are_forgotten(samples):
+    metric = GroundingMetric()
+    metric.process(None, samples)
+    metric.evaluate(60)
+    metric.process(None, samples[1:])
+    with pytest.raises(RuntimeError, match='57 distinct'):
+        metric.evaluate(60)
+
+
 def test_no_box_is_a_miss():
     none = sample(0, torch.zeros(0, 4), [[0.0, 0.0, 10.0, 10.0]], scores=torch.zeros(0))
     assert evaluate([none])['grounding/miou'] == 0.0
