@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import os
 import pickle
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -363,6 +365,16 @@ def test_a_loader_that_turns_images_otherwise_is_told(
     ]
     told = [text for text in texts if 'LoadGroundingImage' in text]
     assert len(told) == (upright in warned)
+
+
+@pytest.mark.parametrize('steps', [[MMCV], [MMCV, PIPELINE[0]], [PIPELINE[0]]])
+def test_a_pipe_is_not_waited_for(tmp_path, steps):
+    dataset = make(tmp_path, LABELS[:1], steps=steps, check_images='off')
+    path = Path(dataset.get_data_info(0)['img_path'])
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        dataset.prepare_data(0)
 
 
 @pytest.mark.parametrize('keep', [None, 0, 100])

@@ -351,12 +351,16 @@ class RefExpDataset(BaseDataset):
 
     def prepare_data(self, idx: int | Sequence[int]) -> Any:
         """Run the pipeline; an unreadable image is named with its label."""
+        if all(turns_by_exif(step) is None for step in self._steps):
+            return super().prepare_data(idx)
+        # MMCV's loader would wait for a pipe, and PIL's errors name no file.
+        path = Path(self.get_data_info(idx)['img_path'])
+        if path.exists() and not path.is_file():
+            LoadGroundingImage()(self.get_data_info(idx))
         try:
             return super().prepare_data(idx)
         except (OSError, SyntaxError):
-            # PIL's errors name no file, and MMCV's loader adds none.
-            if any(turns_by_exif(step) is not None for step in self._steps):
-                LoadGroundingImage()(self.get_data_info(idx))
+            LoadGroundingImage()(self.get_data_info(idx))
             raise
 
     def get_data_info(self, idx: int | Sequence[int]) -> dict:
