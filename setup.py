@@ -84,8 +84,8 @@ setup(
     packages=find_namespace_packages(include=['projects.clip_vg*']),
     package_data={
         'projects.clip_vg': ['assets/*'],
-        'projects.clip_vg.evaluation': ['data/*.json'],
-        'projects.clip_vg.pseudo_labels': ['data/*.json'],
+        'projects.clip_vg_core.metrics': ['data/*.json'],
+        'projects.clip_vg_core.pseudo_labels': ['data/*.json'],
     },
     cmdclass=dict(build_py=BuildPy, editable_wheel=EditableWheel),
     install_requires=[

@@ -19,17 +19,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from projects.clip_vg.apis import GroundingInferencer
-from projects.clip_vg.datasets.readers import read_annotations
 from projects.clip_vg.datasets.synthetic_absent import absent_twin, names_nothing
 from projects.clip_vg.datasets.synthetic_detections import read_shapes
 from projects.clip_vg.datasets.synthetic_expressions import Shape
-from projects.clip_vg.evaluation.confidence import (
+from projects.clip_vg.visualization.confidence_figure import draw_confidence
+from projects.clip_vg_core.data.readers import read_annotations
+from projects.clip_vg_core.metrics.confidence import (
     auroc,
     expected_calibration_error,
     risk_coverage,
 )
-from projects.clip_vg.pseudo_labels.detection import iou
-from projects.clip_vg.visualization.confidence_figure import draw_confidence
+from projects.clip_vg_core.pseudo_labels.detection import iou
 
 TWIN, FOREIGN = 'one word changed', "another picture's"
 

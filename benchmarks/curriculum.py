@@ -21,7 +21,7 @@ from curriculum_study import Study
 from curriculum_table import make_table
 from curriculum_training import run_training
 
-from projects.clip_vg.curriculum.search import fixed, greedy_walk
+from projects.clip_vg_core.curriculum.search import fixed, greedy_walk
 
 PARTS = ('single', 'multi', 'grid', 'measures')
 DEFAULT_RATES = {

@@ -6,7 +6,8 @@ import numpy as np
 from curriculum_trials import TARGET, Trials
 from noisy_sources import SOURCES
 
-from projects.clip_vg.curriculum.search import (
+from projects.clip_vg.engine.self_paced_record import trial_name
+from projects.clip_vg_core.curriculum.search import (
     Pick,
     Trial,
     fixed,
@@ -15,8 +16,7 @@ from projects.clip_vg.curriculum.search import (
     multi_source,
     own_first,
 )
-from projects.clip_vg.curriculum.selection import auroc, otsu_valley
-from projects.clip_vg.engine.self_paced_record import trial_name
+from projects.clip_vg_core.curriculum.selection import auroc, otsu_valley
 
 __all__ = ['Study']
 

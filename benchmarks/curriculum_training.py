@@ -17,8 +17,6 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 import projects.clip_vg  # noqa: F401
-from projects.clip_vg.atomic import replacing
-from projects.clip_vg.curriculum.reliability_file import ReliabilityFile, file_sha256
 from projects.clip_vg.engine.agreement_judge import (
     AGREEMENT_PIPELINE,
     AgreementJudge,
@@ -30,6 +28,11 @@ from projects.clip_vg.engine.pseudo_label_reliability_hook import (
 )
 from projects.clip_vg.engine.reliability_scoring import score_sources
 from projects.clip_vg.engine.scoring import evaluation_view, score_all
+from projects.clip_vg_core.curriculum.reliability_file import (
+    ReliabilityFile,
+    file_sha256,
+)
+from projects.clip_vg_core.utils.atomic import replacing
 
 __all__ = ['base_config', 'precompute_tokens', 'run_training', 'score_agreement']
 

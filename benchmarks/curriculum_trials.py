@@ -11,20 +11,24 @@ import numpy as np
 from curriculum_training import EPOCHS
 from noisy_sources import SOURCES, is_right, make_noisy_sources
 
-from projects.clip_vg.curriculum.reliability_file import (
+from projects.clip_vg.engine.self_paced_record import trial_name
+from projects.clip_vg_core.curriculum.reliability_file import (
     LabelFile,
     ReliabilityFile,
     read_reliability,
     reliability_path,
 )
-from projects.clip_vg.curriculum.search import (
+from projects.clip_vg_core.curriculum.search import (
     Trial,
     follow,
     multi_source,
     own_first,
 )
-from projects.clip_vg.curriculum.selection import auroc, keep_quality, select_reliable
-from projects.clip_vg.engine.self_paced_record import trial_name
+from projects.clip_vg_core.curriculum.selection import (
+    auroc,
+    keep_quality,
+    select_reliable,
+)
 
 __all__ = ['TARGET', 'Trials']
 

@@ -22,9 +22,9 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from projects.clip_vg.datasets import RefExpDataset
-from projects.clip_vg.datasets.readers import read_annotations
-from projects.clip_vg.datasets.samplers.grouping import ImageGroups
 from projects.clip_vg.datasets.synthetic import make_synthetic
+from projects.clip_vg_core.data.grouping import ImageGroups
+from projects.clip_vg_core.data.readers import read_annotations
 
 PIPELINE = Path(__file__).parents[1] / 'configs/_base_/datasets/refexp_224.py'
 

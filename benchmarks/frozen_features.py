@@ -16,8 +16,8 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from torch import Tensor, nn
 
-from projects.clip_vg.atomic import replacing
 from projects.clip_vg.models.expression_tokenizer import text_lengths
+from projects.clip_vg_core.utils.atomic import replacing
 
 __all__ = ['LoadTokens', 'MemoTextEncoder', 'TokensInImage', 'precompute']
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from projects.clip_vg.atomic import replacing
 from projects.clip_vg.datasets.synthetic import make_synthetic
 from projects.clip_vg.datasets.synthetic_detections import read_shapes
 from projects.clip_vg.datasets.synthetic_expressions import (
@@ -22,6 +21,7 @@ from projects.clip_vg.datasets.synthetic_expressions import (
     choose,
 )
 from projects.clip_vg.datasets.synthetic_scenes import LARGE_SIDES
+from projects.clip_vg_core.utils.atomic import replacing
 
 __all__ = ['CLEAN', 'SLOPPY', 'SOURCES', 'is_right', 'make_noisy_sources']
 

@@ -23,10 +23,10 @@ from projects.clip_vg.datasets.synthetic_detections import (
     read_shapes,
 )
 from projects.clip_vg.datasets.synthetic_truth import VERDICTS, judge
-from projects.clip_vg.engine.labelling.inputs import InputFiles
 from projects.clip_vg.engine.labelling.maker import KINDS, MakerSettings
 from projects.clip_vg.engine.labelling.pipeline import Generation, generate
-from projects.clip_vg.pseudo_labels.detection import iou
+from projects.clip_vg_core.pseudo_labels.detection import iou
+from projects.clip_vg_core.pseudo_labels.inputs import InputFiles
 
 
 def parse_args() -> argparse.Namespace:

@@ -20,9 +20,9 @@ import numpy as np
 from machine import describe, peak_mib, private_mib
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from projects.clip_vg.datasets.label_table import LabelTable
-from projects.clip_vg.datasets.readers import read_annotations
-from projects.clip_vg.datasets.samplers.grouping import ImageGroups
+from projects.clip_vg_core.data.grouping import ImageGroups
+from projects.clip_vg_core.data.label_table import LabelTable
+from projects.clip_vg_core.data.readers import read_annotations
 
 PER_IMAGE = 7
 READ_BY_WORKERS = 20_000

@@ -24,10 +24,10 @@ from mmengine.config import Config
 from published_path import PublishedPath
 from torch import Tensor
 
-from projects.clip_vg.deployment.deployment_file import NAME
 from projects.clip_vg.deployment.export import export_detector
 from projects.clip_vg.deployment.quantize import quantize_deployment
 from projects.clip_vg.deployment.served_clip_vg import ServedCLIPVG
+from projects.clip_vg_core.runtime.deployment_file import NAME
 
 SERVED = [
     ('openvino', 'f32'),

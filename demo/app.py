@@ -34,7 +34,7 @@ from projects.clip_vg.apis.web import (
     read_picture,
 )
 from projects.clip_vg.apis.web_guard import LOOPBACK, Guard, Room, stored_bytes
-from projects.clip_vg.command_line import run_command
+from projects.clip_vg_core.utils.command_line import run_command
 
 # Seconds between deletions of visitors' pictures, and the age of what is deleted.
 DELETE_CACHE = (600, 3600)

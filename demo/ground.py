@@ -20,18 +20,18 @@ from PIL import Image
 
 from projects.clip_vg.apis import GroundingInferencer
 from projects.clip_vg.apis.grounding_inferencer import load_picture
-from projects.clip_vg.apis.questions import read_questions
 from projects.clip_vg.apis.work_dir import checkpoint_sha256, find_checkpoint
-from projects.clip_vg.atomic import replacing
-from projects.clip_vg.command_line import run_command
-from projects.clip_vg.curriculum.reliability_file import file_sha256
-from projects.clip_vg.datasets.label_keys import images_fingerprint
-from projects.clip_vg.deployment.graphs import PRECISIONS
-from projects.clip_vg.engine.labelling.predictions import list_pictures
-from projects.clip_vg.engine.labelling.resumable import each_once
-from projects.clip_vg.file_names import file_name
-from projects.clip_vg.folder_lock import lock_folder
 from projects.clip_vg.visualization.answers import draw_answers
+from projects.clip_vg_core.curriculum.reliability_file import file_sha256
+from projects.clip_vg_core.data.label_keys import images_fingerprint
+from projects.clip_vg_core.data.questions import read_questions
+from projects.clip_vg_core.pseudo_labels.predictions import list_pictures
+from projects.clip_vg_core.runtime.graphs import PRECISIONS
+from projects.clip_vg_core.utils.atomic import replacing
+from projects.clip_vg_core.utils.command_line import run_command
+from projects.clip_vg_core.utils.file_names import file_name
+from projects.clip_vg_core.utils.folder_lock import lock_folder
+from projects.clip_vg_core.utils.resumable import each_once
 
 
 def parse_args() -> argparse.Namespace:

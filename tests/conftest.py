@@ -15,8 +15,8 @@ from mmengine.config import config
 from mmengine.registry import init_default_scope
 
 import projects.clip_vg  # noqa: F401
-from projects.clip_vg.datasets.readers import read_annotations, write_odvg
 from projects.clip_vg.datasets.synthetic import make_synthetic
+from projects.clip_vg_core.data.readers import read_annotations, write_odvg
 
 from .helpers.commands import FORKS
 from .helpers.configs import model_config, unformatted

@@ -31,9 +31,14 @@ from mmengine.logging import HistoryBuffer
 
 from projects.clip_vg import compat
 from projects.clip_vg.models import clip_files
-from projects.clip_vg.safe_pickle import interpret
-from projects.clip_vg.safe_torch import _OTHER_NAMES, TENSOR_NAMES, _load_stream, _Saved
-from projects.clip_vg.stand_ins import PLAIN_NAMES
+from projects.clip_vg_core.utils.safe_pickle import interpret
+from projects.clip_vg_core.utils.safe_torch import (
+    _OTHER_NAMES,
+    TENSOR_NAMES,
+    _load_stream,
+    _Saved,
+)
+from projects.clip_vg_core.utils.stand_ins import PLAIN_NAMES
 
 CHECKPOINT_NAMES = {**_OTHER_NAMES, **compat._MMENGINE_NAMES}
 DUMP_NAMES = {**TENSOR_NAMES, 'torch.storage._load_from_bytes': _Saved}

@@ -16,7 +16,7 @@ from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import save_checkpoint
 
 from projects.clip_vg import mmcv_finder
-from projects.clip_vg.safe_pickle import UnsafePickleError
+from projects.clip_vg_core.utils.safe_pickle import UnsafePickleError
 
 is_fallback = sys.modules['mmcv._ext'].__file__.endswith('mmcv_ext.py')
 

@@ -14,8 +14,8 @@ import torch
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_overlaps
 from mmengine.config import Config
 
-from projects.clip_vg.datasets.readers import read_annotations
-from projects.clip_vg.datasets.readers.released_files import read_iou_result
+from projects.clip_vg.curriculum.released_files import read_iou_result
+from projects.clip_vg_core.data.readers import read_annotations
 
 from .helpers import ROOT
 from .helpers.commands import run, tool

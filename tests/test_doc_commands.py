@@ -16,7 +16,7 @@ from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.registry import Registry
 
-from projects.clip_vg.datasets.readers import read_annotations
+from projects.clip_vg_core.data.readers import read_annotations
 
 from .helpers import ROOT
 from .helpers.commands import run

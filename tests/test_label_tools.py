@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from projects.clip_vg.engine.labelling.entries import read_triplets
+from projects.clip_vg_core.pseudo_labels.entries import read_triplets
 
 from .helpers import ROOT
 from .helpers.commands import call, generate, run, tool

@@ -16,7 +16,7 @@ from PIL import Image
 
 from projects.clip_vg.compat import load_from_local
 from projects.clip_vg.models.data_preprocessor import pixel_padding
-from projects.clip_vg.safe_torch import load_torch
+from projects.clip_vg_core.utils.safe_torch import load_torch
 
 from .helpers.commands import ended_well, run_script
 

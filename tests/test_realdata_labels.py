@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from projects.clip_vg.datasets.label_table import invalid_boxes
-from projects.clip_vg.datasets.readers import read_annotations
+from projects.clip_vg_core.data.label_table import invalid_boxes
+from projects.clip_vg_core.data.readers import read_annotations
 
 from .helpers.commands import generate
 

@@ -58,7 +58,7 @@ def test_torch_and_numpy_load_data_alone():
     assert loads
     for path, name, options in loads:
         if name == 'torch.load':
-            assert path == 'projects/clip_vg/safe_torch.py'
+            assert path == 'projects/clip_vg_core/utils/safe_torch.py'
             assert ast.literal_eval(options['weights_only']) is True
         else:
             # NumPy's default as well.
@@ -108,3 +108,11 @@ def test_tests_share_helpers_alone():
     }
     assert len(found) > 100
     assert {path: names for path, names in found.items() if names} == {}
+
+
+def test_the_core_knows_nothing_of_the_plugin():
+    files = sorted((ROOT / 'projects' / 'clip_vg_core').rglob('*.py'))
+    assert len(files) > 40
+    for path in files:
+        names = [name for name in imported(path) if name.startswith('projects.')]
+        assert all(name.startswith('projects.clip_vg_core.') for name in names), path

@@ -15,7 +15,7 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from projects.clip_vg.folder_lock import lock_folder
+from projects.clip_vg_core.utils.folder_lock import lock_folder
 
 from .helpers import ROOT
 from .helpers.commands import FORKS, mmdet_tool, needs_mim, run, run_here, tool
@@ -290,7 +290,7 @@ def test_the_synthetic_generator_says_what_it_made(tmp_path):
 
 
 def test_a_converted_data_set_is_the_same(shapes, tmp_path):
-    from projects.clip_vg.datasets.readers import read_annotations
+    from projects.clip_vg_core.data.readers import read_annotations
 
     files = (shapes / 'shapes/instances.json', shapes / 'shapes/refs(synthetic).p')
     out = tmp_path / 'labels.jsonl'

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from projects.clip_vg.command_line import run_command
 from projects.clip_vg.visualization import draw_grid
+from projects.clip_vg_core.utils.command_line import run_command
 
 
 def parse_args() -> argparse.Namespace:

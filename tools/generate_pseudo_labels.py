@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from projects.clip_vg.apis.work_dir import find_weights
-from projects.clip_vg.command_line import run_command
-from projects.clip_vg.engine.labelling.inputs import InputFiles
 from projects.clip_vg.engine.labelling.maker import KINDS, MakerSettings
 from projects.clip_vg.engine.labelling.pipeline import (
     Generation,
     generate,
     merge_shards,
 )
-from projects.clip_vg.engine.labelling.statistics import summary
-from projects.clip_vg.pseudo_labels.parsing import MODEL
-from projects.clip_vg.pseudo_labels.template import PRESETS
-from projects.clip_vg.pseudo_labels.vocabulary import OFFICIAL_GROUPS
+from projects.clip_vg_core.pseudo_labels.inputs import InputFiles
+from projects.clip_vg_core.pseudo_labels.parsing import MODEL
+from projects.clip_vg_core.pseudo_labels.statistics import summary
+from projects.clip_vg_core.pseudo_labels.template import PRESETS
+from projects.clip_vg_core.pseudo_labels.vocabulary import OFFICIAL_GROUPS
+from projects.clip_vg_core.utils.command_line import run_command
 
 HELP = dict(
     template='"[attribute] class [cloth] [where]", from detections',
@@ -205,7 +205,7 @@ def _add_output(command: argparse.ArgumentParser, kind: str) -> None:
         group.add_argument(
             f'--{name}',
             type=Path,
-            help=f'JSON of {what} (default: projects/clip_vg/pseudo_labels/data)',
+            help=f'JSON of {what} (default: projects/clip_vg_core/pseudo_labels/data)',
         )
 
 

@@ -6,9 +6,9 @@ import logging
 from collections import Counter
 from pathlib import Path
 
-from projects.clip_vg.command_line import run_command
 from projects.clip_vg.datasets.synthetic import make_synthetic
 from projects.clip_vg.datasets.synthetic_scenes import LARGE_SIDES, SIDES
+from projects.clip_vg_core.utils.command_line import run_command
 
 
 def parse_args() -> argparse.Namespace:

@@ -11,8 +11,8 @@ import logging
 from dataclasses import fields
 from pathlib import Path
 
-from projects.clip_vg.command_line import run_command
 from projects.clip_vg.datasets.synthetic_detections import ErrorRates, play_models
+from projects.clip_vg_core.utils.command_line import run_command
 
 WRONG = dict(
     missed='objects without a detection',

@@ -38,7 +38,6 @@ from projects.clip_vg.apis.work_dir import (
     find_checkpoint,
     use_exported,
 )
-from projects.clip_vg.command_line import run_command
 from projects.clip_vg.curriculum.agreement import AGREEMENT
 from projects.clip_vg.engine.agreement_judge import (
     AGREEMENT_PIPELINE,
@@ -48,9 +47,10 @@ from projects.clip_vg.engine.agreement_judge import (
 )
 from projects.clip_vg.engine.reliability_scoring import choose_sources, score_sources
 from projects.clip_vg.engine.scoring import evaluation_view, judge_answers, uses_groups
-from projects.clip_vg.folder_lock import lock_folder
 from projects.clip_vg.models.strict_loading import refuse_other_weights
 from projects.clip_vg.visualization.curriculum_report import write_scoring_report
+from projects.clip_vg_core.utils.command_line import run_command
+from projects.clip_vg_core.utils.folder_lock import lock_folder
 
 
 def parse_args() -> argparse.Namespace:

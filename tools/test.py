@@ -13,8 +13,8 @@ from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 
 from projects.clip_vg.apis.work_dir import find_checkpoint, use_exported
-from projects.clip_vg.command_line import run_command
 from projects.clip_vg.engine.run_check_hook import check_run
+from projects.clip_vg_core.utils.command_line import run_command
 
 
 def parse_args() -> argparse.Namespace:

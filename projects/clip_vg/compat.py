@@ -26,9 +26,10 @@ from mmengine.logging import HistoryBuffer
 from mmengine.optim.scheduler import OneCycleParamScheduler
 from mmengine.runner import CheckpointLoader
 
+from projects.clip_vg_core.utils.safe_torch import load_torch
+from projects.clip_vg_core.utils.stand_ins import Attributes, StandIn, UnsafePickleError
+
 from . import mmcv_finder  # noqa: F401  # its import installs the finder
-from .safe_torch import load_torch
-from .stand_ins import Attributes, StandIn, UnsafePickleError
 
 __all__ = ['AtomicLocalBackend', 'load_from_local', 'setup_cpu_distributed']
 

@@ -26,12 +26,12 @@ class MMCVExtFinder(MetaPathFinder):
         """The spec of ``mmcv_ext.py`` for ``mmcv._ext``, and of nothing else.
 
         Raises:
-            ModuleNotFoundError: ``projects.clip_vg`` is asked for, and a package
+            ModuleNotFoundError: A package of ours is asked for, and a package
                 ``projects`` that is not ours (a folder with an ``__init__.py``) hides
                 it; the message names it.
         """
         foreign = getattr(sys.modules.get('projects'), '__file__', None)
-        if fullname == 'projects.clip_vg' and foreign:
+        if foreign and fullname in ('projects.clip_vg', 'projects.clip_vg_core'):
             own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
             raise ModuleNotFoundError(
                 f'No module named {fullname!r}: {foreign} makes a package of its '

@@ -11,7 +11,11 @@ from projects.clip_vg.apis.checkpoint_config import (
     config_of_checkpoint,
     parse_config_text,
 )
-from projects.clip_vg.config_types import MODEL_PARTS, TRANSFORMS, check_config
+from projects.clip_vg_core.utils.config_types import (
+    MODEL_PARTS,
+    TRANSFORMS,
+    check_config,
+)
 
 from ..helpers import ROOT
 from ..helpers.models import save_tiny

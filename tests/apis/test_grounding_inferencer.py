@@ -11,9 +11,9 @@ from mmengine.runner import Runner
 from PIL import Image
 
 from projects.clip_vg.apis import GroundingInferencer
-from projects.clip_vg.apis.questions import read_questions
-from projects.clip_vg.folder_lock import lock_folder
 from projects.clip_vg.visualization.answers import color_of, draw_answers
+from projects.clip_vg_core.data.questions import read_questions
+from projects.clip_vg_core.utils.folder_lock import lock_folder
 
 from ..helpers import ROOT
 from ..helpers.configs import runner_config

@@ -9,10 +9,10 @@ import pytest
 from mmdet.registry import DATASETS
 from torch.utils.data import DataLoader, Dataset
 
-from projects.clip_vg.curriculum.reliability_file import ReliabilityFile
-from projects.clip_vg.datasets.readers import write_odvg
 from projects.clip_vg.datasets.samplers import CurriculumSampler, curriculum_sampler
-from projects.clip_vg.datasets.table_builder import TableBuilder
+from projects.clip_vg_core.curriculum.reliability_file import ReliabilityFile
+from projects.clip_vg_core.data.readers import write_odvg
+from projects.clip_vg_core.data.table_builder import TableBuilder
 
 RNG = np.random.default_rng(0)
 SOME = RNG.choice(101, 30, replace=False)

@@ -16,14 +16,14 @@ from mmdet.registry import DATASETS, TRANSFORMS
 from mmengine.config import Config
 from PIL import Image
 
-from projects.clip_vg.curriculum.reliability_file import (
+from projects.clip_vg.datasets import refexp_dataset
+from projects.clip_vg.datasets.transforms import LoadGroundingImage
+from projects.clip_vg_core.curriculum.reliability_file import (
     ReliabilityFile,
     read_reliability,
 )
-from projects.clip_vg.datasets import refexp_dataset
-from projects.clip_vg.datasets.readers import write_odvg
-from projects.clip_vg.datasets.table_builder import TableBuilder
-from projects.clip_vg.datasets.transforms import LoadGroundingImage
+from projects.clip_vg_core.data.readers import write_odvg
+from projects.clip_vg_core.data.table_builder import TableBuilder
 
 from ..helpers import ROOT
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
-from projects.clip_vg.datasets.readers import read_annotations
-from projects.clip_vg.datasets.readers.released_files import (
+from projects.clip_vg.curriculum.released_files import (
     read_iou_result,
     write_iou_result,
     write_selection,
 )
-from projects.clip_vg.datasets.readers.transvg import PLACEHOLDER
-from projects.clip_vg.safe_pickle import UnsafePickleError
+from projects.clip_vg_core.data.readers import read_annotations
+from projects.clip_vg_core.data.readers.transvg import PLACEHOLDER
+from projects.clip_vg_core.utils.safe_pickle import UnsafePickleError
 
 SIZE = dict(height=330, width=640)
 LABELS = [

@@ -6,12 +6,8 @@ import numpy as np
 import pytest
 
 from projects.clip_vg.datasets.samplers import image_group_sampler
-from projects.clip_vg.datasets.samplers.grouping import (
-    ImageGroups,
-    draw,
-    split_by_weight,
-)
 from projects.clip_vg.datasets.samplers.image_group_sampler import ImageGroupSampler
+from projects.clip_vg_core.data.grouping import ImageGroups, draw, split_by_weight
 
 INDEX = np.random.default_rng(0).integers(0, 17, 101)
 DATASET = types.SimpleNamespace(table=types.SimpleNamespace(image_index=INDEX))

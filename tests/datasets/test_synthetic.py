@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from projects.clip_vg.datasets.readers import read_annotations
 from projects.clip_vg.datasets.synthetic import make_synthetic
 from projects.clip_vg.datasets.synthetic_expressions import Shape, describe
 from projects.clip_vg.datasets.synthetic_scenes import sample_scene
+from projects.clip_vg_core.data.readers import read_annotations
 
 
 def shape(kind, color, left, top, side=20, size='small'):

@@ -13,7 +13,7 @@ from projects.clip_vg.datasets.synthetic_detections import (
 )
 from projects.clip_vg.datasets.synthetic_scenes import COLORS, SHAPES
 from projects.clip_vg.datasets.synthetic_truth import judge
-from projects.clip_vg.pseudo_labels.detection import iou
+from projects.clip_vg_core.pseudo_labels.detection import iou
 
 NONE = ErrorRates(**dict.fromkeys(ErrorRates.__dataclass_fields__, 0.0))
 

@@ -19,12 +19,9 @@ pytest.importorskip('onnxruntime')
 
 from projects.clip_vg.deployment import export, quantize, served_clip_vg  # noqa: E402
 from projects.clip_vg.deployment.export import export_detector  # noqa: E402
-from projects.clip_vg.deployment.graphs import open_graph  # noqa: E402
 from projects.clip_vg.deployment.quantize import quantize_deployment  # noqa: E402
-from projects.clip_vg.deployment.served_clip_vg import (  # noqa: E402
-    ServedCLIPVG,
-    plan_calls,
-)
+from projects.clip_vg.deployment.served_clip_vg import ServedCLIPVG, plan_calls
+from projects.clip_vg_core.runtime.graphs import open_graph  # noqa: E402
 
 BACKENDS = ['openvino', 'onnxruntime']
 LONG = ' '.join(['dog'] * 20)  # fills the context
@@ -195,7 +192,7 @@ def test_signals_are_handled_when_detectors_have_gone(folder, tmp_path):
     script.write_text(f"""
 import signal
 from pathlib import Path
-from projects.clip_vg.deployment.graphs import open_graph
+from projects.clip_vg_core.runtime.graphs import open_graph
 
 handled = []
 signal.signal(signal.SIGCHLD, lambda *_: handled.append(1))

@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from projects.clip_vg.apis import GroundingInferencer
-from projects.clip_vg.deployment import graphs
 from projects.clip_vg.deployment.served_clip_vg import ServedCLIPVG, served_config
+from projects.clip_vg_core.runtime import graphs
 
 pytest.importorskip('onnxscript')
 pytest.importorskip('openvino')

@@ -7,7 +7,6 @@ from mmdet.registry import DATASETS
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import Config
 
-from projects.clip_vg.curriculum.reliability_file import read_reliability
 from projects.clip_vg.engine.agreement_judge import (
     AGREEMENT_PIPELINE,
     AgreementJudge,
@@ -17,6 +16,7 @@ from projects.clip_vg.engine.agreement_judge import (
 from projects.clip_vg.engine.reliability_scoring import score_sources
 from projects.clip_vg.engine.scoring import evaluation_view
 from projects.clip_vg.models import CropTextCLIP
+from projects.clip_vg_core.curriculum.reliability_file import read_reliability
 
 from ..helpers import ROOT
 from ..helpers.configs import pool_config

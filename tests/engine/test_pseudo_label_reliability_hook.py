@@ -12,11 +12,11 @@ from mmengine.hooks import Hook
 from mmengine.hub import get_config
 from mmengine.runner import Runner
 
-from projects.clip_vg.curriculum.reliability_file import (
+from projects.clip_vg.engine import PseudoLabelReliabilityHook
+from projects.clip_vg_core.curriculum.reliability_file import (
     ReliabilityFile,
     read_reliability,
 )
-from projects.clip_vg.engine import PseudoLabelReliabilityHook
 
 from ..helpers.configs import pool_config, runner_config
 from ..helpers.shrink import shrink_model

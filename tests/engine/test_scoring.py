@@ -7,10 +7,10 @@ from mmdet.registry import DATASETS, MODELS
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.dataset import pseudo_collate
 
-from projects.clip_vg.curriculum.reliability_file import read_reliability
 from projects.clip_vg.engine import reliability_scoring
 from projects.clip_vg.engine.reliability_scoring import choose_sources, score_sources
 from projects.clip_vg.engine.scoring import evaluation_view, plan_batches, score_labels
+from projects.clip_vg_core.curriculum.reliability_file import read_reliability
 
 from ..helpers.configs import TEST, model_config, pool_config
 

@@ -4,8 +4,8 @@ import json
 
 from mmdet.registry import DATASETS
 
-from projects.clip_vg.engine.labelling.statistics import manifest_path
 from projects.clip_vg.engine.source_order import complexity
+from projects.clip_vg_core.pseudo_labels.statistics import manifest_path
 
 from ..helpers.configs import pool_config
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from projects.clip_vg.pseudo_labels.detection import Detection, Scene
-from projects.clip_vg.pseudo_labels.vocabulary import Vocabulary
+from projects.clip_vg_core.pseudo_labels.detection import Detection, Scene
+from projects.clip_vg_core.pseudo_labels.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary.load()
 SIZE = (640, 480)

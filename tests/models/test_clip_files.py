@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from projects.clip_vg.models import CLIPTextEncoder, CLIPVisualEncoder, clip_weights
 from projects.clip_vg.models.clip_files import read_clip_weights
-from projects.clip_vg.safe_pickle import UnsafePickleError
+from projects.clip_vg_core.utils.safe_pickle import UnsafePickleError
 
 from ..helpers.configs import ARCH
 from ..helpers.models import initialised

@@ -16,7 +16,7 @@ from projects.clip_vg.models.released_layout import (
     from_released,
     to_released,
 )
-from projects.clip_vg.safe_torch import load_torch
+from projects.clip_vg_core.utils.safe_torch import load_torch
 
 from ..helpers import ROOT
 from ..helpers.commands import run_script

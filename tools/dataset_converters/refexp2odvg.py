@@ -13,15 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from projects.clip_vg.command_line import run_command
-from projects.clip_vg.datasets.box_checks import BOX_FORMATS, MANY_INVALID, check_fit
-from projects.clip_vg.datasets.image_checks import (
-    describe_missing,
-    missing_images,
-)
-from projects.clip_vg.datasets.label_table import LabelTable, invalid_boxes
-from projects.clip_vg.datasets.readers import FORMATS, read_annotations, write_odvg
-from projects.clip_vg.image_files import open_image, size_of
+from projects.clip_vg_core.data.box_checks import BOX_FORMATS, MANY_INVALID, check_fit
+from projects.clip_vg_core.data.image_checks import describe_missing, missing_images
+from projects.clip_vg_core.data.label_table import LabelTable, invalid_boxes
+from projects.clip_vg_core.data.readers import FORMATS, read_annotations, write_odvg
+from projects.clip_vg_core.utils.command_line import run_command
+from projects.clip_vg_core.utils.image_files import open_image, size_of
 
 
 def parse_args() -> argparse.Namespace:

@@ -15,24 +15,24 @@ from pathlib import Path
 
 import numpy as np
 
-from projects.clip_vg.command_line import run_command
-from projects.clip_vg.curriculum.reliability_file import (
+from projects.clip_vg.curriculum.released_files import (
+    read_iou_result,
+    write_iou_result,
+    write_selection,
+)
+from projects.clip_vg_core.curriculum.reliability_file import (
     LabelFile,
     ReliabilityFile,
     file_sha256,
     read_boxes,
     read_reliability,
 )
-from projects.clip_vg.curriculum.selection import select_reliable
-from projects.clip_vg.datasets.box_checks import BOX_FORMATS
-from projects.clip_vg.datasets.label_files import describe_files
-from projects.clip_vg.datasets.label_table import LabelTable
-from projects.clip_vg.datasets.readers import read_annotations
-from projects.clip_vg.datasets.readers.released_files import (
-    read_iou_result,
-    write_iou_result,
-    write_selection,
-)
+from projects.clip_vg_core.curriculum.selection import select_reliable
+from projects.clip_vg_core.data.box_checks import BOX_FORMATS
+from projects.clip_vg_core.data.label_files import describe_files
+from projects.clip_vg_core.data.label_table import LabelTable
+from projects.clip_vg_core.data.readers import read_annotations
+from projects.clip_vg_core.utils.command_line import run_command
 
 
 def parse_args() -> argparse.Namespace:

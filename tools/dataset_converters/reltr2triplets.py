@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_convert
 
-from projects.clip_vg.atomic import replacing
-from projects.clip_vg.command_line import run_command
-from projects.clip_vg.datasets.readers.common import entry_of, required
-from projects.clip_vg.engine.labelling.entries import read_images, read_names
-from projects.clip_vg.safe_torch import load_torch
+from projects.clip_vg_core.data.readers.common import entry_of, required
+from projects.clip_vg_core.pseudo_labels.entries import read_images, read_names
+from projects.clip_vg_core.utils.atomic import replacing
+from projects.clip_vg_core.utils.command_line import run_command
+from projects.clip_vg_core.utils.safe_torch import load_torch
 
 
 def parse_args() -> argparse.Namespace:

@@ -18,14 +18,14 @@ from mmengine.config import Config, DictAction
 
 from projects.clip_vg.apis import GroundingInferencer
 from projects.clip_vg.apis.work_dir import find_weights
-from projects.clip_vg.command_line import run_command
-from projects.clip_vg.config_types import DATASETS, TRANSFORMS, check_config
 from projects.clip_vg.deployment.calibration import labelled_batches, question_batches
-from projects.clip_vg.deployment.deployment_file import GRAPHS, graph_name
 from projects.clip_vg.deployment.export import export_detector
 from projects.clip_vg.deployment.quantize import quantize_deployment
-from projects.clip_vg.folder_lock import lock_folder
 from projects.clip_vg.models import CLIPVG
+from projects.clip_vg_core.runtime.deployment_file import GRAPHS, graph_name
+from projects.clip_vg_core.utils.command_line import run_command
+from projects.clip_vg_core.utils.config_types import DATASETS, TRANSFORMS, check_config
+from projects.clip_vg_core.utils.folder_lock import lock_folder
 
 
 def parse_args() -> argparse.Namespace:

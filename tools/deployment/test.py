@@ -16,9 +16,9 @@ from train import add_common_options, load_config  # imports compat: before mmde
 
 # isort: split
 from projects.clip_vg.apis.work_dir import use_exported
-from projects.clip_vg.command_line import run_command
-from projects.clip_vg.deployment.graphs import BACKENDS, PRECISIONS
 from projects.clip_vg.engine.run_check_hook import check_run
+from projects.clip_vg_core.runtime.graphs import BACKENDS, PRECISIONS
+from projects.clip_vg_core.utils.command_line import run_command
 
 
 def parse_args() -> argparse.Namespace:

@@ -16,7 +16,6 @@ from mmengine.runner.checkpoint import save_checkpoint
 
 from projects.clip_vg.apis.checkpoint_config import read_checkpoint
 from projects.clip_vg.apis.work_dir import find_weights
-from projects.clip_vg.command_line import run_command
 from projects.clip_vg.models.released_layout import (
     describe_model,
     from_released,
@@ -24,7 +23,8 @@ from projects.clip_vg.models.released_layout import (
 )
 from projects.clip_vg.models.strict_loading import refuse_other_weights
 from projects.clip_vg.models.weight_values import refuse_broken_weights
-from projects.clip_vg.safe_torch import load_torch
+from projects.clip_vg_core.utils.command_line import run_command
+from projects.clip_vg_core.utils.safe_torch import load_torch
 
 from mmdet.registry import MODELS  # isort: skip  # after compat
 

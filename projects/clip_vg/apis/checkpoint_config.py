@@ -8,8 +8,13 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from torch import Tensor
 
+from projects.clip_vg_core.utils.config_types import (
+    MODEL_PARTS,
+    TRANSFORMS,
+    check_config,
+)
+
 from ..compat import load_from_local
-from ..config_types import MODEL_PARTS, TRANSFORMS, check_config
 from ..models.frozen_weights import FINGERPRINT
 
 __all__ = [

@@ -19,9 +19,10 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import load_state_dict
 from PIL import Image
 
+from projects.clip_vg_core.pseudo_labels.predictions import list_pictures
+from projects.clip_vg_core.utils.image_files import as_rgb, check_size, open_image
+
 from ..deployment.served_clip_vg import ServedCLIPVG, served_config
-from ..engine.labelling.predictions import list_pictures
-from ..image_files import as_rgb, check_size, open_image
 from ..models.compiled import compile_for_inference
 from ..models.strict_loading import refuse_other_weights
 from ..visualization.answers import draw_answers

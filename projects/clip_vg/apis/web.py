@@ -9,9 +9,15 @@ import numpy as np
 from jinja2 import Environment
 from PIL import Image, UnidentifiedImageError
 
+from projects.clip_vg_core.utils.image_files import (
+    ImageDepthError,
+    ImageSizeError,
+    check_size,
+    open_image,
+)
+
 from ..datasets.synthetic_expressions import choose, describe
 from ..datasets.synthetic_scenes import draw, sample_scene
-from ..image_files import ImageDepthError, ImageSizeError, check_size, open_image
 from ..visualization.answers import color_of, draw_answers
 from .grounding_inferencer import load_picture
 from .shared_models import SharedModels

@@ -5,8 +5,9 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..curriculum.reliability_file import file_sha256
-from ..deployment.deployment_file import NAME
+from projects.clip_vg_core.curriculum.reliability_file import file_sha256
+from projects.clip_vg_core.runtime.deployment_file import NAME
+
 from ..deployment.served_clip_vg import served_config
 from ..engine.trial import last_checkpoint
 

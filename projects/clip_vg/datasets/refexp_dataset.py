@@ -12,17 +12,31 @@ from mmdet.registry import DATASETS
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
-from ..curriculum.reliability_file import LabelFile, read_reliability, source_of
-from .box_checks import MANY_INVALID, check_fit
-from .image_checks import (
+from projects.clip_vg_core.curriculum.reliability_file import (
+    LabelFile,
+    read_reliability,
+    source_of,
+)
+from projects.clip_vg_core.data.box_checks import MANY_INVALID, check_fit
+from projects.clip_vg_core.data.image_checks import (
     describe_missing,
     describe_turned,
     missing_images,
     read_heads,
 )
-from .label_files import describe_files, describe_invalid, distinct, in_folds
-from .label_table import LabelTable, concatenate, invalid_boxes
-from .readers import read_annotations
+from projects.clip_vg_core.data.label_files import (
+    describe_files,
+    describe_invalid,
+    distinct,
+    in_folds,
+)
+from projects.clip_vg_core.data.label_table import (
+    LabelTable,
+    concatenate,
+    invalid_boxes,
+)
+from projects.clip_vg_core.data.readers import read_annotations
+
 from .transforms.loading import LoadGroundingImage, turns_by_exif
 
 __all__ = ['RefExpDataset']

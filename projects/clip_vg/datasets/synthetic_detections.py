@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..atomic import replacing
+from projects.clip_vg_core.utils.atomic import replacing
+
 from .synthetic_expressions import MARGIN, RELATIONS, Shape
 from .synthetic_scenes import COLORS, SHAPES
 

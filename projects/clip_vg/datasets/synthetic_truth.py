@@ -3,8 +3,9 @@
 import re
 from collections.abc import Callable, Sequence
 
-from ..pseudo_labels.detection import Box, iou
-from ..pseudo_labels.geometry import predicates
+from projects.clip_vg_core.pseudo_labels.detection import Box, iou
+from projects.clip_vg_core.pseudo_labels.geometry import predicates
+
 from .synthetic_expressions import MARGIN, RELATIONS, Shape
 from .synthetic_scenes import COLORS, SHAPES
 

@@ -8,8 +8,9 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 
+from projects.clip_vg_core.data.questions import read_questions
+
 from ..apis.grounding_inferencer import GroundingInferencer, load_picture
-from ..apis.questions import read_questions
 from ..engine.scoring import evaluation_view, plan_batches
 
 __all__ = ['labelled_batches', 'question_batches', 'spread']

@@ -13,11 +13,8 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 
-from ..atomic import replacing
-from ..curriculum.reliability_file import file_sha256
-from ..models import CLIPVG
-from ..models.fusion import FusionTokens
-from .deployment_file import (
+from projects.clip_vg_core.curriculum.reliability_file import file_sha256
+from projects.clip_vg_core.runtime.deployment_file import (
     GRAPHS,
     NAME,
     Deployment,
@@ -25,7 +22,11 @@ from .deployment_file import (
     read_deployment,
     write_deployment,
 )
-from .graphs import import_extra, open_graph
+from projects.clip_vg_core.runtime.graphs import import_extra, open_graph
+from projects.clip_vg_core.utils.atomic import replacing
+
+from ..models import CLIPVG
+from ..models.fusion import FusionTokens
 from .stages import GroundingStage, ImageStage, split_detector
 
 __all__ = ['export_detector']

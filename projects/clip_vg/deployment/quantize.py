@@ -11,9 +11,15 @@ import torch
 from mmdet.structures.bbox import bbox_overlaps
 from torch import Tensor
 
-from ..atomic import replacing
-from .deployment_file import GRAPHS, graph_name, read_deployment, write_deployment
-from .graphs import Graph, import_extra, open_graph
+from projects.clip_vg_core.runtime.deployment_file import (
+    GRAPHS,
+    graph_name,
+    read_deployment,
+    write_deployment,
+)
+from projects.clip_vg_core.runtime.graphs import Graph, import_extra, open_graph
+from projects.clip_vg_core.utils.atomic import replacing
+
 from .served_clip_vg import ServedCLIPVG
 
 __all__ = ['quantize_deployment']

@@ -13,13 +13,14 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from torch import Tensor
 
+from projects.clip_vg_core.runtime.deployment_file import read_deployment
+from projects.clip_vg_core.runtime.graphs import BACKENDS, PRECISIONS, open_graph
+
 from ..models.answers import expressions_of, instances_of
 from ..models.clip_vg import patch_padding
 from ..models.data_preprocessor import pixel_padding
 from ..models.expression_tokenizer import ExpressionTokenizer, text_lengths
 from ..models.fusion import FusionTokens, kept_tokens
-from .deployment_file import read_deployment
-from .graphs import BACKENDS, PRECISIONS, open_graph
 
 __all__ = ['ServedCLIPVG', 'served_config']
 

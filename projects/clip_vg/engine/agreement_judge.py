@@ -9,9 +9,10 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
 from torch import nn
 
+from projects.clip_vg_core.curriculum.reliability_file import LabelFile, file_sha256
+from projects.clip_vg_core.data.grouping import ImageGroups
+
 from ..curriculum.agreement import distinct_boxes, expected_iou
-from ..curriculum.reliability_file import LabelFile, file_sha256
-from ..datasets.samplers.grouping import ImageGroups
 from ..models.clip_weights import resolve_weights
 from .scoring import Batch
 

@@ -9,7 +9,7 @@ from mmdet.structures import DetDataSample
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.dist import master_only
 
-from ..file_names import file_name
+from projects.clip_vg_core.utils.file_names import file_name
 
 __all__ = ['GroundingVisualizer']
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..folder_lock import FolderLock
+from projects.clip_vg_core.utils.folder_lock import FolderLock
 
 __all__ = ['Journal']
 

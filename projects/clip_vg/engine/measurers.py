@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from mmengine.config import Config
 
-from ..curriculum.agreement import AGREEMENT
-from ..curriculum.reliability_file import (
+from projects.clip_vg_core.curriculum.reliability_file import (
     ReliabilityFile,
     file_sha256,
     read_boxes,
     read_reliability,
 )
-from ..curriculum.search import own_first
-from ..file_names import file_name
+from projects.clip_vg_core.curriculum.search import own_first
+from projects.clip_vg_core.utils.file_names import file_name
+
+from ..curriculum.agreement import AGREEMENT
 from .launch import run_jobs
 from .trial import FOLDS, keep_sources, with_selection, write_config
 

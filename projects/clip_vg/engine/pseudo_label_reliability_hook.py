@@ -12,9 +12,14 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from ..curriculum.reliability_file import LabelFile, ReliabilityFile
-from ..curriculum.schedule import threshold_at
-from ..curriculum.selection import VALLEYS, select_reliable, update_mean
+from projects.clip_vg_core.curriculum.reliability_file import LabelFile, ReliabilityFile
+from projects.clip_vg_core.curriculum.schedule import threshold_at
+from projects.clip_vg_core.curriculum.selection import (
+    VALLEYS,
+    select_reliable,
+    update_mean,
+)
+
 from ..datasets.samplers.curriculum_sampler import CurriculumSampler
 from ..datasets.samplers.image_group_sampler import ImageGroupSampler
 from .exact_resume_hook import train_batch_size, train_sampler

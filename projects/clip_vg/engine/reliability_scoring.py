@@ -10,12 +10,13 @@ from mmengine.dist import barrier, broadcast, is_main_process
 from torch import from_numpy, nn
 from tqdm import tqdm
 
-from ..curriculum.reliability_file import (
+from projects.clip_vg_core.curriculum.reliability_file import (
     LabelFile,
     ReliabilityFile,
     read_reliability,
     reliability_path,
 )
+
 from .scoring import Judge, judge_answers, plan_batches, score_labels
 
 __all__ = ['choose_sources', 'score_sources']

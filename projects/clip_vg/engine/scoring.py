@@ -12,7 +12,8 @@ from mmengine.dist import all_gather_object, get_dist_info
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ..datasets.samplers.grouping import ImageGroups
+from projects.clip_vg_core.data.grouping import ImageGroups
+
 from ..datasets.samplers.image_group_sampler import image_index_of
 from ..evaluation.grounding_metric import top_boxes
 

@@ -14,8 +14,11 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from ..curriculum.reliability_file import read_reliability, reliability_path
-from ..curriculum.search import (
+from projects.clip_vg_core.curriculum.reliability_file import (
+    read_reliability,
+    reliability_path,
+)
+from projects.clip_vg_core.curriculum.search import (
     STRATEGIES,
     MultiSourceResult,
     Pick,
@@ -25,9 +28,10 @@ from ..curriculum.search import (
     follow,
     multi_source,
 )
-from ..curriculum.selection import VALLEYS, select_reliable
-from ..file_names import file_name
-from ..folder_lock import lock_folder
+from projects.clip_vg_core.curriculum.selection import VALLEYS, select_reliable
+from projects.clip_vg_core.utils.file_names import file_name
+from projects.clip_vg_core.utils.folder_lock import lock_folder
+
 from .journal import Journal
 from .launch import run_jobs
 from .measurers import Measurers

@@ -1,7 +1,8 @@
 """What a search will do and cost, before it starts."""
 
-from ..curriculum.search import STRATEGIES as SEARCHES
-from ..curriculum.search import number_of_trials
+from projects.clip_vg_core.curriculum.search import STRATEGIES as SEARCHES
+from projects.clip_vg_core.curriculum.search import number_of_trials
+
 from .self_paced import SelfPaced
 
 __all__ = ['STRATEGIES', 'describe_plan']

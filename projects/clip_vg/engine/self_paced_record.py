@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..atomic import replacing
-from ..curriculum.search import MultiSourceResult, Trial
-from ..file_names import file_name
+from projects.clip_vg_core.curriculum.search import MultiSourceResult, Trial
+from projects.clip_vg_core.utils.atomic import replacing
+from projects.clip_vg_core.utils.file_names import file_name
 
 if TYPE_CHECKING:
     from .self_paced import SelfPaced

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..curriculum.reliability_file import LabelFile
-from ..datasets.readers.common import read_json
+from projects.clip_vg_core.curriculum.reliability_file import LabelFile
+from projects.clip_vg_core.data.readers.common import read_json
+from projects.clip_vg_core.pseudo_labels.statistics import manifest_path
+
 from ..datasets.refexp_dataset import RefExpDataset
-from .labelling.statistics import manifest_path
 
 __all__ = ['complexity']
 

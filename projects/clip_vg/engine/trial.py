@@ -9,7 +9,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..atomic import replacing
+from projects.clip_vg_core.utils.atomic import replacing
+
 from ..compat import load_from_local
 
 __all__ = [

@@ -16,8 +16,8 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from torch import Tensor
 
-from ..atomic import replacing
-from ..datasets.label_table import box_faults
+from projects.clip_vg_core.data.label_table import box_faults
+from projects.clip_vg_core.utils.atomic import replacing
 
 __all__ = ['GroundingMetric', 'current_name', 'summarize', 'top_boxes']
 

@@ -12,9 +12,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..pickle_machine import Machine
-from ..safe_torch import TENSOR_NAMES, load_torch, storage_of
-from ..stand_ins import Attributes, UnsafePickleError, check_value, thaw
+from projects.clip_vg_core.utils.pickle_machine import Machine
+from projects.clip_vg_core.utils.safe_torch import TENSOR_NAMES, load_torch, storage_of
+from projects.clip_vg_core.utils.stand_ins import (
+    Attributes,
+    UnsafePickleError,
+    check_value,
+    thaw,
+)
 
 __all__ = ['read_clip_weights']
 

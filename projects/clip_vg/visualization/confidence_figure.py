@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..evaluation.confidence import (
+from projects.clip_vg_core.metrics.confidence import (
     auroc,
     expected_calibration_error,
     reliability_bins,

@@ -12,7 +12,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from mmengine.dataset import BaseDataset
 
-from ..curriculum.selection import BINS
+from projects.clip_vg_core.curriculum.selection import BINS
+
 from .result_grid import draw_grid
 
 __all__ = ['draw_examples', 'draw_histograms', 'draw_kept', 'draw_walks']

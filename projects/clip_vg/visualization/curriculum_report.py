@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 from mmengine.dataset import BaseDataset
 
-from ..curriculum.agreement import AGREEMENT
-from ..curriculum.reliability_file import (
+from projects.clip_vg_core.curriculum.reliability_file import (
     read_boxes,
     read_reliability,
     reliability_path,
 )
-from ..curriculum.selection import otsu_valley, select_reliable
-from ..file_names import file_name
+from projects.clip_vg_core.curriculum.selection import otsu_valley, select_reliable
+from projects.clip_vg_core.utils.file_names import file_name
+
+from ..curriculum.agreement import AGREEMENT
 from .curriculum_figures import (
     draw_examples,
     draw_histograms,

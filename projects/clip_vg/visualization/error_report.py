@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..evaluation.breakdown import (
+from projects.clip_vg_core.metrics.breakdown import (
     HIT,
     Grouping,
     breakdown,
@@ -23,7 +23,8 @@ from ..evaluation.breakdown import (
     summary,
     weak_groups,
 )
-from ..evaluation.comparison import compare, compare_groups
+from projects.clip_vg_core.metrics.comparison import compare, compare_groups
+
 from .error_figures import draw_calibration, draw_groups, draw_ious
 from .error_page import PAGE, number, percent, points
 from .example_cards import UNREADABLE, draw_card, find_picture, picture_sizes

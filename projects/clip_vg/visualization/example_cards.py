@@ -13,7 +13,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patheffects import withStroke
 
-from ..image_files import as_rgb, open_image, size_of
+from projects.clip_vg_core.utils.image_files import as_rgb, open_image, size_of
+
 from .result_grid import draw_sample
 
 __all__ = ['UNREADABLE', 'draw_card', 'find_picture', 'picture_sizes']

@@ -13,17 +13,17 @@ from mmdet import apis
 from mmengine.config import Config
 from PIL import Image
 
-from projects.clip_vg.engine.labelling import resumable
 from projects.clip_vg.engine.labelling.captioner import caption
 from projects.clip_vg.engine.labelling.clip_attributes import ClipAttributes
 from projects.clip_vg.engine.labelling.detector import detect
-from projects.clip_vg.engine.labelling.inputs import InputFiles
 from projects.clip_vg.engine.labelling.maker import MakerSettings
 from projects.clip_vg.engine.labelling.pipeline import Generation, generate
 from projects.clip_vg.engine.labelling.run import LabelRun
-from projects.clip_vg.pseudo_labels.caption import CaptionOptions
-from projects.clip_vg.pseudo_labels.detection import Detection, Scene
-from projects.clip_vg.pseudo_labels.template import TemplateOptions
+from projects.clip_vg_core.pseudo_labels.caption import CaptionOptions
+from projects.clip_vg_core.pseudo_labels.detection import Detection, Scene
+from projects.clip_vg_core.pseudo_labels.inputs import InputFiles
+from projects.clip_vg_core.pseudo_labels.template import TemplateOptions
+from projects.clip_vg_core.utils import resumable
 
 TEXT = dict(context_length=76, vocab_size=49408, width=32, heads=2, layers=1)
 VISION = dict(image_size=32, layers=1, width=32, head_width=16, patch_size=16)

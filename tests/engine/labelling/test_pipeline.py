@@ -13,20 +13,20 @@ from mmdet.datasets import ODVGDataset
 from mmdet.registry import DATASETS
 from PIL import Image
 
-from projects.clip_vg.datasets.readers import read_annotations
 from projects.clip_vg.engine.labelling import run as run_module
 from projects.clip_vg.engine.labelling.detector import detect
-from projects.clip_vg.engine.labelling.filling import shard_range
-from projects.clip_vg.engine.labelling.inputs import InputFiles
 from projects.clip_vg.engine.labelling.maker import MakerSettings
 from projects.clip_vg.engine.labelling.pipeline import (
     Generation,
     generate,
     merge_shards,
 )
-from projects.clip_vg.engine.labelling.statistics import manifest_path
-from projects.clip_vg.pseudo_labels.geometry import GeometryOptions
-from projects.clip_vg.pseudo_labels.template import TemplateOptions
+from projects.clip_vg_core.data.readers import read_annotations
+from projects.clip_vg_core.pseudo_labels.filling import shard_range
+from projects.clip_vg_core.pseudo_labels.geometry import GeometryOptions
+from projects.clip_vg_core.pseudo_labels.inputs import InputFiles
+from projects.clip_vg_core.pseudo_labels.statistics import manifest_path
+from projects.clip_vg_core.pseudo_labels.template import TemplateOptions
 
 from ...helpers.labels import detection, instances, spread, write
 

@@ -10,8 +10,9 @@ from mmengine.dataset import BaseDataset
 from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import Sampler
 
-from ...curriculum.selection import select_reliable
-from .grouping import ImageGroups, Plan, draw, split_by_weight
+from projects.clip_vg_core.curriculum.selection import select_reliable
+from projects.clip_vg_core.data.grouping import ImageGroups, Plan, draw, split_by_weight
+
 from .image_group_sampler import image_index_of
 
 __all__ = ['CurriculumSampler']

@@ -8,7 +8,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import Sampler
 
-from .grouping import ImageGroups
+from projects.clip_vg_core.data.grouping import ImageGroups
 
 __all__ = ['ImageGroupSampler', 'image_index_of']
 

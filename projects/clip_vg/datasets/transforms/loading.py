@@ -12,8 +12,12 @@ from mmdet.registry import TRANSFORMS
 from mmengine import fileio
 from PIL import Image
 
-from ...image_files import ImageDepthError, as_rgb, has_exif_rotation
-from ..image_checks import why_missing
+from projects.clip_vg_core.data.image_checks import why_missing
+from projects.clip_vg_core.utils.image_files import (
+    ImageDepthError,
+    as_rgb,
+    has_exif_rotation,
+)
 
 __all__ = ['LoadGroundingImage', 'turns_by_exif']
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from ...atomic import replacing
-from ...datasets.label_keys import images_fingerprint
-from ...image_files import as_rgb, open_image
-from ...origin import bind
-from .resumable import each_once
+from projects.clip_vg_core.data.label_keys import images_fingerprint
+from projects.clip_vg_core.utils.atomic import replacing
+from projects.clip_vg_core.utils.image_files import as_rgb, open_image
+from projects.clip_vg_core.utils.origin import bind
+from projects.clip_vg_core.utils.resumable import each_once
 
 __all__ = ['caption']
 

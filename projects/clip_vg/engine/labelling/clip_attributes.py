@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from ...image_files import as_rgb, open_image
-from ...pseudo_labels.detection import Detection, Scene
+from projects.clip_vg_core.pseudo_labels.detection import Detection, Scene
+from projects.clip_vg_core.utils.image_files import as_rgb, open_image
 
 __all__ = ['ClipAttributes']
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from ...atomic import replacing
-from ...datasets.label_keys import images_fingerprint
-from ...image_files import as_rgb, open_image
-from ...origin import bind
-from .inputs import UPRIGHT_MARK
-from .predictions import picture_size
-from .resumable import each_once
+from projects.clip_vg_core.data.label_keys import images_fingerprint
+from projects.clip_vg_core.pseudo_labels.inputs import UPRIGHT_MARK
+from projects.clip_vg_core.pseudo_labels.predictions import picture_size
+from projects.clip_vg_core.utils.atomic import replacing
+from projects.clip_vg_core.utils.image_files import as_rgb, open_image
+from projects.clip_vg_core.utils.origin import bind
+from projects.clip_vg_core.utils.resumable import each_once
 
 __all__ = ['detect']
 

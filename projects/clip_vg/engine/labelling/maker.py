@@ -6,14 +6,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ...pseudo_labels.attributes import copy_attributes
-from ...pseudo_labels.caption import CaptionOptions, caption_labels
-from ...pseudo_labels.detection import Detection, PseudoLabel, Scene
-from ...pseudo_labels.geometry import GeometryOptions, geometry_labels
-from ...pseudo_labels.relation import RelationOptions, relation_labels
-from ...pseudo_labels.template import Describe, TemplateOptions, template_labels
-from ...pseudo_labels.vocabulary import Vocabulary
-from .store import SceneStore
+from projects.clip_vg_core.pseudo_labels.attributes import copy_attributes
+from projects.clip_vg_core.pseudo_labels.caption import CaptionOptions, caption_labels
+from projects.clip_vg_core.pseudo_labels.detection import Detection, PseudoLabel, Scene
+from projects.clip_vg_core.pseudo_labels.geometry import (
+    GeometryOptions,
+    geometry_labels,
+)
+from projects.clip_vg_core.pseudo_labels.relation import (
+    RelationOptions,
+    relation_labels,
+)
+from projects.clip_vg_core.pseudo_labels.store import SceneStore
+from projects.clip_vg_core.pseudo_labels.template import (
+    Describe,
+    TemplateOptions,
+    template_labels,
+)
+from projects.clip_vg_core.pseudo_labels.vocabulary import Vocabulary
 
 __all__ = ['KINDS', 'LabelMaker', 'MakerSettings']
 
@@ -76,7 +86,7 @@ class LabelMaker:
                 words=self.vocabulary.attributes, **settings.clip
             )
         if settings.kind == 'caption':
-            from ...pseudo_labels.parsing import load_parser
+            from projects.clip_vg_core.pseudo_labels.parsing import load_parser
 
             self.parse = load_parser(settings.parser)
 

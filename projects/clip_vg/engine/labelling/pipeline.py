@@ -8,23 +8,24 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...atomic import replacing
-from ...curriculum.reliability_file import file_sha256
-from ...visualization.pseudo_label_report import write_label_report
-from .captioner import caption
-from .detector import detect
-from .filling import fill_store, shard_range
-from .inputs import InputFiles
-from .maker import MakerSettings
-from .predictions import list_pictures
-from .run import LabelRun
-from .statistics import (
+from projects.clip_vg_core.curriculum.reliability_file import file_sha256
+from projects.clip_vg_core.pseudo_labels.filling import fill_store, shard_range
+from projects.clip_vg_core.pseudo_labels.inputs import InputFiles
+from projects.clip_vg_core.pseudo_labels.predictions import list_pictures
+from projects.clip_vg_core.pseudo_labels.statistics import (
     GENERATOR_VERSION,
     describe_labels,
     manifest_path,
     merge_manifests,
 )
-from .store import SceneStore
+from projects.clip_vg_core.pseudo_labels.store import SceneStore
+from projects.clip_vg_core.utils.atomic import replacing
+
+from ...visualization.pseudo_label_report import write_label_report
+from .captioner import caption
+from .detector import detect
+from .maker import MakerSettings
+from .run import LabelRun
 
 __all__ = ['Generation', 'generate', 'merge_shards']
 
@@ -209,7 +210,7 @@ def _describe(
     labels: Path, settings: Mapping[str, Any], counts: Counter
 ) -> dict[str, Any]:
     return dict(
-        generator='projects.clip_vg.pseudo_labels',
+        generator='projects.clip_vg_core.pseudo_labels',
         settings=dict(settings),
         counts=dict(sorted(counts.items())),
         statistics=describe_labels(labels, counts),

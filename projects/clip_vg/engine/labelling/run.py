@@ -14,11 +14,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ...atomic import replacing
-from ...folder_lock import lock_folder
+from projects.clip_vg_core.pseudo_labels.store import SceneStore
+from projects.clip_vg_core.utils.atomic import replacing
+from projects.clip_vg_core.utils.folder_lock import lock_folder
+
 from ..launch import end_with_parent
 from .maker import LabelMaker, MakerSettings
-from .store import SceneStore
 
 __all__ = ['LabelRun']
 

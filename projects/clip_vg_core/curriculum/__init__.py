@@ -1,0 +1,1 @@
+"""Which pseudo-labels to select: scores, thresholds and their search."""

@@ -1,0 +1,1 @@
+"""Labels: the table of them, readers and writers of files, checks."""

@@ -1,0 +1,191 @@
+"""What a file of labels is like: counts, length, words, and its manifest."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..data.readers.common import read_json
+
+__all__ = [
+    'GENERATOR_VERSION',
+    'describe_labels',
+    'manifest_path',
+    'merge_manifests',
+    'summary',
+]
+
+# Raised whenever the same inputs and options give other labels.
+GENERATOR_VERSION = 2  # 2: no template label says middle or center along y
+_COMMONEST = 50
+
+
+def manifest_path(labels: str | Path) -> Path:
+    """Of the manifest beside a file of labels."""
+    return Path(f'{labels}.manifest.json')
+
+
+def _lines(path: Path) -> Iterator[dict]:
+    with path.open(encoding='utf-8') as file:
+        yield from map(json.loads, file)
+
+
+def describe_labels(path: Path, counts: Mapping[str, int]) -> dict[str, Any]:
+    """Read labels once and say what they are like.
+
+    Args:
+        path (Path): ODVG JSON Lines of a generator.
+        counts (Mapping[str, int]): What was counted while they were made.
+
+    Returns:
+        dict: ``labels``, ``images``, shares, means, ``rules``, ``words``; numbers are
+        rounded, so that the same labels give the same bytes.
+    """
+    rules: Counter = Counter()
+    words: Counter = Counter()
+    lengths: Counter = Counter()
+    per_image: Counter = Counter()
+    entities = score = 0.0
+    digest = hashlib.sha256()
+    image, in_image = None, 0
+    for line in _lines(path):
+        digest.update(line['sample_id'].encode() + b'\n')
+        name = line['sample_id'].rpartition('_')[0]
+        if name != image:
+            per_image[in_image] += image is not None
+            image, in_image = name, 0
+        in_image += 1
+        said = line['grounding']['caption'].split()
+        words.update(said)
+        lengths[len(said)] += 1
+        rules[line['rule']] += 1
+        entities += line['entities']
+        score += line['score']
+    per_image[in_image] += image is not None
+    total = sum(rules.values())
+    per_image[0] = counts.get('images', 0) - sum(n for k, n in per_image.items() if k)
+    most = dict(
+        sorted(words.items(), key=lambda item: (-item[1], item[0]))[:_COMMONEST]
+    )
+    shares = {
+        kind.removeprefix('label: '): _mean(number, total)
+        for kind, number in sorted(counts.items())
+        if kind.startswith('label: ')
+    }
+    return dict(
+        labels=total,
+        images=counts.get('images', 0),
+        images_with_labels=counts.get('images with labels', 0),
+        labels_per_image=_histogram(per_image),
+        mean_labels_per_image=_mean(total, counts.get('images', 0)),
+        mean_words=_mean(sum(k * n for k, n in lengths.items()), total),
+        words_per_label=_histogram(lengths),
+        mean_entities=_mean(entities, total),
+        mean_score=_mean(score, total),
+        vocabulary=len(words),
+        commonest_words=most,
+        shares=shares,
+        rules=dict(sorted(rules.items(), key=lambda item: (-item[1], item[0]))),
+        sample_ids_sha256=digest.hexdigest(),
+        bytes=path.stat().st_size,
+    )
+
+
+def _mean(value: float, count: int) -> float:
+    return round(value / count, 4) if count else 0.0
+
+
+def _histogram(counted: Mapping[int, int]) -> dict[str, int]:
+    return {str(key): number for key, number in sorted(counted.items()) if number}
+
+
+def summary(manifest: Mapping[str, Any]) -> str:
+    """A manifest in a few lines."""
+    made, counts = manifest['statistics'], manifest['counts']
+    lines = [
+        f'{made["labels"]:,} labels for {made["images_with_labels"]:,} of '
+        f'{made["images"]:,} images; {made["mean_words"]:.2f} words, '
+        f'{made["mean_entities"]:.2f} entities, vocabulary {made["vocabulary"]:,}'
+    ]
+    for title, part in (('rules', made['rules']), ('shares', made['shares'])):
+        if part:
+            lines.append(f'{title}: ' + ', '.join(f'{k} {v}' for k, v in part.items()))
+    left_out = {
+        key.removeprefix('left out: '): number
+        for key, number in counts.items()
+        if key.startswith('left out: ') and number
+    }
+    left_out.update({k: n for k, n in counts.items() if k.startswith('images without')})
+    lines.append('left out: ' + ', '.join(f'{k} {v:,}' for k, v in left_out.items()))
+    return '\n'.join(lines)
+
+
+def merge_manifests(
+    paths: Sequence[Path],
+) -> tuple[list[Path], dict[str, Any], Counter]:
+    """Put the manifests of shards together.
+
+    Args:
+        paths (Sequence[Path]): The labels of all shards, in any order.
+
+    Returns:
+        tuple: The labels in order, the settings that all share, and their counts.
+
+    Raises:
+        ValueError: Shards are missing, doubled or of different runs.
+    """
+    found = []
+    for path in paths:
+        manifest = _whole(path)
+        shard = manifest['settings'].pop('shard', None)
+        if shard is None:
+            raise ValueError(
+                f'{path} is no shard; it was made whole. Merge what --shard made.'
+            )
+        found.append((shard, manifest, path))
+    found.sort(key=lambda entry: entry[0])
+    total = found[0][0][1]
+    if [shard for shard, _, _ in found] != [[i, total] for i in range(1, total + 1)]:
+        raise ValueError(
+            f'Expected the shards 1 to {total} of {total}, found '
+            + ', '.join(f'{i}/{n} ({path})' for (i, n), _, path in found)
+            + '. Make the missing ones by --shard, and name each once.'
+        )
+    counts: Counter = Counter()
+    for _, manifest, path in found:
+        if manifest['settings'] != found[0][1]['settings']:
+            raise ValueError(
+                f'{path} was made with other settings than {found[0][2]}: compare '
+                'their manifests, and make one of them again.'
+            )
+        counts.update(manifest['counts'])
+    return [path for _, _, path in found], found[0][1]['settings'], counts
+
+
+def _whole(path: Path) -> dict[str, Any]:
+    """The manifest of a shard, if its labels are those that it speaks of."""
+    for file in (path, manifest_path(path)):
+        if not file.is_file():
+            raise FileNotFoundError(
+                f'{file}: no such file. Merging needs the labels of each shard and the '
+                'manifest beside them.'
+            )
+    manifest = read_json(manifest_path(path))
+    try:
+        told = manifest['statistics']
+        found = describe_labels(path, manifest['counts'])
+        same = all(found[key] == told[key] for key in ('labels', 'sample_ids_sha256'))
+        manifest['settings'].keys()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f'{path} or its manifest is damaged ({type(error).__name__}: {error}): '
+            'copy or make the shard again.'
+        ) from error
+    if not same or path.stat().st_size != told['bytes']:
+        raise ValueError(
+            f'{path} has {found["labels"]} labels, its manifest speaks of other ones '
+            f'({told["labels"]}): copy or make the shard again.'
+        )
+    return manifest

@@ -1,0 +1,1 @@
+"""Exported detectors: their folder, and what runs their graphs."""
