@@ -26,6 +26,15 @@ def test_files_that_are_named_exist(page):
     assert missing == set()
 
 
+def test_files_that_commands_of_ours_name_exist():
+    for place in ('Makefile', '.ci/oldest', '.ci/run', 'pyproject.toml'):
+        text = (ROOT / place).read_text()
+        named = set(
+            re.findall(r'(?<![\w./-])((?:tests|tools|docs)/[\w./-]+\.\w+)', text)
+        )
+        assert {name for name in named if not (ROOT / name).exists()} == set(), place
+
+
 def test_every_config_is_documented():
     text = (ROOT / 'docs/configs.md').read_text()
     configs = {path.name for path in (ROOT / 'configs').glob('*.py')}
