@@ -143,3 +143,17 @@ def test_a_larger_drawing_is_of_the_same_scene(tmp_path):
         )
         with Image.open(large / 'images' / other['file_name']) as image:
             assert image.size == (other['width'], other['height'])
+
+
+def test_a_data_set_of_an_earlier_version_is_the_same_one(tmp_path):
+    manifest = dict(  # as version 0.1 wrote it
+        generator='projects.clip_vg.datasets.synthetic',
+        version=1,
+        seed=5,
+        images=dict(test=1),
+        max_expressions=6,
+    )
+    (tmp_path / 'shapes').mkdir()
+    (tmp_path / 'shapes' / 'manifest.json').write_text(json.dumps(manifest))
+    assert make_synthetic(tmp_path, dict(test=1), seed=5) == tmp_path
+    assert not (tmp_path / 'images').exists()  # nothing is made anew

@@ -56,6 +56,7 @@ def make_synthetic(
     """
     root = Path(root)
     manifest: dict[str, Any] = dict(
+        # A name in files, which stays whatever the module is called.
         generator='projects.clip_vg.datasets.synthetic',
         version=1,
         seed=seed,

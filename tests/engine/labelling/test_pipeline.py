@@ -60,6 +60,8 @@ def test_lines_are_this_projects_own_format(tmp_path, inputs):
     data, manifest = made(job(tmp_path, inputs))
     table = read_annotations(tmp_path / 'out.jsonl')
     assert len(table) == manifest['statistics']['labels'] == data.count(b'\n') > 40
+    # As in the manifests of version 0.1.
+    assert manifest['generator'] == 'projects.clip_vg.pseudo_labels'
     assert set(table.source_names) == {'template'}
     first = json.loads(data.splitlines()[0])
     assert (first['split'], first['width'], first['height']) == ('train', 640, 480)

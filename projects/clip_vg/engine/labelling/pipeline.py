@@ -210,7 +210,8 @@ def _describe(
     labels: Path, settings: Mapping[str, Any], counts: Counter
 ) -> dict[str, Any]:
     return dict(
-        generator='projects.clip_vg_core.pseudo_labels',
+        # A name in files, which stays whatever the module is called.
+        generator='projects.clip_vg.pseudo_labels',
         settings=dict(settings),
         counts=dict(sorted(counts.items())),
         statistics=describe_labels(labels, counts),
