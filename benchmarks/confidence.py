@@ -19,9 +19,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from projects.clip_vg.apis import GroundingInferencer
-from projects.clip_vg.datasets.synthetic_absent import absent_twin, names_nothing
-from projects.clip_vg.datasets.synthetic_detections import read_shapes
-from projects.clip_vg.datasets.synthetic_expressions import Shape
+from projects.clip_vg.synthetic.absent import absent_twin, names_nothing
+from projects.clip_vg.synthetic.detections import read_shapes
+from projects.clip_vg.synthetic.expressions import Shape
 from projects.clip_vg.visualization.confidence_figure import draw_confidence
 from projects.clip_vg_core.data.readers import read_annotations
 from projects.clip_vg_core.metrics.confidence import (

@@ -6,7 +6,7 @@ import numpy as np
 from curriculum_trials import TARGET, Trials
 from noisy_sources import SOURCES
 
-from projects.clip_vg.engine.self_paced_record import trial_name
+from projects.clip_vg.self_paced.record import trial_name
 from projects.clip_vg_core.curriculum.search import (
     Pick,
     Trial,

@@ -11,7 +11,7 @@ import numpy as np
 from curriculum_training import EPOCHS
 from noisy_sources import SOURCES, is_right, make_noisy_sources
 
-from projects.clip_vg.engine.self_paced_record import trial_name
+from projects.clip_vg.self_paced.record import trial_name
 from projects.clip_vg_core.curriculum.reliability_file import (
     LabelFile,
     ReliabilityFile,

@@ -22,7 +22,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from projects.clip_vg.datasets import RefExpDataset
-from projects.clip_vg.datasets.synthetic import make_synthetic
+from projects.clip_vg.synthetic.data_set import make_synthetic
 from projects.clip_vg_core.data.grouping import ImageGroups
 from projects.clip_vg_core.data.readers import read_annotations
 

@@ -12,15 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from projects.clip_vg.datasets.synthetic import make_synthetic
-from projects.clip_vg.datasets.synthetic_detections import read_shapes
-from projects.clip_vg.datasets.synthetic_expressions import (
-    MARGIN,
-    RELATIONS,
-    Shape,
-    choose,
-)
-from projects.clip_vg.datasets.synthetic_scenes import LARGE_SIDES
+from projects.clip_vg.synthetic.data_set import make_synthetic
+from projects.clip_vg.synthetic.detections import read_shapes
+from projects.clip_vg.synthetic.expressions import MARGIN, RELATIONS, Shape, choose
+from projects.clip_vg.synthetic.scenes import LARGE_SIDES
 from projects.clip_vg_core.utils.atomic import replacing
 
 __all__ = ['CLEAN', 'SLOPPY', 'SOURCES', 'is_right', 'make_noisy_sources']

@@ -15,7 +15,7 @@ from mmengine.config import config
 from mmengine.registry import init_default_scope
 
 import projects.clip_vg  # noqa: F401
-from projects.clip_vg.datasets.synthetic import make_synthetic
+from projects.clip_vg.synthetic.data_set import make_synthetic
 from projects.clip_vg_core.data.readers import read_annotations, write_odvg
 
 from .helpers.commands import FORKS

@@ -3,8 +3,8 @@
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from projects.clip_vg.datasets.synthetic import make_synthetic
-from projects.clip_vg.datasets.synthetic_scenes import LARGE_SIDES
+from projects.clip_vg.synthetic.data_set import make_synthetic
+from projects.clip_vg.synthetic.scenes import LARGE_SIDES
 
 from .helpers import ROOT
 from .helpers.configs import runner_config

@@ -6,8 +6,8 @@ import logging
 from collections import Counter
 from pathlib import Path
 
-from projects.clip_vg.datasets.synthetic import make_synthetic
-from projects.clip_vg.datasets.synthetic_scenes import LARGE_SIDES, SIDES
+from projects.clip_vg.synthetic.data_set import make_synthetic
+from projects.clip_vg.synthetic.scenes import LARGE_SIDES, SIDES
 from projects.clip_vg_core.utils.command_line import run_command
 
 

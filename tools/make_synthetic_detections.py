@@ -11,7 +11,7 @@ import logging
 from dataclasses import fields
 from pathlib import Path
 
-from projects.clip_vg.datasets.synthetic_detections import ErrorRates, play_models
+from projects.clip_vg.synthetic.detections import ErrorRates, play_models
 from projects.clip_vg_core.utils.command_line import run_command
 
 WRONG = dict(

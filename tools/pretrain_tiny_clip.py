@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import box_convert, generalized_box_iou_loss
 
-from projects.clip_vg.datasets.synthetic_expressions import Shape, describe
-from projects.clip_vg.datasets.synthetic_scenes import draw, sample_scene
+from projects.clip_vg.synthetic.expressions import Shape, describe
+from projects.clip_vg.synthetic.scenes import draw, sample_scene
 from projects.clip_vg_core.utils.command_line import run_command
 
 MEAN = torch.tensor([123.675, 116.28, 103.53])

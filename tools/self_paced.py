@@ -15,9 +15,9 @@ from mmengine.registry import init_default_scope
 from train import add_common_options, load_config
 
 from projects.clip_vg.engine.launch import LAUNCHERS
-from projects.clip_vg.engine.self_paced import SelfPaced
-from projects.clip_vg.engine.self_paced_plan import STRATEGIES, describe_plan
-from projects.clip_vg.engine.self_paced_settings import Resources, Settings
+from projects.clip_vg.self_paced.driver import SelfPaced
+from projects.clip_vg.self_paced.plan import STRATEGIES, describe_plan
+from projects.clip_vg.self_paced.settings import Resources, Settings
 from projects.clip_vg.visualization.curriculum_report import write_report
 from projects.clip_vg_core.utils.command_line import run_command
 

@@ -16,8 +16,8 @@ from projects.clip_vg_core.utils.image_files import (
     open_image,
 )
 
-from ..datasets.synthetic_expressions import choose, describe
-from ..datasets.synthetic_scenes import draw, sample_scene
+from ..synthetic.expressions import choose, describe
+from ..synthetic.scenes import draw, sample_scene
 from ..visualization.answers import color_of, draw_answers
 from .grounding_inferencer import load_picture
 from .shared_models import SharedModels

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from .synthetic_expressions import Shape, choose, describe
-from .synthetic_scenes import SHAPES, SIDES, draw, sample_scene
+from .expressions import Shape, choose, describe
+from .scenes import SHAPES, SIDES, draw, sample_scene
 
 __all__ = ['make_synthetic']
 

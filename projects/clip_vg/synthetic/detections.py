@@ -1,7 +1,7 @@
 """What a detector, a scene-graph model and a captioner would say of synthetic pictures.
 
 The true objects, with errors at given rates: so the labels that generators make of them
-can be compared with the truth (:mod:`.synthetic_truth`).
+can be compared with the truth (:mod:`.truth`).
 """
 
 import json
@@ -13,8 +13,8 @@ import numpy as np
 
 from projects.clip_vg_core.utils.atomic import replacing
 
-from .synthetic_expressions import MARGIN, RELATIONS, Shape
-from .synthetic_scenes import COLORS, SHAPES
+from .expressions import MARGIN, RELATIONS, Shape
+from .scenes import COLORS, SHAPES
 
 __all__ = ['ErrorRates', 'play_models', 'read_shapes']
 

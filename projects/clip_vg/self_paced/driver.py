@@ -32,13 +32,8 @@ from projects.clip_vg_core.curriculum.selection import VALLEYS, select_reliable
 from projects.clip_vg_core.utils.file_names import file_name
 from projects.clip_vg_core.utils.folder_lock import lock_folder
 
-from .journal import Journal
-from .launch import run_jobs
-from .measurers import Measurers
-from .self_paced_record import trial_name, write_record
-from .self_paced_settings import Resources, Settings
-from .source_order import complexity
-from .trial import (
+from ..engine.launch import run_jobs
+from ..engine.trial import (
     hold_out,
     keep_sources,
     read_result,
@@ -47,6 +42,11 @@ from .trial import (
     with_selection,
     write_config,
 )
+from .journal import Journal
+from .measurers import Measurers
+from .record import trial_name, write_record
+from .settings import Resources, Settings
+from .source_order import complexity
 
 __all__ = ['SelfPaced']
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from projects.clip_vg.datasets.synthetic import make_synthetic
-from projects.clip_vg.datasets.synthetic_expressions import Shape, describe
-from projects.clip_vg.datasets.synthetic_scenes import sample_scene
+from projects.clip_vg.synthetic.data_set import make_synthetic
+from projects.clip_vg.synthetic.expressions import Shape, describe
+from projects.clip_vg.synthetic.scenes import sample_scene
 from projects.clip_vg_core.data.readers import read_annotations
 
 
@@ -106,7 +106,7 @@ def test_nothing_is_overwritten(tmp_path, shapes):
 
 
 def test_an_interrupted_making_leaves_nothing(tmp_path, monkeypatch):
-    from projects.clip_vg.datasets import synthetic
+    from projects.clip_vg.synthetic import data_set as synthetic
 
     def killed(*args):
         raise KeyboardInterrupt

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from projects.clip_vg.datasets.synthetic_expressions import Shape
-from projects.clip_vg.datasets.synthetic_scenes import COLORS, draw
+from projects.clip_vg.synthetic.expressions import Shape
+from projects.clip_vg.synthetic.scenes import COLORS, draw
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .synthetic_expressions import RELATIONS, Shape
-from .synthetic_scenes import COLORS, SHAPES
+from .expressions import RELATIONS, Shape
+from .scenes import COLORS, SHAPES
 
 __all__ = ['absent_twin', 'names_nothing']
 
@@ -22,7 +22,7 @@ def names_nothing(text: str, objects: Sequence[Shape]) -> bool:
     """Whether no object has the name of what is looked for.
 
     Args:
-        text (str): An expression of ``synthetic_expressions``.
+        text (str): An expression of :mod:`.expressions`.
         objects (Sequence[Shape]): The true objects of the picture.
 
     Returns:
@@ -42,7 +42,7 @@ def absent_twin(
     """Change one word of an expression so that it refers to nothing.
 
     Args:
-        text (str): An expression of ``synthetic_expressions``.
+        text (str): An expression of :mod:`.expressions`.
         objects (Sequence[Shape]): The true objects of the picture.
         rng (np.random.Generator): Chooses the word.
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .launch import Job, launch_command
+from ..engine.launch import Job, launch_command
 
 __all__ = ['Resources', 'Settings']
 

@@ -4,7 +4,7 @@ import json
 
 from mmdet.registry import DATASETS
 
-from projects.clip_vg.engine.source_order import complexity
+from projects.clip_vg.self_paced.source_order import complexity
 from projects.clip_vg_core.pseudo_labels.statistics import manifest_path
 
 from ..helpers.configs import pool_config

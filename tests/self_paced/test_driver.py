@@ -11,11 +11,12 @@ import torch
 from mmdet.registry import DATA_SAMPLERS, DATASETS
 from mmengine.config import Config
 
-from projects.clip_vg.engine import measurers, self_paced
 from projects.clip_vg.engine.launch import Job
-from projects.clip_vg.engine.self_paced import SelfPaced
-from projects.clip_vg.engine.self_paced_plan import describe_plan
-from projects.clip_vg.engine.self_paced_settings import Resources, Settings
+from projects.clip_vg.self_paced import driver as self_paced
+from projects.clip_vg.self_paced import measurers
+from projects.clip_vg.self_paced.driver import SelfPaced
+from projects.clip_vg.self_paced.plan import describe_plan
+from projects.clip_vg.self_paced.settings import Resources, Settings
 from projects.clip_vg.visualization.curriculum_report import write_report
 from projects.clip_vg_core.curriculum.reliability_file import ReliabilityFile
 

@@ -3,7 +3,7 @@
 from projects.clip_vg_core.curriculum.search import STRATEGIES as SEARCHES
 from projects.clip_vg_core.curriculum.search import number_of_trials
 
-from .self_paced import SelfPaced
+from .driver import SelfPaced
 
 __all__ = ['STRATEGIES', 'describe_plan']
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from .synthetic_expressions import Shape
+from .expressions import Shape
 
 __all__ = ['COLORS', 'LARGE_SIDES', 'SHAPES', 'SIDES', 'draw', 'sample_scene']
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from projects.clip_vg_core.pseudo_labels.detection import Box, iou
 from projects.clip_vg_core.pseudo_labels.geometry import predicates
 
-from .synthetic_expressions import MARGIN, RELATIONS, Shape
-from .synthetic_scenes import COLORS, SHAPES
+from .expressions import MARGIN, RELATIONS, Shape
+from .scenes import COLORS, SHAPES
 
 __all__ = ['VERDICTS', 'judge']
 

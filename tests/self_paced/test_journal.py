@@ -2,7 +2,7 @@
 
 import pytest
 
-from projects.clip_vg.engine.journal import Journal
+from projects.clip_vg.self_paced.journal import Journal
 
 SETTINGS = dict(strategy='greedy', start=0.5)
 

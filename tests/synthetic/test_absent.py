@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from projects.clip_vg.datasets.synthetic_absent import absent_twin, names_nothing
-from projects.clip_vg.datasets.synthetic_detections import read_shapes
-from projects.clip_vg.datasets.synthetic_expressions import Shape
-from projects.clip_vg.datasets.synthetic_truth import judge
+from projects.clip_vg.synthetic.absent import absent_twin, names_nothing
+from projects.clip_vg.synthetic.detections import read_shapes
+from projects.clip_vg.synthetic.expressions import Shape
+from projects.clip_vg.synthetic.truth import judge
 from projects.clip_vg_core.data.readers import read_annotations
 
 SIZE = (160, 120)

@@ -13,7 +13,7 @@ from projects.clip_vg_core.utils.atomic import replacing
 from projects.clip_vg_core.utils.file_names import file_name
 
 if TYPE_CHECKING:
-    from .self_paced import SelfPaced
+    from .driver import SelfPaced
 
 __all__ = ['trial_name', 'write_record']
 

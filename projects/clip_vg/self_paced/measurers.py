@@ -17,11 +17,11 @@ from projects.clip_vg_core.curriculum.search import own_first
 from projects.clip_vg_core.utils.file_names import file_name
 
 from ..curriculum.agreement import AGREEMENT
-from .launch import run_jobs
-from .trial import FOLDS, keep_sources, with_selection, write_config
+from ..engine.launch import run_jobs
+from ..engine.trial import FOLDS, keep_sources, with_selection, write_config
 
 if TYPE_CHECKING:
-    from .self_paced import SelfPaced
+    from .driver import SelfPaced
 
 __all__ = ['Measurers']
 

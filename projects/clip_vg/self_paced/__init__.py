@@ -1,0 +1,1 @@
+"""The self-paced search: its driver, trials, record."""

@@ -1,0 +1,1 @@
+"""Synthetic images and labels, and simulated predictions of other models."""
