@@ -298,7 +298,23 @@ def _compared(
         # Earlier versions did not write it.
         if key != 'model_sha256' or before is not None:
             yield f'a measurer of {key}', before, now
-    yield 'transforms', found['transforms'], manifest['transforms']
+    before, now = found['transforms'], manifest['transforms']
+    yield 'transforms', before if before == now else _as_run(before), now
+
+
+def _as_run(transforms: Any) -> Any:
+    """What a manifest of version 0.1 says of transforms, as they were run.
+
+    The data set built ``LoadImageFromFile`` as ``LoadGroundingImage``, which our
+    configs name behind it since.
+    """
+    if not isinstance(transforms, list):
+        return transforms
+    kinds = [s.get('type') if isinstance(s, dict) else None for s in transforms]
+    if 'LoadImageFromFile' not in kinds or 'LoadGroundingImage' in kinds:
+        return transforms
+    place = kinds.index('LoadImageFromFile') + 1
+    return [*transforms[:place], {'type': 'LoadGroundingImage'}, *transforms[place:]]
 
 
 class ReliabilityFile:

@@ -130,6 +130,18 @@ def test_another_measurer_or_other_transforms_are_refused(tmp_path, other, named
     assert np.array_equal(read_reliability(path), EXPECTED, equal_nan=True)
 
 
+def test_scores_of_version_0_1_go_on_with_the_loader_that_it_ran(tmp_path):
+    mmcv = dict(type='LoadImageFromFile', imdecode_backend='pillow')
+    ours = dict(type='LoadGroundingImage')
+    store = make(tmp_path, transforms=[mmcv, *TRANSFORMS])
+    store.write(np.array([3]), np.array([0.5]), np.ones((1, 4)))
+    store.flush()
+    again = make(tmp_path, transforms=[mmcv, ours, *TRANSFORMS])
+    assert read_reliability(again.path)[3] == 0.5
+    with pytest.raises(ValueError, match='transforms'):
+        make(tmp_path, transforms=[mmcv, ours])
+
+
 def test_a_missing_file_or_manifest_is_named_with_the_tool(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'gone__a\.npy.*score_reliability'):
         read_reliability(tmp_path / 'gone__a.npy')
