@@ -1,7 +1,7 @@
 """Make the images of README.md and docs/ again: ``make images``.
 
 Runs the commands that users run, on the model of ``demo/`` and on what ``make
-tutorial`` left, and takes pictures of their pages in Debian's Chromium (``apt-get
+tutorial`` left, and saves what their pages show in Debian's Chromium (``apt-get
 install chromium``). Everything in the images is drawn by this project.
 """
 
@@ -51,16 +51,16 @@ def shrink(path: Path, name: str, width: int = 900) -> None:
         save(image, name, width)
 
 
-def picture_page(browser: Browser, page: Path, name: str, height: int = 800) -> None:
-    """Take a picture of the upper end of an HTML file."""
+def screenshot_page(browser: Browser, page: Path, name: str, height: int = 800) -> None:
+    """Save the upper end of an HTML file."""
     tab = browser.new_page(viewport=dict(width=1000, height=height))
     tab.goto(page.resolve().as_uri())
     save(Image.open(io.BytesIO(tab.screenshot())), name, 900)
     tab.close()
 
 
-def picture_web_page(browser: Browser) -> None:
-    """Serve the demo's page, ground some expressions, and take a picture."""
+def screenshot_web_page(browser: Browser) -> None:
+    """Serve the demo's page, ground some expressions, and save what it shows."""
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
@@ -131,11 +131,11 @@ def main() -> None:
     curriculum()
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=shutil.which('chromium'))
-        picture_page(browser, ROOT / report, 'error_report.jpg')
-        picture_page(browser, TUTORIAL / 'report.html', 'curriculum_report.jpg')
+        screenshot_page(browser, ROOT / report, 'error_report.jpg')
+        screenshot_page(browser, TUTORIAL / 'report.html', 'curriculum_report.jpg')
         labels = ROOT / 'data/photographs/pseudo/template.jsonl.html'
-        picture_page(browser, labels, 'labels.jpg')
-        picture_web_page(browser)
+        screenshot_page(browser, labels, 'labels.jpg')
+        screenshot_web_page(browser)
         browser.close()
     shutil.rmtree(ROOT / work)
 

@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 
 from projects.clip_vg.compat import setup_cpu_distributed
 from projects.clip_vg.engine import PseudoLabelReliabilityHook
+from projects.clip_vg_core.utils.safe_torch import load_torch
 
 from ..helpers.configs import runner_config
 
@@ -91,7 +92,7 @@ def ranks(shapes, sources, tmp_path_factory):
         process.join(120)
         process.kill()
     assert [process.exitcode for process in processes] == [0, 0]
-    return [torch.load(folder / f'{i}.pt', weights_only=False) for i in (0, 1)]
+    return [load_torch(folder / f'{i}.pt') for i in (0, 1)]
 
 
 def test_both_have_the_scores_and_the_selection_of_one_process(

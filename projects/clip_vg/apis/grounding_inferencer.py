@@ -301,7 +301,8 @@ def _build_model(cfg: Config, loaded: dict[str, Any] | None, source: str | Path)
             with torch.device('meta'):
                 refuse_other_weights(state, MODELS.build(cfg.model))
         model = MODELS.build(cfg.model)
-        refuse_other_weights(state, model)
+        if cfg.filename:
+            refuse_other_weights(state, model)
         load_state_dict(model, state)
     except Exception as error:  # of strangers' arguments, each class has its own
         if cfg.filename:  # a config file of the user's, whose errors are MMEngine's

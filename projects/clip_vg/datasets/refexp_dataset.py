@@ -368,11 +368,12 @@ class RefExpDataset(BaseDataset):
         if all(turns_by_exif(step) is None for step in self._steps):
             return super().prepare_data(idx)
         # MMCV's loader would wait for a pipe, and PIL's errors name no file.
-        path = Path(self.get_data_info(idx)['img_path'])
+        info = self.get_data_info(idx)
+        path = Path(info['img_path'])
         if path.exists() and not path.is_file():
-            LoadGroundingImage()(self.get_data_info(idx))
+            LoadGroundingImage()(info)
         try:
-            return super().prepare_data(idx)
+            return self.pipeline(info)
         except (OSError, SyntaxError):
             LoadGroundingImage()(self.get_data_info(idx))
             raise

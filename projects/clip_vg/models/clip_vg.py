@@ -180,12 +180,12 @@ class CLIPVG(BaseDetector):
         )
         if not images:
             return encoded.visual.new_zeros(0, self.fusion.embed_dims)
-        asked = _indices(expressions, encoded.text)
+        chosen = _indices(expressions, encoded.text)
         with torch.no_grad() if head.detach else nullcontext():
             return self._fuse(
                 encoded._replace(
-                    text=encoded.text[asked],
-                    text_padding=encoded.text_padding[asked],
+                    text=encoded.text[chosen],
+                    text_padding=encoded.text_padding[chosen],
                     image_index=images,
                 )
             )

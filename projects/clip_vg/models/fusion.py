@@ -111,7 +111,7 @@ class VisionLanguageFusion(BaseModule):
         )
 
     def init_weights(self) -> None:
-        """Start the layers, the positions if not as released, then what is given."""
+        """Initialise the layers and the sine positions, then apply ``init_cfg``."""
         if not self.is_init:
             self.layers.init_weights()
             if self.pos_embed_init == 'sin_cos_2d':

@@ -48,9 +48,8 @@ def refuse_other_weights(state: Mapping[str, Any], model: nn.Module) -> None:
     own = {name: tuple(value.shape) for name, value in net.state_dict().items()}
     missing = own.keys() - given.keys()
     if given.pop(FINGERPRINT, None) is not None:
-        missing -= set(
-            frozen_names(net)
-        )  # whose sha256 is compared when they are loaded
+        # Their sha256 is compared when they are loaded.
+        missing -= set(frozen_names(net))
     if net.confidence_head is not None and not any(n.startswith(_HEAD) for n in given):
         _look_at_missing_head(net)
         missing = {name for name in missing if not name.startswith(_HEAD)}
