@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from projects.clip_vg_core.data.box_checks import BOX_FORMATS, MANY_INVALID, check_fit
+from projects.clip_vg_core.data.box_checks import MANY_INVALID, check_fit
+from projects.clip_vg_core.data.box_formats import BOX_FORMATS
 from projects.clip_vg_core.data.image_checks import describe_missing, missing_images
 from projects.clip_vg_core.data.label_table import LabelTable, invalid_boxes
-from projects.clip_vg_core.data.readers import FORMATS, read_annotations, write_odvg
+from projects.clip_vg_core.data.readers import LAYOUTS, read_annotations, write_odvg
 from projects.clip_vg_core.utils.command_line import run_command
 from projects.clip_vg_core.utils.image_files import open_image, size_of
 
@@ -29,7 +30,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--split-file', help="REFER's refs(<split_by>).p")
     parser.add_argument('--split', nargs='+', help='splits to keep (default: all)')
     parser.add_argument(
-        '--format', choices=sorted(FORMATS), help='of ann_file (default: by its name)'
+        '--format', choices=sorted(LAYOUTS), help='of ann_file (default: by its name)'
     )
     parser.add_argument(
         '--box-format',

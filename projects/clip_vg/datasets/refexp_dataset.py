@@ -27,8 +27,8 @@ from projects.clip_vg_core.data.image_checks import (
 from projects.clip_vg_core.data.label_files import (
     describe_files,
     describe_invalid,
-    distinct,
     in_folds,
+    make_ids_unique,
 )
 from projects.clip_vg_core.data.label_table import (
     LabelTable,
@@ -210,7 +210,7 @@ class RefExpDataset(BaseDataset):
         self.label_files = describe_files(
             tables, stems, self.splits, self.data_prefix['img']
         )
-        return concatenate(distinct(tables, stems))
+        return concatenate(make_ids_unique(tables, stems))
 
     def places(self, label_file: LabelFile) -> tuple[np.ndarray, np.ndarray]:
         """Where the labels of a file are.

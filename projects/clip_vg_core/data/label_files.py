@@ -12,7 +12,7 @@ from ..curriculum.reliability_file import LabelFile
 from .label_keys import content_keys, image_bytes, with_image_bytes
 from .label_table import LabelTable, PackedStrings
 
-__all__ = ['describe_files', 'describe_invalid', 'distinct', 'in_folds']
+__all__ = ['describe_files', 'describe_invalid', 'in_folds', 'make_ids_unique']
 
 # How many invalid labels are named in the log.
 _NAMED = 3
@@ -96,7 +96,7 @@ def _hash(text: str) -> int:
     return int.from_bytes(digest.digest(), 'little')
 
 
-def distinct(tables: list[LabelTable], stems: list[str]) -> list[LabelTable]:
+def make_ids_unique(tables: list[LabelTable], stems: list[str]) -> list[LabelTable]:
     """The tables, their sample_ids preceded by the file's name if two are alike."""
     if len(tables) == 1:
         return tables
@@ -123,7 +123,8 @@ def describe_invalid(
 ) -> str:
     """How many labels are invalid, what was done with them, and the first of them."""
     named = '; '.join(
-        f'{label["sample_id"]} ({label["image"]}) {label["bbox"]}'
+        f'{label["sample_id"]} ({label["image"]}) '
+        f'{label["bbox"] if table.offsets is None else label["bboxes"]}'
         for label in (table[int(i)] for i in indices[:_NAMED])
     )
     return (

@@ -83,7 +83,10 @@ def _chunks(ends: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 def content_keys(table: LabelTable) -> np.ndarray:
-    """Keys of what the labels say: name, image name, expression and box.
+    """Keys of what the labels say: name, image name, expression and target boxes.
+
+    The key of a label with one target does not depend on how many others have; the
+    order of several targets does not matter.
 
     Args:
         table (LabelTable): N labels, before any is dropped or renamed.
@@ -98,9 +101,14 @@ def content_keys(table: LabelTable) -> np.ndarray:
     keys = _mix(keys ^ hash_strings(table.texts) * _BASE)
     # + 0.0: no other key for -0.0.
     corners = np.ascontiguousarray(table.boxes + np.float32(0)).view(np.uint64)
-    for column in corners.reshape(len(table), 2).T:
-        keys = _mix(keys ^ column)
-    return keys
+    left_top, right_bottom = corners.reshape(len(table.boxes), 2).T
+    if table.offsets is None:
+        return _mix(_mix(keys ^ left_top) ^ right_bottom)
+    counts, owners = table.target_counts(), table.box_owners()
+    of_boxes = _mix(_mix(keys[owners] ^ left_top) ^ right_bottom)
+    sums = np.zeros(len(table), np.uint64)
+    np.add.at(sums, owners, of_boxes)
+    return np.where(counts == 1, sums, _mix(sums ^ keys ^ counts.astype(np.uint64)))
 
 
 def image_bytes(folder: str | Path, names: PackedStrings) -> np.ndarray:
