@@ -12,8 +12,8 @@ from torch import nn
 from projects.clip_vg_core.curriculum.reliability_file import LabelFile, file_sha256
 from projects.clip_vg_core.data.grouping import ImageGroups
 
+from ..checkpoints.clip_weights import resolve_weights
 from ..curriculum.agreement import distinct_boxes, expected_iou
-from ..models.clip_weights import resolve_weights
 from .scoring import Batch
 
 __all__ = [
