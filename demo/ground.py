@@ -31,7 +31,7 @@ from projects.clip_vg_core.utils.atomic import replacing
 from projects.clip_vg_core.utils.command_line import run_command
 from projects.clip_vg_core.utils.file_names import file_name
 from projects.clip_vg_core.utils.folder_lock import lock_folder
-from projects.clip_vg_core.utils.resumable import each_once
+from projects.clip_vg_core.utils.resumable import resumable_map
 
 
 def parse_args() -> argparse.Namespace:
@@ -132,7 +132,7 @@ def answer_questions(
         images=images_fingerprint(args.image, list(questions)),
     )
     return list(
-        each_once(
+        resumable_map(
             *(lines, list(questions), answer, args.batch_size, 'asking'),
             origin=origin,
             overwrite=args.overwrite,
