@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from mmdet.datasets import ConcatDataset
 from mmdet.registry import DATASETS
 from mmengine.config import ConfigDict
 from mmengine.runner import Runner
@@ -12,10 +13,11 @@ from projects.clip_vg.engine.run_check_hook import (
     RunCheckHook,
     check_run,
     describe_data,
+    refuse_late_boxes,
 )
 
 from ..helpers.commands import run_script
-from ..helpers.configs import pool_config, runner_config
+from ..helpers.configs import TEST, pool_config, runner_config
 
 SAMPLERS = [
     dict(type='DefaultSampler', shuffle=True),
@@ -58,6 +60,50 @@ def test_no_epochs_are_an_error(shapes, sources, tmp_path):
     cfg.train_cfg.max_epochs = 0
     with pytest.raises(ValueError, match='0 epochs .*max_epochs'):
         Runner.from_cfg(cfg).train()
+
+
+def test_a_test_pipeline_in_training_is_an_error(shapes, sources, tmp_path):
+    """Boxes stayed in pixels of the original image, and the accuracy was 0."""
+    cfg = checked(runner_config(shapes, sources, tmp_path))
+    cfg.train_dataloader.dataset.pipeline = TEST
+    with pytest.raises(ValueError, match=r'LoadAnnotations after PILResize, Letterbox'):
+        Runner.from_cfg(cfg).train()
+    assert not list(tmp_path.glob('*.pth'))
+
+
+LOAD, BOXES, PACK = TEST[0], TEST[3], TEST[4]
+
+
+@pytest.mark.parametrize(
+    'early, refused',
+    [
+        (dict(type='Resize', scale=(32, 32), keep_ratio=True), True),
+        (dict(type='RandomFlip', prob=0.01), True),
+        (dict(type='Letterbox', size=512), True),
+        (dict(type='PILColorJitter'), False),
+        (dict(type='PILResize', size=160), False),  # the size that they have
+    ],
+    ids=lambda value: value['type'] if isinstance(value, dict) else '',
+)
+def test_steps_before_the_boxes_are_refused_if_they_move_them(
+    early, refused, shapes, sources
+):
+    late = DATASETS.build(
+        dict(pool_config(shapes, sources), pipeline=[LOAD, early, BOXES, PACK])
+    )
+    right = dict(pool_config(shapes, sources), pipeline=[LOAD, BOXES, early, PACK])
+    refuse_late_boxes(DATASETS.build(right))
+    twice = dict(type='RepeatDataset', dataset=late, times=2)
+    for dataset in (late, DATASETS.build(twice), ConcatDataset([twice, late])):
+        if refused:
+            with pytest.raises(ValueError, match=rf'after {early["type"]}: .*\.jpg'):
+                refuse_late_boxes(dataset)
+        else:
+            refuse_late_boxes(dataset)
+
+
+def test_data_without_a_pipeline_is_not_looked_into():
+    refuse_late_boxes([1, 2, 3])
 
 
 def test_an_endless_sampler_fills_any_batch(shapes, sources, tmp_path):
