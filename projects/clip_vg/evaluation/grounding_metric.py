@@ -19,7 +19,13 @@ from torch import Tensor
 from projects.clip_vg_core.data.label_table import box_faults
 from projects.clip_vg_core.utils.atomic import replacing
 
-__all__ = ['GroundingMetric', 'current_name', 'summarize', 'top_boxes']
+__all__ = [
+    'GroundingMetric',
+    'current_name',
+    'summarize',
+    'top_boxes',
+    'top_scores',
+]
 
 
 def top_boxes(pred: dict, num_expressions: int) -> Tensor:
