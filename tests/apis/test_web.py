@@ -20,7 +20,7 @@ from projects.clip_vg.apis.web import (
     read_expressions,
     read_picture,
 )
-from projects.clip_vg.visualization.answers import color_of
+from projects.clip_vg_core.visualization.boxes import color_of
 
 from ..helpers.models import save_tiny
 

@@ -21,11 +21,11 @@ from PIL import Image
 
 from projects.clip_vg_core.pseudo_labels.predictions import list_pictures
 from projects.clip_vg_core.utils.image_files import as_rgb, check_size, open_image
+from projects.clip_vg_core.visualization.boxes import draw_predictions
 
 from ..deployment.served_clip_vg import ServedCLIPVG, served_config
 from ..models.compiled import compile_for_inference
 from ..models.strict_loading import refuse_other_weights
-from ..visualization.answers import draw_answers
 from .checkpoint_config import (
     config_of_checkpoint,
     read_checkpoint,
@@ -179,7 +179,7 @@ class GroundingInferencer:
                 answer['image'] = number if path is None else str(path)
                 found['predictions'].append(answer)
                 if return_vis or out_dir is not None:
-                    drawn = draw_answers(image, answer['bboxes'], answer['texts'])
+                    drawn = draw_predictions(image, answer['bboxes'], answer['texts'])
                     found['visualization'].append(drawn)
                     if out_dir is not None:
                         given_before[str(path)] += 1
