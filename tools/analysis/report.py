@@ -14,13 +14,13 @@ import math
 from pathlib import Path
 from typing import Any
 
-from projects.clip_vg.visualization.error_report import write_error_report
 from projects.clip_vg_core.metrics.results_file import common_results, read_results
 from projects.clip_vg_core.metrics.scoring_options import (
     add_scoring_options,
     score_file,
 )
 from projects.clip_vg_core.utils.command_line import run_command
+from projects.clip_vg_core.visualization.error_report import write_error_report
 
 
 def parse_args() -> argparse.Namespace:

@@ -23,7 +23,7 @@ from projects.clip_vg_core.metrics.accuracy import (
 )
 from projects.clip_vg_core.utils.atomic import replacing
 
-__all__ = ['GroundingMetric', 'current_name', 'top_boxes']
+__all__ = ['GroundingMetric', 'current_name', 'top_boxes', 'top_scores']
 
 
 def top_boxes(pred: dict, num_expressions: int) -> Tensor:
