@@ -26,6 +26,7 @@ from projects.clip_vg_core.data.readers import write_odvg
 from projects.clip_vg_core.data.table_builder import TableBuilder
 
 from ..helpers import ROOT
+from ..helpers.layout_files import WRITERS
 
 PIPELINE = [
     dict(type='LoadGroundingImage'),
@@ -195,17 +196,6 @@ def test_all_missing_images_are_reported_at_once(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ('name', 'there', 'message'),
     [
-        (
-            'COCO_train2014_000000000001.jpg',
-            '000000000001.jpg',
-            r'COCO 2014; .*/000000000001\.jpg, .*COCO 2017',
-        ),
-        (
-            '000000000001.jpg',
-            'COCO_val2014_000000000001.jpg',
-            r'COCO 2017; .*/COCO_val2014_000000000001\.jpg, .*COCO 2014',
-        ),
-        ('sub\\a.jpg', 'sub/a.jpg', r'backslash.*\(sub/a\.jpg is there'),
         ('train2014/a.jpg', 'a.jpg', r'a\.jpg is in .*folder train2014/ is too much'),
         ('a.jpg', 'a.JPG', r'a\.JPG is there'),
     ],
@@ -220,6 +210,156 @@ def test_a_missing_image_says_what_is_wrong_with_its_name(
     dataset = make(tmp_path, labels, (), check_images='off')
     with pytest.raises(FileNotFoundError, match=rf's0(?s:.*){message}'):
         dataset[0]
+
+
+COCO_2014, COCO_2017 = 'COCO_train2014_000000000001.jpg', '000000000001.jpg'
+
+
+@pytest.mark.parametrize(
+    ('name', 'there', 'folder', 'hint'),
+    [
+        (COCO_2014, COCO_2017, '', 'COCO 2014.*COCO 2017'),
+        (COCO_2014, f'train2017/{COCO_2017}', 'train2014/', 'COCO 2014.*COCO 2017'),
+        (COCO_2017, 'COCO_val2014_000000000001.jpg', '', 'COCO 2017.*COCO 2014'),
+        ('sub\\a.jpg', 'sub/a.jpg', '', 'backslash'),
+        # VLM-R1's names begin with the folder that ours ends with.
+        (f'train2014/{COCO_2014}', f'train2014/{COCO_2014}', 'train2014', 'too much'),
+        (f'coco/train2014/{COCO_2014}', f'train2017/{COCO_2017}', 'train2014', ''),
+    ],
+)
+def test_an_image_is_found_under_its_other_name(
+    tmp_path, monkeypatch, name, there, folder, hint
+):
+    labels = [(name, [1, 1, 9, 9], 'x')]
+    (tmp_path / 'coco').mkdir()
+    for each in ('train2014', 'train2017', 'sub'):
+        (tmp_path / 'coco' / each).mkdir()
+    Image.new('RGB', (60, 40)).save(tmp_path / 'coco' / there)
+    texts = logged(monkeypatch)
+    prefix = dict(img=f'coco/{folder}')
+    dataset = make(tmp_path, labels, (), data_prefix=prefix, check_images='error')
+    assert Path(dataset.get_data_info(0)['img_path']).samefile(
+        tmp_path / 'coco' / there
+    )
+    assert dataset[0]['data_samples'].text == 'x'
+    assert len(texts) == 1 and '1 images' in texts[0] and there in texts[0]
+    # The bytes of an image belong to the key of its labels.
+    assert (dataset.label_files[0].keys != dataset.label_files[0].content).all()
+    unchecked = make(tmp_path, labels, (), data_prefix=prefix, check_images='off')
+    with pytest.raises(FileNotFoundError, match=f's0(?s:.*){hint}'):
+        unchecked[0]
+
+
+def test_several_folders_are_looked_through(tmp_path):
+    for folder, name in (('one', 'a.jpg'), ('two', 'b.jpg')):
+        (tmp_path / folder).mkdir()
+        Image.new('RGB', (60, 40)).save(tmp_path / folder / name)
+    for check in ('error', 'off'):
+        options = dict(data_prefix=dict(img=['one/', 'two/']), check_images=check)
+        dataset = make(tmp_path, LABELS, (), **options)
+        paths = [dataset.get_data_info(i)['img_path'] for i in range(3)]
+        assert paths == [
+            *(str(tmp_path / 'one/a.jpg'),) * 2,
+            str(tmp_path / 'two/b.jpg'),
+        ]
+        assert pickle.loads(pickle.dumps(dataset.image_roots)).path('b.jpg') == paths[2]
+    Image.new('RGB', (60, 40), 'red').save(tmp_path / 'two/a.jpg')
+    with pytest.raises(ValueError, match=r"'a\.jpg' is in .*one and in .*two"):
+        make(tmp_path, LABELS, (), **dict(options, check_images='error'))
+    (tmp_path / 'one/a.jpg').unlink()
+    (tmp_path / 'two/a.jpg').unlink()
+    with pytest.raises(FileNotFoundError, match=r'1 of 2 .*one, .*two: a\.jpg'):
+        make(tmp_path, LABELS, (), **dict(options, check_images='error'))
+
+
+def test_data_sets_have_a_folder_each_where_names_coincide(tmp_path):
+    rows = [('1.jpg', name, [0, 0, 9, 9], name, []) for name in ('referit', 'flickr')]
+    torch.save(rows, tmp_path / 'mixup_train.pth')
+    for folder in ('r', 'f'):
+        (tmp_path / folder).mkdir()
+        Image.new('RGB', (60, 40)).save(tmp_path / folder / '1.jpg')
+    dataset = DATASETS.build(
+        dict(
+            type='RefExpDataset',
+            data_root=str(tmp_path),
+            ann_file='mixup_train.pth',
+            data_prefix=dict(img=dict(referit='r', flickr='f')),
+            check_images='error',
+        )
+    )
+    paths = [dataset.get_data_info(i)['img_path'] for i in range(2)]
+    assert paths == [str(tmp_path / 'r/1.jpg'), str(tmp_path / 'f/1.jpg')]
+
+
+def test_any_number_of_targets_is_a_sample(tmp_path, monkeypatch):
+    texts = logged(monkeypatch)
+    boxes = [[1, 1, 9, 9], [10, 10, 20, 20]]
+    rows = [('a.jpg', '', b, f't{n}', []) for n, b in enumerate([[], boxes[:1], boxes])]
+    torch.save(rows, tmp_path / 'referit_train.pth')
+    Image.new('RGB', (60, 40)).save(tmp_path / 'a.jpg')
+    config = dict(
+        type='RefExpDataset', data_root=str(tmp_path), ann_file='referit_train.pth'
+    )
+    one = DATASETS.build(config)
+    assert [one.get_data_info(i)['text'] for i in range(len(one))] == ['t1']
+    assert sorted(text[:6] for text in texts) == ['1 of 3', '1 of 3']
+    dataset = DATASETS.build(dict(config, targets='any'))
+    infos = [dataset.get_data_info(i) for i in range(3)]
+    assert [info['num_targets'] for info in infos] == [0, 1, 2]
+    assert [[i['bbox'] for i in info['instances']] for info in infos] == [
+        *([], boxes[:1], boxes)
+    ]
+    grouped = dataset.get_data_info([2, 0, 1])
+    assert grouped['num_targets'] == [2, 0, 1] and len(grouped['instances']) == 3
+    # The key of a label with one target is the same in both.
+    assert one.label_files[0].keys[0] == dataset.label_files[0].keys[1]
+    assert len(texts) == 2
+
+
+def test_labels_of_held_out_images_are_refused_or_dropped(tmp_path, monkeypatch):
+    texts = logged(monkeypatch)
+    labels = [(COCO_2014, [1, 1, 9, 9], 'x'), ('b.jpg', [1, 1, 9, 9], 'y')]
+    torch.save([(COCO_2017, '', [1, 1, 9, 9], 'z', [])], tmp_path / 'unc_testA.pth')
+    held_out = dict(held_out=dict(ann_file='unc_testA.pth', split='testA'))
+    with pytest.raises(
+        ValueError, match=r'1 of 2 .*1 images.*unc_testA\.pth.*COCO_train'
+    ):
+        make(tmp_path, labels, (COCO_2014, 'b.jpg'), **held_out)
+    dataset = make(tmp_path, labels, (), **held_out, on_leak='drop')
+    assert list(dataset.table.texts) == ['y']
+    assert len(texts) == 1 and '1 of 2' in texts[0]
+    assert len(dataset.indices_of(dataset.label_files[0])) == 1
+    with pytest.raises(ValueError, match="on_leak='warn'"):
+        make(tmp_path, labels, (), **held_out, on_leak='warn')
+
+
+def test_a_set_without_a_training_split_is_not_trained_on(tmp_path):
+    path, labels = WRITERS['ref_l4_lines'](tmp_path)
+    config = dict(
+        type='RefExpDataset', ann_file=str(path['ann_file']), check_images='off'
+    )
+    with pytest.raises(ValueError, match='no training split'):
+        DATASETS.build(config)
+    for options in (dict(test_mode=True), dict(split='val')):
+        assert len(DATASETS.build(dict(config, **options))) == len(labels)
+
+
+def test_a_file_of_rows_is_read_with_sizes_from_the_images(tmp_path):
+    """Boxes are fractions; no file says how large the image is."""
+    (tmp_path / 'mine.csv').write_text(
+        'file,words,x1,y1,x2,y2\na.jpg,x,0.1,0.1,0.5,0.5'
+    )
+    Image.new('RGB', (60, 40)).save(tmp_path / 'a.jpg')
+    dataset = DATASETS.build(
+        dict(
+            type='RefExpDataset',
+            data_root=str(tmp_path),
+            ann_file='mine.csv',
+            fields=dict(text='words'),
+            box_unit='1',
+        )
+    )
+    np.testing.assert_allclose(dataset.table.boxes, [[6, 4, 30, 20]], rtol=1e-6)
 
 
 def test_configs_stop_at_missing_images():

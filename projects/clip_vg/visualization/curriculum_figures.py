@@ -1,7 +1,6 @@
 """Pictures of reliability: histograms, walks, kept labels, examples."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -175,7 +174,7 @@ def draw_examples(
         info = dataset.table[int(label)]
         results.append(
             dict(
-                image=str(Path(dataset.data_prefix['img'], info['image'])),
+                image=dataset.image_path(info['image']),
                 text=info['text'],
                 iou=float(value),
                 bbox=np.nan_to_num(box).tolist(),

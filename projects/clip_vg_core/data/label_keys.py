@@ -3,10 +3,12 @@
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from .image_roots import ImageRoots
 from .label_table import LabelTable, PackedStrings
 
 __all__ = [
@@ -111,20 +113,23 @@ def content_keys(table: LabelTable) -> np.ndarray:
     return np.where(counts == 1, sums, _mix(sums ^ keys ^ counts.astype(np.uint64)))
 
 
-def image_bytes(folder: str | Path, names: PackedStrings) -> np.ndarray:
+def image_bytes(folder: str | Path | ImageRoots, names: PackedStrings) -> np.ndarray:
     """How many bytes the images have.
 
     Args:
-        folder (str or Path): That the names start from.
+        folder (str, Path or ImageRoots): That the names start from.
         names (PackedStrings): Of M images.
 
     Returns:
         np.ndarray: int64 (M, ), -1 where there is no such file.
     """
     found = np.full(len(names), -1, np.int64)
+    path_of = (
+        folder.path if isinstance(folder, ImageRoots) else partial(os.path.join, folder)
+    )
     for index in range(len(names)):
         try:
-            found[index] = os.stat(os.path.join(folder, names[index])).st_size
+            found[index] = os.stat(path_of(names[index])).st_size
         except OSError:
             continue
     return found

@@ -22,6 +22,7 @@ from ...helpers.layout_files import (
     messages,
     to_json,
     to_lines,
+    to_parquet,
     to_torch,
 )
 
@@ -349,19 +350,26 @@ def test_broken_parquet_is_one_sentence(tmp_path):
 
 
 def test_images_inside_parquet_are_extracted_once(tmp_path):
+    """Under the names of their labels: lmms-lab's file names are those of refs."""
     pytest.importorskip('pyarrow')
     from projects.clip_vg_core.data.readers import extract_images
 
-    path = write('refcoco_m_parquet', tmp_path).files['ann_file']
-    folder = tmp_path / 'images'
-    names = [extract_images(path, folder, lambda row: row['file_name']) for _ in 'ab']
-    assert names == [2, 0]
-    assert (folder / FIRST[0]).read_bytes() == b'not read'
-    with pytest.raises(ValueError, match=r"row 0.*'\.\./x'"):
-        extract_images(path, folder, lambda row: '../x')
+    for name in ('refcoco_m_parquet', 'lmms_lab_parquet'):
+        path = write(name, tmp_path).files['ann_file']
+        folder = tmp_path / name
+        assert [extract_images(path, folder) for _ in 'ab'] == [2, 0]
+        images = {label['image'] for label in read_annotations(path, box_format='xyxy')}
+        assert {file.name for file in folder.iterdir()} == images
+        assert (folder / FIRST[0]).read_bytes() == b'not read'
     plain = write('plain_parquet', tmp_path).files['ann_file']
     with pytest.raises(ValueError, match=r"no images.*'text'"):
-        extract_images(plain, folder, lambda row: 'x')
+        extract_images(plain, tmp_path)
+    image = dict(bytes=b'x', path='../x')
+    to_parquet(
+        tmp_path / 'out.parquet', [dict(image=image, text='x', bbox=[1, 2, 3, 4])]
+    )
+    with pytest.raises(ValueError, match=r"row 0.*'\.\./x'"):
+        extract_images(tmp_path / 'out.parquet', tmp_path)
 
 
 def test_nothing_of_a_file_of_labels_is_run(tmp_path):

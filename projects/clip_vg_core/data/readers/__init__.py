@@ -13,16 +13,18 @@ from typing import Any
 
 import numpy as np
 
+from ...utils.atomic import replacing
+from ...utils.file_names import leads_out
 from ..box_checks import check_fit
 from ..box_formats import BOX_FORMATS, BoxKind, kind_of
 from ..label_table import LabelTable
-from ..table_builder import TARGETS, TableBuilder
+from ..table_builder import TARGETS, TableBuilder, shown
 from .common import keep_splits
-from .documents import Document, extract_images, open_document
+from .documents import Document, images_inside, open_document
 from .layout import Layout, Options
 from .odvg import write_odvg
 from .rows import FIELDS
-from .tables import LAYOUTS, kinds_of, nearest_layout
+from .tables import LAYOUTS, kinds_of, nearest_layout, without_ref_number
 
 __all__ = [
     'FIELDS',
@@ -241,6 +243,43 @@ def _in_folder(
         f'{label.image_set!r} or source {source!r}; data_prefix.img has '
         f'{sorted(folders)}.'
     )
+
+
+def extract_images(path: str | Path, folder: str | Path) -> int:
+    """Write the images inside a parquet file into a folder, under their labels' names.
+
+    A loader works on files, as reading a single row of parquet decodes hundreds.
+
+    Args:
+        path (str or Path): The parquet file, with an image in each row.
+        folder (str or Path): Output folder; what is there already stays.
+
+    Returns:
+        int: How many images were written.
+
+    Raises:
+        ValueError: There is no column of images, or a name leads out of the folder.
+    """
+    path, folder = Path(path), Path(folder)
+    written = 0
+    for number, row, content in images_inside(path):
+        name = without_ref_number(row.get('file_name'))
+        if name is None:
+            image = row.get('image')
+            name = image.get('path') if isinstance(image, dict) else None
+            name = name or f'{path.stem}_{number}.jpg'
+        if not isinstance(name, str) or leads_out(name):
+            raise ValueError(
+                f'{path}, row {number}: the image name {shown(name)} is absolute or '
+                'leads out of the folder of images.'
+            )
+        target = folder / name
+        if not target.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(target) as partial:
+                partial.write_bytes(content)
+            written += 1
+    return written
 
 
 def _check_unique(

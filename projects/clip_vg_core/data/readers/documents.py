@@ -23,7 +23,7 @@ from ...utils.safe_torch import load_torch
 from ..table_builder import shown
 from .common import entry_of, read_json
 
-__all__ = ['Document', 'extract_images', 'open_document']
+__all__ = ['Document', 'images_inside', 'open_document']
 
 _HEAD = 50  # rows that a layout is recognised by
 _LONGEST_LINE = 1 << 20  # bytes of a first line that is looked at
@@ -254,27 +254,12 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict]]:
             raise _damaged(path, error) from error
 
 
-def extract_images(path: Path, folder: Path, name: Callable[[dict], str]) -> int:
-    """Write the images inside a parquet file into a folder, each once.
-
-    Reading single rows of parquet decodes hundreds of images at a time, so a loader
-    works on files.
-
-    Args:
-        path (Path): The parquet file.
-        folder (Path): Output folder; what is there already stays.
-        name (Callable): From a row to the file name of its image.
-
-    Returns:
-        int: How many images were written.
+def images_inside(path: Path) -> Iterator[tuple[int, dict, bytes]]:
+    """Rows of a parquet file that have an image inside, and its bytes.
 
     Raises:
-        ValueError: There is no column of images, or a name leads out of the folder.
+        ValueError: There is no column of images.
     """
-    from ...utils.atomic import replacing
-    from ...utils.file_names import leads_out
-
-    written = 0
     with _parquet_file(path) as file:
         columns = [c.name for c in file.schema_arrow if _is_image(c.type)]
         if not columns:
@@ -282,29 +267,16 @@ def extract_images(path: Path, folder: Path, name: Callable[[dict], str]) -> int
                 f'{path} has no images inside; it has the columns '
                 f'{file.schema_arrow.names}. Give the folder of the images.'
             )
-        for number, (_, row) in enumerate(_rows_with_images(path, file)):
-            content = (row[columns[0]] or {}).get('bytes')
-            target = name(row)
-            if not isinstance(target, str) or not target or leads_out(target):
-                raise ValueError(
-                    f'{path}, row {number}: the image name {shown(target)} leads out '
-                    'of the folder of images.'
-                )
-            if content is None or (folder / target).is_file():
-                continue
-            (folder / target).parent.mkdir(parents=True, exist_ok=True)
-            with replacing(folder / target) as partial:
-                partial.write_bytes(content)
-            written += 1
-    return written
-
-
-def _rows_with_images(path: Path, file: Any) -> Iterator[tuple[int, dict]]:
-    try:
-        for batch in file.iter_batches(64):
-            yield from enumerate(batch.to_pylist())
-    except (OSError, ValueError, MemoryError) as error:
-        raise _damaged(path, error) from error
+        number = 0
+        try:
+            for batch in file.iter_batches(64):
+                for row in batch.to_pylist():
+                    content = (row[columns[0]] or {}).get('bytes')
+                    if content is not None:
+                        yield number, row, content
+                    number += 1
+        except (OSError, ValueError, MemoryError) as error:
+            raise _damaged(path, error) from error
 
 
 def _xml_rows(files: list[Path]) -> Iterator[tuple[int, tuple[Path, Any]]]:
