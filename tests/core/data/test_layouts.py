@@ -10,6 +10,7 @@ import torch
 from projects.clip_vg_core.data.readers import LAYOUTS, read_annotations
 from projects.clip_vg_core.data.readers.documents import open_document
 
+from ... import fuzz_readers
 from ...helpers.layout_files import (
     FIRST,
     HEIGHT,
@@ -413,3 +414,11 @@ def test_three_layouts_of_real_data_are_one_table(realdata, tmp_path):
         assert list(table.texts) == list(refer.texts)
         assert np.array_equal(table.image_index, refer.image_index)
         assert list(table.images) == list(refer.images)
+
+
+def test_changed_files_give_a_table_or_an_error_that_names_them(tmp_path):
+    """A thousand inputs of the fuzzer; `make fuzz` runs a hundred thousand."""
+    counts = fuzz_readers.run(1000, 0, tmp_path)
+    assert sum(counts.values()) == 1000
+    # Most changes are refused; some leave a file that can be read.
+    assert {result for _, result in counts} == {'read', 'refused'}

@@ -307,9 +307,7 @@ def _swift_labels(document: Document, options: Options) -> Iterator[Label]:
             )
 
 
-_FLORENCE = re.compile(r'([^<]*)((?:<loc_\d{1,4}>)+)')
-_PALIGEMMA = re.compile(r'((?:<loc\d{4}>)+)([^;<]*)')
-_LOCATION = re.compile(r'<loc_?(\d+)>')
+_LOCATIONS = re.compile(r'((?:<loc_?\d{1,4}>)+)')
 
 
 def _florence_labels(document: Document, options: Options) -> Iterator[Label]:
@@ -324,9 +322,11 @@ def _florence_labels(document: Document, options: Options) -> Iterator[Label]:
         )
         y_first = '<loc_' not in suffix
         labels: dict[str, list] = {}
-        for first, second in (_PALIGEMMA if y_first else _FLORENCE).findall(suffix):
-            places, words = (first, second) if y_first else (second, first)
-            values = [int(v) for v in _LOCATION.findall(places)]
+        parts = _LOCATIONS.split(suffix)  # words, locations, words, ...
+        for index in range(1, len(parts), 2):
+            # Florence-2 has the words first, PaliGemma the locations.
+            words = parts[index + 1] if y_first else parts[index - 1]
+            values = [int(number) for number in re.findall(r'\d+', parts[index])]
             if len(values) % 4:
                 raise ValueError(
                     f'{where}: {len(values)} locations in {shown(suffix)}; expected '
