@@ -133,7 +133,7 @@ def test_a_lost_trained_weight_is_refused(slim, clips):
 
 def test_below_a_head_that_is_trained_alone_the_detector_stays(clips):
     """And positions that were trained before, though nothing but the head is now."""
-    head = dict(type='GroundingConfidenceHead', alone=True)
+    head = dict(type='GroundingConfidenceHead', freeze_detector=True)
     towers = dict(
         visual_encoder=dict(pretrained=clips[0], train_pos_embed=True),
         text_encoder=dict(pretrained=clips[0]),

@@ -72,12 +72,13 @@ def refuse_other_weights(state: Mapping[str, Any], model: nn.Module) -> None:
 
 def _look_at_missing_head(model: Any) -> None:
     """Refuse a checkpoint without confidence head, unless the head is trained alone."""
-    if not model.confidence_head.alone:
+    if not model.confidence_head.freeze_detector:
         raise ValueError(
             f'The checkpoint has no confidence head (no entry {_HEAD}*), the '
             'config has one. Leave `confidence_head` out to use the checkpoint as '
             'it was trained, or train a head on top of it with '
-            "confidence_head=dict(type='GroundingConfidenceHead', alone=True)."
+            "confidence_head=dict(type='GroundingConfidenceHead', "
+            'freeze_detector=True).'
         )
     print_log(
         'The checkpoint has no confidence head: scores mean nothing until it is '

@@ -22,7 +22,7 @@ from .clip_tower import (
     resize_text_positions,
     resize_visual_positions,
 )
-from .confidence_head import foreign_pairs, reached_iou
+from .confidence_head import reached_iou, sample_negative_pairs
 from .data_preprocessor import pixel_padding
 
 __all__ = ['CLIPVG']
@@ -102,7 +102,7 @@ class CLIPVG(BaseDetector):
 
     def _kept(self) -> list[nn.Module]:
         """What is not trained because the confidence head is trained alone."""
-        if self.confidence_head is None or not self.confidence_head.alone:
+        if self.confidence_head is None or not self.confidence_head.freeze_detector:
             return []
         return [part for part in self.children() if part is not self.confidence_head]
 
@@ -184,9 +184,9 @@ class CLIPVG(BaseDetector):
     def _ask_elsewhere(self, encoded: _Encoded, data_samples: SampleList) -> Tensor:
         """Fused tokens (N, D) of expressions asked about pictures without referent."""
         head = self.confidence_head
-        images, expressions = foreign_pairs(
+        images, expressions = sample_negative_pairs(
             [expressions_of(sample) for sample in data_samples],
-            round(head.absent * len(encoded.text)),
+            round(head.neg_ratio * len(encoded.text)),
         )
         if not images:
             return encoded.visual.new_zeros(0, self.fusion.embed_dims)

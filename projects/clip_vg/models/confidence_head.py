@@ -14,14 +14,16 @@ from mmengine.model import BaseModule
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..checkpoints.renamed_options import accept_old_names
 from .box_head import true_boxes
 
-__all__ = ['GroundingConfidenceHead', 'foreign_pairs', 'reached_iou']
+__all__ = ['GroundingConfidenceHead', 'reached_iou', 'sample_negative_pairs']
 
 _BINARY = dict(type='CrossEntropyLoss', use_sigmoid=True)
 
 
 @MODELS.register_module()
+@accept_old_names
 class GroundingConfidenceHead(BaseModule):
     """Tell from the fused ``[REG]`` token how good the answered box will be.
 
@@ -36,17 +38,17 @@ class GroundingConfidenceHead(BaseModule):
             IoU.
         detach (bool): Whether its gradient ends at the token, so that nothing but
             this head is trained by it. Defaults to False.
-        absent (float): Expressions of other pictures of the batch to ask about a
-            picture in training, as if it had nothing of the kind, for each of its
-            own. Defaults to 0.
-        alone (bool): Whether the rest of the detector is frozen, and this head
-            trained on top of it: a checkpoint without it may then be loaded. Defaults
-            to False.
+        neg_ratio (float): Negative (image, expression) pairs for each pair of the
+            batch, drawn during training from expressions of the other images.
+            Defaults to 0.
+        freeze_detector (bool): Whether the rest of the detector is frozen, and this
+            head trained on top of it: a checkpoint without it may then be loaded.
+            Defaults to False.
         init_cfg (dict or list[dict], optional): Initialisation config. Defaults to
             None.
 
     Raises:
-        ValueError: ``absent`` is negative.
+        ValueError: ``neg_ratio`` is negative.
     """
 
     def __init__(
@@ -55,40 +57,42 @@ class GroundingConfidenceHead(BaseModule):
         num_layers: int = 3,
         loss: ConfigType | None = None,
         detach: bool = False,
-        absent: float = 0.0,
-        alone: bool = False,
+        neg_ratio: float = 0.0,
+        freeze_detector: bool = False,
         init_cfg: OptMultiConfig = None,
     ) -> None:
         super().__init__(init_cfg)
-        if absent < 0:
-            raise ValueError(f'absent={absent}; expected a share from 0, e.g. 0.5.')
+        if neg_ratio < 0:
+            raise ValueError(
+                f'neg_ratio={neg_ratio}; expected a ratio from 0, e.g. 0.5.'
+            )
         self.mlp = MLP(embed_dims, embed_dims, 1, num_layers)
         self.loss_confidence = MODELS.build(loss or _BINARY)
-        self.detach = detach or alone
-        self.absent = absent
-        self.alone = alone
+        self.detach = detach or freeze_detector
+        self.neg_ratio = neg_ratio
+        self.freeze_detector = freeze_detector
 
     def forward(self, reg_token: Tensor) -> Tensor:
         """Map tokens of shape (E, D) to scores in [0, 1] of shape (E, )."""
         return self._logits(reg_token).sigmoid().squeeze(-1)
 
     def loss(
-        self, reg_token: Tensor, reached: Tensor, absent_token: Tensor
+        self, reg_token: Tensor, reached: Tensor, negative_token: Tensor
     ) -> dict[str, Tensor]:
         """Compare the scores with what the boxes have reached.
 
         Args:
             reg_token (Tensor): Fused tokens of shape (E, D).
             reached (Tensor): IoUs of their boxes, of shape (E, ).
-            absent_token (Tensor): Fused tokens of shape (N, D) of expressions that
+            negative_token (Tensor): Fused tokens of shape (N, D) of expressions that
                 refer to nothing.
 
         Returns:
             dict[str, Tensor]: The scalar ``loss_confidence``.
         """
-        tokens = torch.cat([reg_token, absent_token])
+        tokens = torch.cat([reg_token, negative_token])
         logits = self._logits(tokens.detach() if self.detach else tokens)
-        target = F.pad(reached.detach(), (0, len(absent_token)))[:, None]
+        target = F.pad(reached.detach(), (0, len(negative_token)))[:, None]
         return dict(loss_confidence=self.loss_confidence(logits, target))
 
     def _logits(self, reg_token: Tensor) -> Tensor:
@@ -110,7 +114,7 @@ def reached_iou(boxes: Tensor, data_samples: SampleList) -> Tensor:
     return bbox_overlaps(boxes, true_boxes(data_samples, boxes), is_aligned=True)
 
 
-def foreign_pairs(
+def sample_negative_pairs(
     texts: Sequence[Sequence[str]], most: int
 ) -> tuple[list[int], list[int]]:
     """Draw pictures, and expressions that likely refer to nothing in them.
