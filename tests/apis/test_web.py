@@ -26,7 +26,7 @@ from projects.clip_vg.apis.web import (
     refusal,
     stored_bytes,
 )
-from projects.clip_vg.visualization.answers import color_of
+from projects.clip_vg_core.visualization.boxes import color_of
 
 from ..helpers.models import save_tiny
 

@@ -21,6 +21,7 @@ from PIL import Image
 
 from projects.clip_vg_core.pseudo_labels.predictions import list_pictures
 from projects.clip_vg_core.utils.image_files import load_image
+from projects.clip_vg_core.visualization.boxes import draw_predictions
 
 from ..checkpoints.checkpoint_config import config_of_checkpoint
 from ..checkpoints.safe_loading import read_checkpoint
@@ -28,7 +29,6 @@ from ..checkpoints.strict_loading import refuse_other_weights
 from ..checkpoints.work_dir import find_checkpoint, find_weights
 from ..deployment.compiled import compile_for_inference
 from ..deployment.served_clip_vg import ServedCLIPVG, served_config
-from ..visualization.answers import draw_answers
 
 __all__ = ['GroundingInferencer']
 
@@ -177,7 +177,7 @@ class GroundingInferencer:
                 answer['image'] = number if path is None else str(path)
                 found['predictions'].append(answer)
                 if return_vis or out_dir is not None:
-                    drawn = draw_answers(image, answer['bboxes'], answer['texts'])
+                    drawn = draw_predictions(image, answer['bboxes'], answer['texts'])
                     found['visualization'].append(drawn)
                     if out_dir is not None:
                         given_before[str(path)] += 1

@@ -19,10 +19,10 @@ from projects.clip_vg_core.utils.image_files import (
     load_image,
     open_image,
 )
+from projects.clip_vg_core.visualization.boxes import color_of, draw_predictions
 
 from ..synthetic.expressions import choose, describe
 from ..synthetic.scenes import draw, sample_scene
-from ..visualization.answers import color_of, draw_answers
 from .shared_models import SharedModels
 
 __all__ = [
@@ -255,7 +255,7 @@ def answer(
     found = models.ask(name, image, expressions)
     boxes, texts = found['bboxes'], found['texts']
     shown, scaled = fit_to_screen(image, boxes)
-    drawn = draw_answers(shown, scaled.tolist(), texts)
+    drawn = draw_predictions(shown, scaled.tolist(), texts)
     seconds = time.perf_counter() - begun
     caption = f'{image.shape[1]} x {image.shape[0]} pixels, {seconds:.2f} s'
     return drawn, answer_table(*answer_rows(boxes, texts, found['scores']), caption)

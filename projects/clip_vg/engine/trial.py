@@ -12,6 +12,7 @@ from projects.clip_vg_core.utils.atomic import replacing
 
 from ..checkpoints.safe_loading import load_from_local
 from ..checkpoints.work_dir import last_checkpoint
+from ..datasets.samplers import is_grouped
 
 __all__ = [
     'TrialResult',
@@ -129,7 +130,7 @@ def with_selection(
     cfg = copy.deepcopy(cfg)
     loader = cfg.train_dataloader
     before = loader.sampler
-    grouped = before.type == 'ImageGroupSampler' or bool(before.get('grouped'))
+    grouped = is_grouped(before)
     loader.sampler = dict(type='CurriculumSampler', grouped=grouped)
     for key in ('max_expressions', 'epoch_length', 'weights'):
         if before.get(key) is not None:

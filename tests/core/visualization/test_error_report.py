@@ -12,16 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from projects.clip_vg.visualization.error_report import write_error_report
-from projects.clip_vg.visualization.example_cards import (
-    draw_card,
-    find_picture,
-    picture_sizes,
+from projects.clip_vg_core.visualization.error_report import (
+    find_image,
+    image_sizes,
+    write_error_report,
 )
 
-from ..helpers import ROOT
-from ..helpers.commands import tool
-from ..helpers.results import answer
+from ...helpers import ROOT
+from ...helpers.commands import tool
+from ...helpers.results import answer
 
 
 def run_of(folder, count=40, seed=0, **changes):
@@ -34,7 +33,7 @@ def run_of(folder, count=40, seed=0, **changes):
             text=f'{("left", "red", "big")[i % 3]} man {i}',
             iou=float(rng.random() if rng.random() < 0.7 else 0.0),
             split=('testA', 'testB')[i % 2],
-            score=math.nan,
+            score=None,
             **changes,
         )
         for i in range(count)
@@ -177,8 +176,14 @@ def test_large_pictures_do_not_make_a_large_page(tmp_path):
 
 def test_boxes_lie_where_they_should_on_a_card(tmp_path):
     Image.new('RGB', (1360, 680), 'white').save(tmp_path / 'a.png')
-    result = answer(bbox=[400, 200, 800, 400], gt_bbox=[0, 0, 1, 1], iou=1.0)
-    card = base64.b64decode(draw_card(tmp_path / 'a.png', [result]))
+    result = answer(
+        image=str(tmp_path / 'a.png'),
+        score=None,
+        **dict(bbox=[400, 200, 800, 400], gt_bbox=[0, 0, 1, 1], iou=1.0),
+    )
+    page = page_of(tmp_path / 'a.html', dict(run=[result]))
+    (card,) = re.findall(r'data:image/jpeg;base64,([^"]*)', page)
+    card = base64.b64decode(card)
     pixels = np.asarray(Image.open(io.BytesIO(card)).convert('RGB')).astype(int)
     assert pixels.shape == (170, 340, 3)
     green = pixels[..., 1] - pixels[..., 0] > 100
@@ -191,12 +196,12 @@ def test_moved_pictures_are_found_by_the_longest_end(tmp_path):
     for name in ('b/1.png', '1.png'):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new('RGB', (3, 5)).save(tmp_path / name)
-    assert find_picture('/data/a/b/1.png', tmp_path) == tmp_path / 'b/1.png'
-    assert find_picture('c/1.png', tmp_path) == tmp_path / '1.png'
-    assert find_picture('../1.png', tmp_path / 'b') == tmp_path / 'b/1.png'
-    assert find_picture('2.png', tmp_path) is None
-    assert find_picture(None, tmp_path) is None
-    sizes = picture_sizes(['c/1.png', '2.png', None], tmp_path)
+    assert find_image('/data/a/b/1.png', tmp_path) == tmp_path / 'b/1.png'
+    assert find_image('c/1.png', tmp_path) == tmp_path / '1.png'
+    assert find_image('../1.png', tmp_path / 'b') == tmp_path / 'b/1.png'
+    assert find_image('2.png', tmp_path) is None
+    assert find_image(None, tmp_path) is None
+    sizes = image_sizes(['c/1.png', '2.png', None], tmp_path)
     assert sizes['c/1.png'] == (3, 5)
     assert math.isnan(sizes['2.png'][0])
     assert math.isnan(sizes[None][0])

@@ -5,8 +5,7 @@ import json
 import pytest
 
 from projects.clip_vg_core.data.label_keys import images_fingerprint
-from projects.clip_vg_core.utils.origin import bind, origin_path
-from projects.clip_vg_core.utils.resumable import each_once
+from projects.clip_vg_core.utils.resumable import bind, origin_path, resumable_map
 
 ORIGIN = dict(checkpoint='a' * 64, questions='b' * 64, precision=None)
 
@@ -52,7 +51,7 @@ def test_lines_of_another_origin_are_not_counted(tmp_path):
         def answer(items):
             return [f'{word} {item}' for item in items]
 
-        return list(each_once(path, ['a', 'b'], answer, 1, 'x', True, **more))
+        return list(resumable_map(path, ['a', 'b'], answer, 1, 'x', True, **more))
 
     path = tmp_path / 'made.jsonl'
     assert run('one', origin=dict(model=1)) == ['one a', 'one b']

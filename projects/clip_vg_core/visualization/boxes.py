@@ -1,4 +1,4 @@
-"""A picture with its answers: numbered boxes, and a legend below."""
+"""Boxes on images: the one way they are drawn, and predictions with a legend."""
 
 import colorsys
 import textwrap
@@ -7,9 +7,50 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ['color_of', 'draw_answers']
+__all__ = ['color_of', 'draw_box', 'draw_predictions']
 
 Tag = tuple[float, float, float, float]  # xyxy of a number's background
+
+
+def draw_box(
+    pen: ImageDraw.ImageDraw,
+    box: Sequence[float],
+    color: str | tuple[int, int, int],
+    width: int,
+    *,
+    halo: int = 0,
+    dash: tuple[int, int] | None = None,
+) -> None:
+    """Outline a box, inside of its edges.
+
+    Args:
+        pen (ImageDraw.ImageDraw): Of the image.
+        box (Sequence[float]): xyxy in pixels; its last column and row are drawn, the
+            ones after them are not.
+        color (str or tuple[int, int, int]): As Pillow takes it.
+        width (int): Of the line, in pixels.
+        halo (int): Width of a white border on both sides of the line, so that it is
+            seen on dark images too. Defaults to 0.
+        dash (tuple[int, int], optional): Pixels of a dash and of the gap after it.
+            Defaults to None: a solid line.
+    """
+    left, top, right, bottom = box
+    right, bottom = max(left, right - 1), max(top, bottom - 1)
+    if halo:
+        around = (left - halo, top - halo, right + halo, bottom + halo)
+        pen.rectangle(around, outline='white', width=width + 2 * halo)
+    if dash is None:
+        pen.rectangle((left, top, right, bottom), outline=color, width=width)
+        return
+    thick = width - 1  # Pillow's rectangles include their last pixel
+    for start in range(round(left), round(right) + 1, sum(dash)):
+        end = min(start + dash[0] - 1, right)
+        for edge in (top, max(top, bottom - thick)):
+            pen.rectangle((start, edge, max(start, end), edge + thick), fill=color)
+    for start in range(round(top), round(bottom) + 1, sum(dash)):
+        end = min(start + dash[0] - 1, bottom)
+        for edge in (left, max(left, right - thick)):
+            pen.rectangle((edge, start, edge + thick, max(start, end)), fill=color)
 
 
 def color_of(number: int) -> tuple[int, int, int]:
@@ -60,10 +101,10 @@ def _free_corner(
     return corner
 
 
-def draw_answers(
+def draw_predictions(
     image: np.ndarray, boxes: Sequence[Sequence[float]], texts: Sequence[str]
 ) -> np.ndarray:
-    """Draw boxes with numbers, and what the numbers were asked for below.
+    """Draw numbered boxes, and a legend of their expressions below the image.
 
     Args:
         image (np.ndarray): RGB of shape (H, W, 3), uint8.
@@ -89,10 +130,8 @@ def draw_answers(
     tags: list[Tag] = []
     for number, box in enumerate(boxes):
         color = color_of(number)
-        left, top, right, bottom = box
-        thick = max(2, unit // 5)
-        right, bottom = max(left, right - 1), max(top, bottom - 1)
-        pen.rectangle((left, top, right, bottom), outline=color, width=thick)
+        left, top = box[:2]
+        draw_box(pen, box, color, max(2, unit // 5))
         label = str(number + 1)
         wide = pen.textlength(label, font=font) + unit // 2
         corner = (left, max(0, top - step) if top >= step else top)

@@ -2,9 +2,9 @@
 
 import pytest
 
+from benchmarks.label_truth import judge
 from projects.clip_vg.synthetic.detections import read_shapes
 from projects.clip_vg.synthetic.expressions import Shape
-from projects.clip_vg.synthetic.truth import judge
 from projects.clip_vg_core.data.readers import read_annotations
 
 SIZE = (160, 120)

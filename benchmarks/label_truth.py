@@ -3,11 +3,10 @@
 import re
 from collections.abc import Callable, Sequence
 
+from projects.clip_vg.synthetic.expressions import MARGIN, RELATIONS, Shape
+from projects.clip_vg.synthetic.scenes import COLORS, SHAPES
 from projects.clip_vg_core.pseudo_labels.detection import Box, iou
 from projects.clip_vg_core.pseudo_labels.geometry import predicates
-
-from .expressions import MARGIN, RELATIONS, Shape
-from .scenes import COLORS, SHAPES
 
 __all__ = ['VERDICTS', 'judge']
 

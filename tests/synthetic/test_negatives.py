@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from projects.clip_vg.synthetic.absent import absent_twin, names_nothing
+from benchmarks.confidence import absent_twin, names_nothing
+from benchmarks.label_truth import judge
 from projects.clip_vg.synthetic.detections import read_shapes
 from projects.clip_vg.synthetic.expressions import Shape
-from projects.clip_vg.synthetic.truth import judge
 from projects.clip_vg_core.data.readers import read_annotations
 
 SIZE = (160, 120)
