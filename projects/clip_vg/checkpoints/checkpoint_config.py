@@ -19,7 +19,7 @@ from .safe_loading import read_checkpoint
 
 __all__ = ['config_of_checkpoint', 'parse_config_text']
 
-_GIVE_CONFIG = 'Give the config file of the training.'
+_GIVE_CONFIG = 'Give the config file of the training run.'
 
 
 def parse_config_text(text: str, source: str) -> Config:
@@ -111,10 +111,11 @@ def config_of_checkpoint(
     text = checkpoint['meta'].get('cfg')
     if not isinstance(text, str):
         raise ValueError(
-            f'{path} does not say what config it was trained with: give the config '
-            'file too.'
+            f'{path} has no config in its meta: give the config file of its training '
+            'run.'
         )
     cfg = parse_config_text(text, str(path))
+    # First: what follows knows the names of today only.
     rename_options(list(cfg.values()))
     plain = cfg.to_dict()
     try:
@@ -130,7 +131,8 @@ def config_of_checkpoint(
             f'{path}: its config has a model that is a {type(model).__name__} and a '
             f'pipeline that is a {type(pipeline).__name__}. {_GIVE_CONFIG}'
         )
-    _forget_beginnings(cfg.model, slim=FINGERPRINT in checkpoint['state_dict'])
+    _drop_initial_weights(cfg.model, slim=FINGERPRINT in checkpoint['state_dict'])
+    # Before anything is built: registered classes may read files or download.
     check_config(cfg.model.to_dict(), MODEL_PARTS, str(path), _GIVE_CONFIG)
     if cfg.model.get('type') != 'CLIPVG':
         raise ValueError(
@@ -141,8 +143,8 @@ def config_of_checkpoint(
     return cfg
 
 
-def _forget_beginnings(model: ConfigDict, slim: bool) -> None:
-    """Leave out the files that a training run began with.
+def _drop_initial_weights(model: ConfigDict, slim: bool) -> None:
+    """Leave out the files that a training run started from.
 
     Nothing reads them, and a path among them is no reason to refuse a checkpoint.
 

@@ -1,4 +1,4 @@
-"""How good an answer is: one fused ``[REG]`` token in, one score out."""
+"""Confidence head: one fused ``[REG]`` token in, one score out."""
 
 import re
 from collections import Counter
@@ -25,10 +25,10 @@ _BINARY = dict(type='CrossEntropyLoss', use_sigmoid=True)
 @MODELS.register_module()
 @accept_old_names
 class GroundingConfidenceHead(BaseModule):
-    """Tell from the fused ``[REG]`` token how good the answered box will be.
+    """Predict from the fused ``[REG]`` token the IoU of the predicted box.
 
-    The score is the IoU, in [0, 1], that the box is expected to have with what is
-    meant; of an expression that refers to nothing in the picture, it is 0.
+    The score is the IoU, in [0, 1], that the box is expected to have with the
+    referent; of an expression that has no referent in the image, it is 0.
 
     Args:
         embed_dims (int): Width D of the ``[REG]`` token.
@@ -68,6 +68,7 @@ class GroundingConfidenceHead(BaseModule):
             )
         self.mlp = MLP(embed_dims, embed_dims, 1, num_layers)
         self.loss_confidence = MODELS.build(loss or _BINARY)
+        # Below a frozen detector there is nothing that a gradient could train.
         self.detach = detach or freeze_detector
         self.neg_ratio = neg_ratio
         self.freeze_detector = freeze_detector
@@ -79,19 +80,20 @@ class GroundingConfidenceHead(BaseModule):
     def loss(
         self, reg_token: Tensor, reached: Tensor, negative_token: Tensor
     ) -> dict[str, Tensor]:
-        """Compare the scores with what the boxes have reached.
+        """Compare the scores with the IoUs of the boxes.
 
         Args:
             reg_token (Tensor): Fused tokens of shape (E, D).
             reached (Tensor): IoUs of their boxes, of shape (E, ).
-            negative_token (Tensor): Fused tokens of shape (N, D) of expressions that
-                refer to nothing.
+            negative_token (Tensor): Fused tokens of shape (N, D) of negative
+                pairs, whose target is 0.
 
         Returns:
             dict[str, Tensor]: The scalar ``loss_confidence``.
         """
         tokens = torch.cat([reg_token, negative_token])
         logits = self._logits(tokens.detach() if self.detach else tokens)
+        # 0 for negative pairs: a box of nothing overlaps with nothing.
         target = F.pad(reached.detach(), (0, len(negative_token)))[:, None]
         return dict(loss_confidence=self.loss_confidence(logits, target))
 
@@ -101,7 +103,7 @@ class GroundingConfidenceHead(BaseModule):
 
 
 def reached_iou(boxes: Tensor, data_samples: SampleList) -> Tensor:
-    """IoU of answered boxes with the labels' boxes.
+    """IoU of predicted boxes with the labels' boxes.
 
     Args:
         boxes (Tensor): xyxy in [0, 1] of the padded input, of shape (E, 4).
@@ -117,33 +119,35 @@ def reached_iou(boxes: Tensor, data_samples: SampleList) -> Tensor:
 def sample_negative_pairs(
     texts: Sequence[Sequence[str]], most: int
 ) -> tuple[list[int], list[int]]:
-    """Draw pictures, and expressions that likely refer to nothing in them.
+    """Draw negative pairs: images, and expressions that likely have no referent there.
 
-    An expression is one of another picture of the batch. Many would be true all the
-    same ("left object"), so those are left out that several pictures have, or that
-    have a word in common with the picture's own.
+    An expression is one of another image of the batch. Many would be true all the
+    same ("left object"), so those are left out that several images have, or that
+    have a word in common with the image's own.
 
     Args:
-        texts (Sequence[Sequence[str]]): The expressions of each picture.
+        texts (Sequence[Sequence[str]]): The expressions of each image.
         most (int): How many pairs to draw, if there are as many.
 
     Returns:
-        tuple[list[int], list[int]]: Pictures, ascending, and expressions, numbered
-        through all pictures.
+        tuple[list[int], list[int]]: Images, ascending, and expressions, numbered
+        through all images.
     """
     words = [[frozenset(re.findall(r'\w+', t.lower())) for t in own] for own in texts]
     vocabulary = [frozenset().union(*own) for own in words]
-    holders = Counter(said for own in words for said in set(own))
+    # An expression of several images has a referent in each of them.
+    holders = Counter(bag for own in words for bag in set(own))
     candidates = [
-        (number, said)
-        for number, said in enumerate(said for own in words for said in own)
-        if said and holders[said] == 1
+        (number, bag)
+        for number, bag in enumerate(bag for own in words for bag in own)
+        if bag and holders[bag] == 1
     ]
     pairs = [
-        (picture, number)
-        for picture, known in enumerate(vocabulary)
-        for number, said in candidates
-        if said.isdisjoint(known)
+        (image, number)
+        for image, known in enumerate(vocabulary)
+        for number, bag in candidates
+        if bag.isdisjoint(known)
     ]
+    # Ascending, as the fusion takes the expressions of an image together.
     drawn = sorted(pairs[i] for i in torch.randperm(len(pairs))[:most].tolist())
-    return [picture for picture, _ in drawn], [number for _, number in drawn]
+    return [image for image, _ in drawn], [number for _, number in drawn]
