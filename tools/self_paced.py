@@ -14,10 +14,8 @@ from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from train import add_common_options, load_config
 
-from projects.clip_vg.engine.launch import LAUNCHERS
-from projects.clip_vg.self_paced.driver import SelfPaced
-from projects.clip_vg.self_paced.plan import STRATEGIES, describe_plan
-from projects.clip_vg.self_paced.settings import Resources, Settings
+from projects.clip_vg.self_paced.launch import LAUNCHERS, Launcher
+from projects.clip_vg.self_paced.search import STRATEGIES, SelfPaced, Settings
 from projects.clip_vg.visualization.curriculum_report import write_report
 from projects.clip_vg_core.utils.command_line import run_command
 
@@ -139,11 +137,9 @@ def main() -> None:
             args.folds,
             args.agreement,
         ),
-        Resources(
-            Path(__file__).parent, launcher, args.processes, args.jobs, args.gpus
-        ),
+        Launcher(Path(__file__).parent, launcher, args.processes, args.jobs, args.gpus),
     )
-    print_log(describe_plan(search))
+    print_log(search.plan())
     if args.dry_run:
         return
     record = search.run(args.overwrite)

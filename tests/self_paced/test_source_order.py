@@ -13,7 +13,7 @@ from ..helpers.configs import pool_config
 def order(shapes, folder):
     dataset = DATASETS.build(pool_config(shapes, folder))
     dataset.full_init()
-    return complexity(dataset, dataset.label_files)
+    return complexity(dataset)
 
 
 def manifest(folder, name, entities):

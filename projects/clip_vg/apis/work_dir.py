@@ -8,8 +8,8 @@ from mmengine.config import Config
 from projects.clip_vg_core.curriculum.reliability_file import file_sha256
 from projects.clip_vg_core.runtime.deployment_file import NAME
 
+from ..checkpoints.training_run import last_checkpoint
 from ..deployment.served_clip_vg import served_config
-from ..engine.trial import last_checkpoint
 
 __all__ = ['checkpoint_sha256', 'find_checkpoint', 'find_weights', 'use_exported']
 

@@ -1,0 +1,1 @@
+"""Files of weights: what training runs leave, CLIP's files, the official layout."""
