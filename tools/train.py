@@ -10,7 +10,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from projects.clip_vg.checkpoints.training_run import last_checkpoint
+from projects.clip_vg.checkpoints.work_dir import last_checkpoint
 from projects.clip_vg.compat import setup_cpu_distributed
 from projects.clip_vg.engine.exact_resume_hook import train_batch_size
 from projects.clip_vg.engine.run_check_hook import check_run, refuse_no_steps

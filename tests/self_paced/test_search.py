@@ -11,7 +11,7 @@ import torch
 from mmdet.registry import DATA_SAMPLERS, DATASETS
 from mmengine.config import Config
 
-from projects.clip_vg.checkpoints.training_run import RunResult
+from projects.clip_vg.self_paced.launch import RunResult
 from projects.clip_vg.self_paced.search import SelfPaced, Settings
 from projects.clip_vg.visualization.curriculum_report import write_report
 from projects.clip_vg_core.curriculum.reliability_file import ReliabilityFile
@@ -69,11 +69,12 @@ class Runs:
         self.images[f'score_{name}'] = images_of(dataset)
         for file in dataset.label_files:
             store = ReliabilityFile(out_dir, dict(name=name, sha256=name), file)
-            _, places = dataset.places(file)
+            keys = dataset.label_keys()[dataset.indices_of(file)]
+            places = np.flatnonzero(np.isin(file.keys, keys))
             rng = np.random.default_rng(len(name))
             values = rng.random(file.count).astype(np.float32)
             values[::2] = np.sqrt(values[::2])  # labels of even places agree more
-            store.write(places, values[places], np.zeros((len(places), 4)))
+            store.write(file.keys[places], values[places], np.zeros((len(places), 4)))
             store.flush()
         self._stop(self.stop_after)
 

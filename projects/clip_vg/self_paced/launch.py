@@ -12,9 +12,10 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from ..checkpoints.training_run import RunResult, read_result
+from ..checkpoints.safe_loading import load_from_local
+from ..checkpoints.work_dir import last_checkpoint
 
-__all__ = ['LAUNCHERS', 'Job', 'Launcher', 'launch_command', 'run_jobs']
+__all__ = ['LAUNCHERS', 'Job', 'Launcher', 'RunResult', 'launch_command', 'run_jobs']
 
 LAUNCHERS = ('none', 'pytorch', 'slurm')
 _TAIL = 15  # lines of a failed job's log that an error shows
@@ -26,6 +27,14 @@ class Job:
 
     command: tuple[str, ...]
     log: str
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Best validation of a finished training run, and the path of its checkpoint."""
+
+    score: float
+    checkpoint: str
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,7 @@ class Launcher:
 
         Raises:
             RuntimeError: A training run failed, or ended before its last epoch.
+            ValueError: It has finished without a best checkpoint.
         """
         jobs = {
             # `--resume` also where there is no checkpoint yet: one command for both.
@@ -74,7 +84,7 @@ class Launcher:
         for job, seconds in run_jobs(list(jobs), self.jobs, self.gpus):
             folder = jobs[job]
             epochs = configs[folder].train_cfg.max_epochs
-            result = read_result(folder, epochs)
+            result = _read_result(folder, epochs)
             if result is None:
                 raise RuntimeError(
                     f'{folder} ended before its {epochs} epochs without an error: see '
@@ -108,6 +118,25 @@ class Launcher:
             self.tools / script, arguments, self.launcher, self.processes
         )
         return Job(command, str(log))
+
+
+def _read_result(work_dir: Path, max_epochs: int) -> RunResult | None:
+    """Result of a training run; None if it has not come to its last epoch."""
+    last = last_checkpoint(work_dir)
+    if last is None:
+        return None
+    checkpoint = load_from_local(str(last), map_location='cpu')
+    if checkpoint['meta']['epoch'] < max_epochs:
+        return None
+    info = checkpoint['message_hub']['runtime_info']
+    best = info.get('best_ckpt')
+    if best is None:
+        raise ValueError(
+            f'{last}: the training run has no best checkpoint. Set '
+            'default_hooks.checkpoint.save_best and validate at least once.'
+        )
+    # By name: the path was written before the folder was moved or copied.
+    return RunResult(float(info['best_score']), str(work_dir / Path(best).name))
 
 
 def launch_command(

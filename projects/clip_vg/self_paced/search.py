@@ -16,7 +16,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from projects.clip_vg_core.curriculum.reliability_file import (
-    LabelFile,
+    AGREEMENT,
     ReliabilityFile,
     file_sha256,
     read_boxes,
@@ -35,11 +35,11 @@ from projects.clip_vg_core.curriculum.search import (
     rank_measurers,
 )
 from projects.clip_vg_core.curriculum.selection import VALLEYS, select_reliable
+from projects.clip_vg_core.data.label_files import LabelFile
 from projects.clip_vg_core.utils.atomic import replacing
 from projects.clip_vg_core.utils.file_names import file_name
 from projects.clip_vg_core.utils.folder_lock import FolderLock
 
-from ..curriculum.agreement import AGREEMENT
 from .journal import append_line, read_journal
 from .launch import Launcher
 from .source_order import complexity
@@ -567,6 +567,7 @@ def join_folds(
     for name in folds:
         path = reliability_path(folder, name, labels.source)
         values = read_reliability(path, labels)
-        scored = np.flatnonzero(~np.isnan(values))
-        joined.write(scored, values[scored], read_boxes(path, labels)[scored])
+        scored = ~np.isnan(values)
+        boxes = read_boxes(path, labels)
+        joined.write(labels.keys[scored], values[scored], boxes[scored])
     joined.flush()

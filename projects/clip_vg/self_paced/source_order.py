@@ -37,5 +37,5 @@ def complexity(dataset: RefExpDataset) -> tuple[str, dict[str, float]]:
     starts = np.r_[0, texts.ends[:-1]]
     words = spaces[texts.ends] - spaces[starts] + 1
     return 'words', {
-        file.source: float(words[dataset.places(file)[0]].mean()) for file in files
+        file.source: float(words[dataset.indices_of(file)].mean()) for file in files
     }

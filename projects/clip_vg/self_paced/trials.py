@@ -10,6 +10,8 @@ from mmengine.config import Config
 from projects.clip_vg_core.curriculum.search import Trial
 from projects.clip_vg_core.utils.atomic import replacing
 
+from ..datasets.samplers import is_grouped
+
 __all__ = [
     'hold_out',
     'image_folds',
@@ -157,7 +159,7 @@ def with_selection(
     cfg = copy.deepcopy(cfg)
     loader = cfg.train_dataloader
     before = loader.sampler
-    grouped = before.type == 'ImageGroupSampler' or bool(before.get('grouped'))
+    grouped = is_grouped(before)
     loader.sampler = dict(type='CurriculumSampler', grouped=grouped)
     for key in ('max_expressions', 'epoch_length', 'weights'):
         if before.get(key) is not None:
