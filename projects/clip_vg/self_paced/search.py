@@ -39,8 +39,8 @@ from projects.clip_vg_core.data.label_files import LabelFile
 from projects.clip_vg_core.utils.atomic import replacing
 from projects.clip_vg_core.utils.file_names import file_name
 from projects.clip_vg_core.utils.folder_lock import FolderLock
+from projects.clip_vg_core.utils.resumable import append_line, read_journal
 
-from .journal import append_line, read_journal
 from .launch import Launcher
 from .source_order import complexity
 from .trials import (

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from projects.clip_vg.self_paced.journal import append_line, read_journal
+from projects.clip_vg_core.utils.resumable import append_line, read_journal
 
 SETTINGS = dict(strategy='greedy', start=0.5, order=('a', 'b'))
 
