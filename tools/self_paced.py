@@ -16,8 +16,8 @@ from train import add_common_options, load_config
 
 from projects.clip_vg.self_paced.launch import LAUNCHERS, Launcher
 from projects.clip_vg.self_paced.search import STRATEGIES, SelfPaced, Settings
-from projects.clip_vg.visualization.curriculum_report import write_report
 from projects.clip_vg_core.utils.command_line import run_command
+from projects.clip_vg_core.visualization.curriculum_report import write_report
 
 
 def parse_args() -> argparse.Namespace:

@@ -13,9 +13,9 @@ from mmengine.config import Config
 
 from projects.clip_vg.self_paced.launch import RunResult
 from projects.clip_vg.self_paced.search import SelfPaced, Settings
-from projects.clip_vg.visualization.curriculum_report import write_report
 from projects.clip_vg_core.curriculum.reliability_file import ReliabilityFile
 from projects.clip_vg_core.utils.folder_lock import lock_folder
+from projects.clip_vg_core.visualization.curriculum_report import write_report
 
 from ..helpers.configs import runner_config
 from ..helpers.work_dirs import record_of
