@@ -15,7 +15,8 @@ from projects.clip_vg_core.curriculum.search import (
     greedy_walk,
     rank_measurers,
 )
-from projects.clip_vg_core.curriculum.selection import auroc, otsu_valley
+from projects.clip_vg_core.curriculum.selection import otsu_valley
+from projects.clip_vg_core.metrics.confidence import auroc
 
 __all__ = ['Study']
 

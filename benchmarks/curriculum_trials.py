@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from curriculum_table import selection_quality
 from curriculum_training import EPOCHS
 from noisy_sources import SOURCES, is_right, make_noisy_sources
 
@@ -23,11 +24,8 @@ from projects.clip_vg_core.curriculum.search import (
     multi_source,
     rank_measurers,
 )
-from projects.clip_vg_core.curriculum.selection import (
-    auroc,
-    keep_quality,
-    select_reliable,
-)
+from projects.clip_vg_core.curriculum.selection import select_reliable
+from projects.clip_vg_core.metrics.confidence import auroc
 
 __all__ = ['TARGET', 'Trials']
 
@@ -224,7 +222,7 @@ class Trials:
         right = np.concatenate([self.right[source] for source in kept])
         offsets = np.cumsum([0] + [len(self.right[source]) for source in kept])
         chosen = [k + o for k, o in zip(kept.values(), offsets, strict=False)]
-        quality = keep_quality(np.concatenate(chosen).astype(np.int64), right)
+        quality = selection_quality(np.concatenate(chosen).astype(np.int64), right)
         self.rows.append(
             dict(
                 part=part,
