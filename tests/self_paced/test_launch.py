@@ -30,10 +30,10 @@ def test_slurm_starts_the_script_once_a_task(tmp_path, monkeypatch):
     monkeypatch.setenv('SRUN_ARGS', '--partition=gpu --gres=gpu:4')
     command = launch_command('train.py', ['c.py'], 'slurm', 4)
     list(run_jobs([Job(command, str(tmp_path / 'log.txt'))]))
-    said = (tmp_path / 'log.txt').read_text().splitlines()[1].split()
-    assert said[0] == '--ntasks=4'
-    assert {'--partition=gpu', '--gres=gpu:4'} <= set(said)
-    assert said[-4:] == ['train.py', 'c.py', '--launcher', 'slurm']
+    arguments = (tmp_path / 'log.txt').read_text().splitlines()[1].split()
+    assert arguments[0] == '--ntasks=4'
+    assert {'--partition=gpu', '--gres=gpu:4'} <= set(arguments)
+    assert arguments[-4:] == ['train.py', 'c.py', '--launcher', 'slurm']
 
 
 def test_a_failed_job_shows_the_end_of_its_log(tmp_path):
@@ -92,7 +92,7 @@ def test_a_scoring_is_told_its_measurer_and_its_folders(tmp_path):
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='PR_SET_PDEATHSIG is of Linux')
 def test_a_job_ends_with_the_process_that_started_it(tmp_path):
-    """Else a killed search would leave a training behind."""
+    """Else a killed search would leave a training run behind."""
     number = tmp_path / 'pid'
     job = (
         'import os, sys, time; open(sys.argv[1], "w").write(str(os.getpid())); '
@@ -116,7 +116,7 @@ def test_a_job_ends_with_the_process_that_started_it(tmp_path):
         except ProcessLookupError:
             return
         with open(f'/proc/{child}/stat') as file:
-            if file.read().split()[2] == 'Z':  # dead, nobody has asked yet
+            if file.read().split()[2] == 'Z':  # dead, and not yet waited for
                 return
         time.sleep(0.05)
     pytest.fail('the job is still running')

@@ -53,7 +53,7 @@ class Runs:
             )
             self.trained.append(folder.name)
             self.images[folder.name] = images_of(dataset)
-            # The more labels of an even place, the better; each other one costs.
+            # The more labels of an even row, the better; each other one costs.
             even = (sampler.selection % 2 == 0).sum()
             score = float(2 * even - len(sampler.selection)) / len(dataset) + 0.5
             best = folder / 'best_epoch_2.pth'
@@ -70,11 +70,11 @@ class Runs:
         for file in dataset.label_files:
             store = ReliabilityFile(out_dir, dict(name=name, sha256=name), file)
             keys = dataset.label_keys()[dataset.indices_of(file)]
-            places = np.flatnonzero(np.isin(file.keys, keys))
+            rows = np.flatnonzero(np.isin(file.keys, keys))
             rng = np.random.default_rng(len(name))
             values = rng.random(file.count).astype(np.float32)
-            values[::2] = np.sqrt(values[::2])  # labels of even places agree more
-            store.write(file.keys[places], values[places], np.zeros((len(places), 4)))
+            values[::2] = np.sqrt(values[::2])  # labels of even rows agree more
+            store.write(file.keys[rows], values[rows], np.zeros((len(rows), 4)))
             store.flush()
         self._stop(self.stop_after)
 
@@ -208,7 +208,7 @@ def test_label_free_validates_on_images_it_does_not_train_on(shapes, sources, tm
     val = DATASETS.build(copy.deepcopy(cfg.val_dataloader.dataset)).table
     images = [{label['image'] for label in table} for table in (train, val)]
     assert not images[0] & images[1]
-    assert len(images[0] | images[1]) == 24  # all training pictures of `shapes`
+    assert len(images[0] | images[1]) == 24  # all training images of `shapes`
     assert {label['source'] for label in val} == {'one', 'two'}
 
 
@@ -250,9 +250,9 @@ def test_a_search_on_changed_labels_does_not_end_with_the_old_model(
     mine = shutil.copytree(sources, tmp_path / 'sources')
     work_dir, options = tmp_path / 'search', dict(strategy='fixed', start=0.0)
 
-    def go(runs, **more):
-        made = make(shapes, mine, work_dir, runs, names=['one'], **options)
-        return made.run(**more)
+    def go(runs, overwrite=False):
+        search = make(shapes, mine, work_dir, runs, names=['one'], **options)
+        return search.run(overwrite)
 
     first = Runs()
     go(first)
@@ -288,14 +288,14 @@ def test_wrong_configs_and_orders_are_named(shapes, sources, tmp_path):
 
 
 @pytest.mark.parametrize('case', [dict(), dict(strategy='valley'), dict(names=['one'])])
-def test_the_report_is_one_page_with_its_pictures(shapes, sources, tmp_path, case):
+def test_the_report_is_one_page_with_its_figures(shapes, sources, tmp_path, case):
     search = make(shapes, sources, tmp_path, Runs(), **case)
     page = write_report(search.run(), search.dataset)
     text = page.read_text()
-    pictures = {path.stem for path in (tmp_path / 'report').glob('*.png')}
-    assert {'histograms', 'kept'} <= pictures
-    assert ('search' in pictures) == (case.get('strategy') != 'valley')
-    assert any(name.startswith('examples_') for name in pictures)
-    assert text.count('data:image/png;base64,') == len(pictures)
+    figures = {path.stem for path in (tmp_path / 'report').glob('*.png')}
+    assert {'histograms', 'kept'} <= figures
+    assert ('search' in figures) == (case.get('strategy') != 'valley')
+    assert any(name.startswith('examples_') for name in figures)
+    assert text.count('data:image/png;base64,') == len(figures)
     assert 'src="http' not in text and 'href="http' not in text
     assert record_of(tmp_path)['final']['trial'] in text
