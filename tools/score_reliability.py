@@ -49,10 +49,10 @@ from projects.clip_vg.engine.scoring import (
     score_predictions,
     score_sources,
 )
-from projects.clip_vg.visualization.curriculum_report import write_scoring_report
 from projects.clip_vg_core.curriculum.reliability_file import AGREEMENT
 from projects.clip_vg_core.utils.command_line import run_command
 from projects.clip_vg_core.utils.folder_lock import lock_folder
+from projects.clip_vg_core.visualization.curriculum_report import write_scoring_report
 
 
 def parse_args() -> argparse.Namespace:

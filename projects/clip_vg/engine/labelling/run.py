@@ -18,7 +18,7 @@ from projects.clip_vg_core.pseudo_labels.store import SceneStore
 from projects.clip_vg_core.utils.atomic import replacing
 from projects.clip_vg_core.utils.folder_lock import lock_folder
 
-from ..launch import end_with_parent
+from ...self_paced.launch import end_with_parent
 from .maker import LabelMaker, MakerSettings
 
 __all__ = ['LabelRun']
