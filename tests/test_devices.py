@@ -14,6 +14,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from projects.clip_vg.apis import GroundingInferencer
+from projects.clip_vg.checkpoints.frozen_weights import FINGERPRINT
 from projects.clip_vg.engine import PseudoLabelReliabilityHook, SlimCheckpointHook
 from projects.clip_vg.engine.clip_matching import (
     AGREEMENT_PIPELINE,
@@ -22,7 +23,6 @@ from projects.clip_vg.engine.clip_matching import (
 )
 from projects.clip_vg.engine.scoring import evaluation_view, plan_batches, score_labels
 from projects.clip_vg.evaluation import GroundingMetric
-from projects.clip_vg.models.frozen_weights import FINGERPRINT
 from projects.clip_vg.models.grounding_tta_model import GroundingTTAModel
 
 from .helpers import ROOT

@@ -33,13 +33,11 @@ from train import add_common_options, load_config
 from mmdet.registry import DATASETS, MODELS
 
 import projects.clip_vg  # noqa: F401
-from projects.clip_vg.apis.checkpoint_config import read_checkpoint
-from projects.clip_vg.apis.work_dir import (
-    checkpoint_sha256,
-    find_checkpoint,
-    use_exported,
-)
+from projects.clip_vg.checkpoints.safe_loading import read_checkpoint
+from projects.clip_vg.checkpoints.strict_loading import refuse_other_weights
+from projects.clip_vg.checkpoints.work_dir import checkpoint_sha256, find_checkpoint
 from projects.clip_vg.datasets.samplers import is_grouped
+from projects.clip_vg.deployment.served_clip_vg import use_exported
 from projects.clip_vg.engine.clip_matching import (
     AGREEMENT_PIPELINE,
     AgreementScorer,
@@ -52,7 +50,6 @@ from projects.clip_vg.engine.scoring import (
     score_predictions,
     score_sources,
 )
-from projects.clip_vg.models.strict_loading import refuse_other_weights
 from projects.clip_vg.visualization.curriculum_report import write_scoring_report
 from projects.clip_vg_core.curriculum.reliability_file import AGREEMENT
 from projects.clip_vg_core.utils.command_line import run_command

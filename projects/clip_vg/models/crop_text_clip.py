@@ -1,6 +1,7 @@
 """CLIP on crops of an image and texts: how well each crop matches each text."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import open_clip
@@ -19,10 +20,8 @@ from torchvision.transforms.v2.functional import (
     resize,
 )
 
-from .clip_config import clip_config
-from .clip_files import read_clip_weights
-from .clip_tower import freeze
-from .clip_weights import load_clip_tower, resolve_weights
+from ..checkpoints.clip_weights import ClipFile, read_clip_file, resolve_weights
+from .clip_tower import clip_config, freeze, load_clip_tower
 from .expression_tokenizer import ExpressionTokenizer
 
 __all__ = ['CropTextCLIP', 'pixels_of', 'square_around']
@@ -118,10 +117,14 @@ class CropTextCLIP(nn.Module):
         """
         if self.is_init:
             return
+        known: dict[Path, ClipFile] = {}  # one reading for both towers and the scale
         for tower in ('visual', 'text'):
             module = getattr(self.net, tower)
-            load_clip_tower(module, tower, self.arch, self.config, self.pretrained)
-        state, _ = read_clip_weights(resolve_weights(self.arch, self.pretrained))
+            load_clip_tower(
+                module, tower, self.arch, self.config, self.pretrained, known
+            )
+        path = resolve_weights(self.arch, self.pretrained)
+        state = read_clip_file(path, known).state
         self.net.logit_scale.data.copy_(state['logit_scale'])
         self.is_init = True
 

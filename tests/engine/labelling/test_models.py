@@ -84,14 +84,14 @@ def test_answers_are_kept_and_not_asked_for_again(tmp_path):
         return ask(names)
 
     names = ['a', 'bb', 'ccc', 'dddd', 'eeeee']
-    assert list(resumable.each_once(path, names, count, 2, 'x', True)) == [
+    assert list(resumable.resumable_map(path, names, count, 2, 'x', True)) == [
         1,
         2,
         3,
         4,
         5,
     ]
-    assert list(resumable.each_once(path, names, count, 2, 'x', True)) == [
+    assert list(resumable.resumable_map(path, names, count, 2, 'x', True)) == [
         1,
         2,
         3,
@@ -104,7 +104,7 @@ def test_answers_are_kept_and_not_asked_for_again(tmp_path):
 def test_answers_go_on_after_a_line_that_was_cut(tmp_path):
     path = tmp_path / 'x.jsonl'
     path.write_text('1\n2\n"half')
-    found = list(resumable.each_once(path, ['a', 'bb', 'ccc'], ask, 2, 'x', True))
+    found = list(resumable.resumable_map(path, ['a', 'bb', 'ccc'], ask, 2, 'x', True))
     assert found == [1, 2, 3]
     assert path.read_text() == '1\n2\n3\n'
 

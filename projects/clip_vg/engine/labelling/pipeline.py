@@ -20,8 +20,8 @@ from projects.clip_vg_core.pseudo_labels.statistics import (
 )
 from projects.clip_vg_core.pseudo_labels.store import SceneStore
 from projects.clip_vg_core.utils.atomic import replacing
+from projects.clip_vg_core.visualization.pseudo_label_report import write_label_report
 
-from ...visualization.pseudo_label_report import write_label_report
 from .captioner import caption
 from .detector import detect
 from .maker import MakerSettings

@@ -1,0 +1,72 @@
+"""Self-contained HTML pages: one style, pictures inside."""
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+from jinja2 import DictLoader, Environment
+from matplotlib.figure import Figure
+
+from ..utils.atomic import replacing
+
+__all__ = ['Picture', 'png', 'write_page']
+
+# Name, caption, and the PNG in base64.
+Picture = tuple[str, str, str]
+_BASE = """{% macro pictures(figures) %}
+{% for name, caption, image in figures %}
+<h2>{{ name }}</h2>
+<figure><img alt="{{ name }}" src="data:image/png;base64,{{ image }}">
+<figcaption>{{ caption }}</figcaption></figure>
+{% endfor %}
+{% endmacro %}<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title>
+<meta name="viewport" content="width=device-width">
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto;
+       padding: 0 1rem; color: #1a1a1a }
+table { border-collapse: collapse; margin: 1rem 0 }
+th, td { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: left }
+td.n { text-align: right; font-variant-numeric: tabular-nums }
+tr.best { background: #e8f5e9 } img { max-width: 100% } figure { margin: 1rem 0 }
+figcaption { color: #555 }
+</style></head><body>
+<h1>{{ title }}</h1>
+{% block body %}{% endblock %}
+</body></html>
+"""
+
+
+def png(figure: Figure, path: Path) -> str:
+    """Save a figure and close it.
+
+    Args:
+        figure (Figure): To be drawn.
+        path (Path): A PNG.
+
+    Returns:
+        str: Its bytes in base64, for a page.
+    """
+    figure.savefig(path, dpi=90)
+    plt.close(figure)
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+def write_page(path: Path, template: str, **content: Any) -> Path:
+    """Write a page that needs no other file.
+
+    Args:
+        path (Path): The HTML file.
+        template (str): Jinja; begins with ``{% extends 'page' %}`` and fills the block
+            ``body``; ``pictures(figures)`` shows a list of :data:`Picture`.
+        content: What the template names; ``title`` at least.
+
+    Returns:
+        Path: ``path``.
+    """
+    pages = DictLoader(dict(page=_BASE, this=template))
+    page = Environment(autoescape=True, loader=pages).get_template('this')
+    with replacing(path) as partial:
+        partial.write_text(page.render(**content), encoding='utf-8')
+    return path

@@ -1,0 +1,159 @@
+"""Results of a test run, and pseudo-labels, drawn on their images."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from PIL import Image, ImageDraw
+
+from ..metrics.breakdown import HIT
+from ..utils.image_files import as_rgb, open_image, size_of
+from .boxes import draw_box
+
+__all__ = ['UNREADABLE', 'draw_grid', 'draw_labels', 'draw_results']
+
+# What Pillow raises for a file that is no image.
+UNREADABLE = (OSError, ValueError, SyntaxError)
+_SIDE = 340  # pixels of an image's longer side, on a page and in a grid
+_TRUE, _HIT, _MISS = '#1a1a1a', '#00c853', '#ff1744'
+_LINE, _HALO, _DASH = 3, 1, (9, 4)  # pixels
+
+
+def draw_results(
+    path: Path, results: Sequence[Mapping], side: int = _SIDE
+) -> Image.Image:
+    """Draw the true and the predicted boxes of an expression on a smaller image.
+
+    Args:
+        path (Path): The image.
+        results (Sequence[Mapping]): Of one run, or of two, whose true box is the same:
+            ``iou``, ``bbox`` and ``gt_bbox`` (xyxy in pixels of the image), as
+            ``GroundingMetric(out_file=...)`` writes them. Of two, the first's line is
+            broken.
+        side (int): Pixels of the longer side. Defaults to 340.
+
+    Returns:
+        Image.Image: RGB.
+
+    Raises:
+        OSError, ValueError, SyntaxError: The image cannot be read.
+    """
+    upright = any(result.get('upright') for result in results)
+    image, scale = _read(path, upright, side)
+    pen = ImageDraw.Draw(image)
+    for place, result in enumerate(results):
+        true, predicted = (
+            [edge * scale for edge in result[key]] for key in ('gt_bbox', 'bbox')
+        )
+        if not place:
+            draw_box(pen, true, _TRUE, _LINE - 1, halo=_HALO, dash=_DASH)
+        color = _HIT if result['iou'] >= HIT else _MISS
+        dash = _DASH if place < len(results) - 1 else None
+        draw_box(pen, predicted, color, _LINE, halo=_HALO, dash=dash)
+    return image
+
+
+def _read(path: Path, upright: bool, side: int) -> tuple[Image.Image, float]:
+    """An image whose longer side is ``side``, and the factor of its pixels."""
+    with open_image(path) as image:
+        size = size_of(image, upright)
+        scale = side / max(size)
+        shown = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+        # Decodes a large JPEG at less than its size.
+        image.draft('RGB', shown)
+        return as_rgb(image, upright).resize(shown), scale
+
+
+def _quoted(text: str, width: int) -> str:
+    return textwrap.fill(f'"{text}"', width)
+
+
+def draw_labels(
+    lines: Sequence[Mapping], images: Path, columns: int = 4, upright: bool = False
+) -> tuple[Figure, list[str]]:
+    """Draw pseudo-labels side by side, each on its image.
+
+    Args:
+        lines (Sequence[Mapping]): Of ODVG, one expression each, with ``rule``.
+        images (Path): Folder of the images.
+        columns (int): Defaults to 4.
+        upright (bool): Whether the labels are of images as their EXIF entry turns
+            them. Defaults to False.
+
+    Returns:
+        tuple[Figure, list[str]]: To be saved by the caller; and the images that
+        could not be read.
+    """
+    missing = []
+    rows = -(-len(lines) // columns)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(3.1 * columns, 2.9 * rows), squeeze=False
+    )
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for axes, line in zip(grid.flat, lines, strict=False):
+        try:
+            image, scale = _read(images / line['filename'], upright, _SIDE)
+        except UNREADABLE:
+            missing.append(line['filename'])
+            image, scale = Image.new('RGB', (_SIDE, _SIDE), '#eeeeee'), 0.0
+        box = line['grounding']['regions'][0]['bbox']
+        if scale:
+            scaled = [edge * scale for edge in box]
+            draw_box(ImageDraw.Draw(image), scaled, _HIT, _LINE, halo=_HALO)
+        axes.imshow(np.asarray(image))
+        text = _quoted(line['grounding']['caption'], 32)
+        axes.set_title(f'{text}\n[{line["rule"]}]', fontsize=9, parse_math=False)
+    figure.tight_layout()
+    return figure, missing
+
+
+def draw_grid(
+    results: Sequence[Mapping],
+    title: str,
+    columns: int = 4,
+    names: tuple[str, str] = ('predicted', 'true'),
+    measure: str = 'IoU',
+) -> Figure:
+    """Draw results side by side.
+
+    Args:
+        results (Sequence[Mapping]): As in :func:`draw_results`, with ``text`` and
+            ``image``, its file.
+        title (str): Above the grid.
+        columns (int): Defaults to 4.
+        names (tuple[str, str]): What ``bbox`` and ``gt_bbox`` are called. Defaults
+            to 'predicted' and 'true'.
+        measure (str): What ``iou`` is called. Defaults to 'IoU'.
+
+    Returns:
+        Figure: To be saved by the caller.
+    """
+    rows = -(-len(results) // columns)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(3.1 * columns, 2.9 * rows + 0.9), squeeze=False
+    )
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for axes, result in zip(grid.flat, results, strict=False):
+        axes.imshow(np.asarray(draw_results(Path(result['image']), [result])))
+        text, value = _quoted(result['text'], 30), f'{measure} {result["iou"]:.2f}'
+        axes.set_title(f'{text}\n{value}', fontsize=9, parse_math=False)
+    figure.suptitle(title, fontsize=13)
+    predicted = f'{names[0]}, {measure}'
+    legend = [
+        Line2D([], [], color=_HIT, linewidth=2.2, label=f'{predicted} >= 0.5'),
+        Line2D([], [], color=_MISS, linewidth=2.2, label=f'{predicted} < 0.5'),
+        Line2D([], [], color=_TRUE, linestyle='--', linewidth=1.6, label=names[1]),
+    ]
+    figure.legend(handles=legend, loc='lower center', ncols=3, frameon=False)
+    for _ in range(2):  # how far titles reach depends on the images' final shapes
+        figure.tight_layout(rect=(0, 0.05, 1, 0.98))
+    return figure
