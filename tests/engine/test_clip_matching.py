@@ -45,7 +45,7 @@ class Oracle(torch.nn.Module):
         ]
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture
 def view(shapes, sources):
     dataset = DATASETS.build(pool_config(shapes, sources))
     dataset.full_init()
