@@ -21,7 +21,11 @@ from label_truth import VERDICTS, judge
 from projects.clip_vg.engine.labelling.maker import KINDS, MakerSettings
 from projects.clip_vg.engine.labelling.pipeline import Generation, generate
 from projects.clip_vg.synthetic.data_set import make_synthetic
-from projects.clip_vg.synthetic.detections import ErrorRates, play_models, read_shapes
+from projects.clip_vg.synthetic.detections import (
+    ErrorRates,
+    read_shapes,
+    simulate_predictions,
+)
 from projects.clip_vg_core.pseudo_labels.detection import iou
 from projects.clip_vg_core.pseudo_labels.inputs import InputFiles
 
@@ -95,7 +99,7 @@ def main() -> None:
             Path(folder, 'data'), dict(train=args.pictures), args.seed
         )
         instances = root / 'shapes' / 'instances.json'
-        models = play_models(instances, Path(folder, 'models'), seed=args.seed)
+        models = simulate_predictions(instances, Path(folder, 'models'), seed=args.seed)
         truth = {
             image['file_name']: ((image['width'], image['height']), objects)
             for image, objects in read_shapes(instances)

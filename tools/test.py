@@ -27,7 +27,9 @@ def parse_args() -> argparse.Namespace:
         'folder',
     )
     parser.add_argument('--out', help='write the predictions to this .pkl file')
-    parser.add_argument('--show', action='store_true', help='show painted pictures')
+    parser.add_argument(
+        '--show', action='store_true', help='show images with predictions'
+    )
     parser.add_argument(
         '--show-dir',
         metavar='NAME',
@@ -37,12 +39,13 @@ def parse_args() -> argparse.Namespace:
         '--wait-time',
         type=float,
         default=2,
-        help='seconds a picture is shown (default: %(default)s)',
+        help='seconds an image is shown (default: %(default)s)',
     )
     parser.add_argument(
         '--tta',
         action='store_true',
-        help="answer from several views: the config's tta_model and tta_pipeline",
+        help='average predictions of several views (tta_model and tta_pipeline of the '
+        'config)',
     )
     args = parser.parse_args()
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
@@ -52,7 +55,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def augment(cfg: Config) -> None:
-    """Make the config answer from several views of a picture."""
+    """Make the config predict from several views of an image."""
     for key in ('tta_model', 'tta_pipeline'):
         if key not in cfg:
             raise ValueError(f'{cfg.filename} has no {key}, which --tta needs.')

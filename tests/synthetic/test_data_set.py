@@ -101,7 +101,7 @@ def test_it_is_read_as_refer(shapes):
 
 def test_nothing_is_overwritten(tmp_path, shapes):
     assert make_synthetic(shapes, dict(train=24, val=6, test=6), seed=3) == shapes
-    with pytest.raises(FileExistsError, match='not the data set asked for'):
+    with pytest.raises(FileExistsError, match=r"shapes .*'seed': 4"):
         make_synthetic(shapes, dict(train=24, val=6, test=6), seed=4)
 
 

@@ -3,7 +3,7 @@
     python tools/analysis/report.py RESULTS.jsonl --out report.html
     python tools/analysis/report.py BEFORE.jsonl --compare AFTER.jsonl --out report.html
 
-The answers are what `tools/test.py` writes with
+RESULTS.jsonl is what `tools/test.py` writes with
 `--cfg-options test_evaluator.out_file=RESULTS.jsonl`.
 """
 
@@ -40,13 +40,13 @@ def parse_args() -> argparse.Namespace:
         help='compare the samples that both runs have, if each has others',
     )
     parser.add_argument(
-        '--images', type=Path, help='folder that the pictures moved to, if they did'
+        '--images', type=Path, help='folder that the images moved to, if they did'
     )
     parser.add_argument(
-        '--examples', type=int, default=12, help='pictures of a kind (default: 12)'
+        '--examples', type=int, default=12, help='images of a kind (default: 12)'
     )
     parser.add_argument(
-        '--seed', type=int, default=0, help='which of equal answers are shown'
+        '--seed', type=int, default=0, help='which of equal results are shown'
     )
     parser.add_argument('--out', type=Path, required=True, help='page to write')
     return parser.parse_args()

@@ -38,7 +38,7 @@ def top_boxes(pred: dict, num_expressions: int) -> Tensor:
 
     Returns:
         Tensor: Of shape (E, 4). For one expression and many boxes, as detectors
-        give them, the one of the highest score; a box of NaN where there is
+        predict them, the one of the highest score; a box of NaN where there is
         none.
 
     Raises:
@@ -50,7 +50,7 @@ def top_boxes(pred: dict, num_expressions: int) -> Tensor:
     if num_expressions != 1:
         raise ValueError(
             f'{len(boxes)} boxes for {num_expressions} expressions: a detector that '
-            'gives many boxes must be asked one expression at a time (no '
+            'predicts many boxes takes one expression at a time (no '
             'ImageGroupSampler).'
         )
     if not len(boxes):
@@ -108,7 +108,7 @@ class GroundingMetric(BaseMetric):
 
     For all samples together, and for each split and each source where there are
     several: ``grounding/acc_0.5``, ``grounding/testA/acc_0.5``, ... Works with any
-    MMDetection detector that answers a text with boxes. Results of all processes
+    MMDetection detector that predicts boxes for a text. Results of all processes
     are joined by ``sample_id``: doubled ones count once, and a missing one is an
     error. A label whose own box is invalid (not finite, empty, or outside of the
     image) is a miss, as in the official code; the log says how many there are.
@@ -250,7 +250,7 @@ class GroundingMetric(BaseMetric):
         left_out = {'invalid'}
         if not any(result.get('upright') for result in results):
             left_out.add('upright')
-        if all(result['score'] == 1 for result in results):  # they say nothing
+        if all(result['score'] == 1 for result in results):  # of a model without scores
             left_out.add('score')
         results = [{k: v for k, v in r.items() if k not in left_out} for r in results]
         with replacing(path) as partial, partial.open('w', encoding='utf-8') as file:

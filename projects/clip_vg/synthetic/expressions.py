@@ -1,4 +1,4 @@
-"""Expressions that are true of exactly one object of a synthetic picture."""
+"""Expressions that are true of exactly one object of a synthetic image."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ MARGIN = 0.08  # of the long side: how clearly an object must lie on a side
 
 @dataclass(frozen=True)
 class Shape:
-    """One object of a picture.
+    """One object of an image.
 
     Args:
         shape (str): One of ``synthetic.SHAPES``.
@@ -71,7 +71,7 @@ RELATIONS = {'left of': (0, -1), 'right of': (0, 1), 'above': (1, -1), 'below': 
 def describe(
     size: tuple[int, int], objects: list[Shape], rng: np.random.Generator
 ) -> Iterator[tuple[str, str, int]]:
-    """All kinds of true, unambiguous expressions for the objects of a picture.
+    """All kinds of true, unambiguous expressions for the objects of an image.
 
     Args:
         size (tuple[int, int]): (width, height) in pixels.

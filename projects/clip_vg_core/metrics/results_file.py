@@ -1,4 +1,4 @@
-"""Answers of a test run, as ``GroundingMetric(out_file=...)`` writes them."""
+"""Results of a test run, as ``GroundingMetric(out_file=...)`` writes them."""
 
 import json
 import math
@@ -14,7 +14,7 @@ _TEXTS = ('text', 'split', 'source')
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
-    """Read and check the answers of a run.
+    """Read and check the results of a run.
 
     Args:
         path (Path): JSON Lines.
@@ -25,8 +25,8 @@ def read_results(path: Path) -> list[dict[str, Any]]:
         image), ``split``, ``source``, and ``score`` (None where the run has none).
 
     Raises:
-        ValueError: The file is empty, or a line is not what it should be; it says
-            which line.
+        ValueError: The file is empty, or a line has a wrong entry; it names
+            line and entry.
     """
     results: dict[str, dict[str, Any]] = {}
     for number, line in _lines(path):
@@ -35,13 +35,13 @@ def read_results(path: Path) -> list[dict[str, Any]]:
         name = result['sample_id']
         if name in results:
             raise ValueError(
-                f'{where}: sample_id {name!r} is there already; every answer needs '
+                f'{where}: sample_id {name!r} is there already; every result needs '
                 'its own. Were two runs put into one file?'
             )
         results[name] = result
     if not results:
         raise ValueError(
-            f'{path} is empty: it has no answers. Test with '
+            f'{path} is empty: it has no results. Test with '
             '`--cfg-options test_evaluator.out_file=FILE` to make them.'
         )
     return list(results.values())
@@ -63,18 +63,18 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _parsed(line: str, where: str) -> dict[str, Any]:
     try:
-        found = json.loads(line)
+        result = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f'{where} is not valid JSON: {error}. Expected one answer a line, as '
+            f'{where} is not valid JSON: {error}. Expected one result a line, as '
             'GroundingMetric(out_file=...) writes them; a file cut short must be '
             'written again.'
         ) from error
-    return entry_of(found, dict, where, 'a JSON object')
+    return entry_of(result, dict, where, 'a JSON object')
 
 
 def _checked(result: dict[str, Any], where: str) -> dict[str, Any]:
-    """The answer with ``score``, if all is as it should be."""
+    """The result with ``score``, after checks of every entry."""
     for key in ('sample_id', *_TEXTS):
         entry_of(required(result, key, where), str, f'{where}, {key}', 'a text')
     image = required(result, 'image', where)
@@ -110,7 +110,7 @@ def _finite(value: Any, where: str) -> float:
 def common_results(
     one: Sequence[dict], other: Sequence[dict], allow_missing: bool = False
 ) -> tuple[list[dict], list[dict]]:
-    """Bring the answers of two runs into one order.
+    """Bring the results of two runs into one order.
 
     Args:
         one (Sequence[dict]): Of :func:`read_results`.
@@ -118,7 +118,7 @@ def common_results(
         allow_missing (bool): Leave out what only one run has. Defaults to False.
 
     Returns:
-        tuple[list[dict], list[dict]]: The answers to the samples of both, in the
+        tuple[list[dict], list[dict]]: The results of the samples of both, in the
         order of ``one``.
 
     Raises:

@@ -36,10 +36,9 @@ class FolderLock:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / '.lock'
-        # Closed by whatever thread ends the job.
-        self._lock = FileLock(path, thread_local=False)
+        self._lock = FileLock(path)
         try:
-            self._lock.acquire(blocking=False)
+            self._lock.acquire(timeout=0)
         except Timeout:
             # Some versions of filelock empty the file in the attempt.
             holder = ' '.join(path.read_text(encoding='utf-8')[:500].split())

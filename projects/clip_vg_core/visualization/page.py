@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: one style, pictures inside."""
+"""Self-contained HTML pages: one style, images inside."""
 
 import base64
 from pathlib import Path

@@ -105,7 +105,7 @@ def slow_box_group(box, size):
     for name, below in (('< 1 %', 1), ('1–3 %', 3), ('3–10 %', 10), ('10–30 %', 30)):
         if 100 * share < below:
             return name
-    return 'picture not found' if math.isnan(share) else '≥ 30 %'
+    return 'image not found' if math.isnan(share) else '≥ 30 %'
 
 
 def test_boxes_are_grouped_by_their_share_of_the_picture():

@@ -116,10 +116,10 @@ def test_a_missing_picture_takes_nothing_else_away(folder, tmp_path, broken):
         path.write_bytes(broken)
     results = run_of(folder)
     page = page_of(tmp_path / 'a.html', dict(run=results), examples=100)
-    assert '1 pictures were not found' in page
+    assert f'1 images were not found or\ncannot be read</b>, the first: {path}' in page
     assert page.count('class="none"') == 10
     assert page.count('data:image/jpeg') == 30
-    assert 'picture not found</td>' in page  # its boxes have no share
+    assert 'image not found</td>' in page  # its boxes have no share
 
 
 def test_without_any_picture_the_page_is_made(folder, tmp_path):

@@ -11,18 +11,18 @@ __all__ = ['PackGroundingInputs']
 
 @TRANSFORMS.register_module()
 class PackGroundingInputs(PackDetInputs):
-    """``PackDetInputs`` that keeps the expressions.
+    """``PackDetInputs`` that packs the expressions.
 
     Modifications:
 
-    * ``text``, ``sample_id``, ``split``, ``source`` and ``letterbox`` are kept, and
-      what MMDetection's Grounding DINO is asked with;
+    * ``text``, ``sample_id``, ``split``, ``source`` and ``letterbox`` are packed, and
+      what MMDetection's Grounding DINO takes as its prompt;
     * with ``custom_entities``, 'red car. left man' is two expressions, as there;
     * ``gt_instances`` has ``label_names``, the expressions, and ``labels`` 0, 1,
       ..., so that MMDetection's visualiser writes them at the boxes.
 
     Args:
-        meta_keys (Sequence[str]): What is kept beside image and boxes.
+        meta_keys (Sequence[str]): Keys packed beside image and boxes.
     """
 
     def __init__(
