@@ -15,7 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from projects.clip_vg.apis.work_dir import find_weights
+from projects.clip_vg.checkpoints.work_dir import find_weights
 from projects.clip_vg.engine.labelling.maker import KINDS, MakerSettings
 from projects.clip_vg.engine.labelling.pipeline import (
     Generation,

@@ -10,10 +10,10 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import load_state_dict
 
+from projects.clip_vg.checkpoints.frozen_weights import FINGERPRINT, frozen_names
+from projects.clip_vg.checkpoints.strict_loading import refuse_other_weights
 from projects.clip_vg.compat import load_from_local
 from projects.clip_vg.engine import SlimCheckpointHook
-from projects.clip_vg.models.frozen_weights import FINGERPRINT, frozen_names
-from projects.clip_vg.models.strict_loading import refuse_other_weights
 
 from ..helpers.configs import ARCH, model_config, runner_config
 from ..helpers.models import initialised

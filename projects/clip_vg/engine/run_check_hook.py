@@ -13,8 +13,8 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from ..checkpoints.strict_loading import refuse_other_weights
 from ..evaluation.grounding_metric import current_name
-from ..models.strict_loading import refuse_other_weights
 
 __all__ = [
     'RunCheckHook',

@@ -252,14 +252,18 @@ def test_attributes_by_clip_are_the_likeliest_words(models, pictures):
         Detection('dog', (79.5, 59.5, 80.0, 60.0)),
     ]
     found = ask_clip(scene, items)
+    net, _, prepare = open_clip.create_model_and_transforms(
+        'clip_of_the_test', pretrained=str(models / 'clip_of_the_test.pt')
+    )
+    net.eval()
     with Image.open(pictures / 'a.png') as picture:
-        crop = ask_clip.prepare(picture.convert('RGB').crop((0, 0, 40, 31)))[None]
+        crop = prepare(picture.convert('RGB').crop((0, 0, 40, 31)))[None]
     tokens = open_clip.get_tokenizer('clip_of_the_test')(
         [f'a photo of a {word} car' for word in words]
     )
     with torch.no_grad():
-        image, text = ask_clip.net.encode_image(crop), ask_clip.net.encode_text(tokens)
-        similar = torch.cosine_similarity(image, text) * ask_clip.net.logit_scale.exp()
+        image, text = net.encode_image(crop), net.encode_text(tokens)
+        similar = torch.cosine_similarity(image, text) * net.logit_scale.exp()
     probabilities = similar.softmax(0)
     assert found[0].attribute == words[int(probabilities.argmax())]
     assert found[0].attribute_score == pytest.approx(

@@ -2,15 +2,14 @@
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from .clip_tower import CLIPTower
-
 __all__ = [
     'FINGERPRINT',
+    'PretrainedTower',
     'fill_frozen',
     'fingerprint',
     'frozen_names',
@@ -21,6 +20,23 @@ __all__ = [
 FINGERPRINT = 'frozen_weights_sha256'
 
 
+@runtime_checkable
+class PretrainedTower(Protocol):
+    """What is needed here of :obj:`CLIPTower`.
+
+    Attributes:
+        frozen_names (list[str]): Its parameters that stay as ``pretrained`` has them.
+    """
+
+    frozen_names: list[str]
+
+    def get_parameter(self, target: str) -> nn.Parameter:
+        """A parameter by its name."""
+
+    def load_pretrained(self) -> None:
+        """Load the weights that ``pretrained`` names, unless that is done."""
+
+
 def frozen_names(model: nn.Module) -> list[str]:
     """Sorted names of the parameters that stay as ``pretrained`` has them.
 
@@ -29,7 +45,7 @@ def frozen_names(model: nn.Module) -> list[str]:
     return sorted(
         f'{path}.{name}'
         for path, module in model.named_modules()
-        if isinstance(module, CLIPTower)
+        if isinstance(module, PretrainedTower)
         for name in module.frozen_names
         if not module.get_parameter(name).requires_grad
     )
@@ -76,7 +92,7 @@ def fill_frozen(state: dict[str, Any], prefix: str, model: nn.Module) -> None:
         return
     names = [name for name in frozen_names(model) if prefix + name not in state]
     for path, module in model.named_modules():
-        if isinstance(module, CLIPTower) and any(
+        if isinstance(module, PretrainedTower) and any(
             name.startswith(f'{path}.') for name in names
         ):
             module.load_pretrained()

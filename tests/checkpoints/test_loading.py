@@ -8,8 +8,9 @@ from mmengine.runner import Runner
 from mmengine.runner.checkpoint import load_state_dict
 from torch.nn.functional import interpolate
 
-from projects.clip_vg.models import CLIPTextEncoder, clip_tower
-from projects.clip_vg.models.strict_loading import refuse_other_weights
+from projects.clip_vg.checkpoints import clip_weights
+from projects.clip_vg.checkpoints.strict_loading import refuse_other_weights
+from projects.clip_vg.models import CLIPTextEncoder, CropTextCLIP, clip_tower
 
 from ..helpers.configs import ARCH, model_config, runner_config
 from ..helpers.models import initialised
@@ -178,7 +179,9 @@ def test_weights_are_loaded_once_and_not_by_the_constructor(clip, monkeypatch):
     path, state = clip
     loaded, load = [], clip_tower.load_clip_tower
     monkeypatch.setattr(
-        clip_tower, 'load_clip_tower', lambda *a: (loaded.append(a[1]), load(*a))
+        clip_tower,
+        'load_clip_tower',
+        lambda *a, **k: (loaded.append(a[1]), load(*a, **k)),
     )
     tower = dict(pretrained=path)
     model = MODELS.build(model_config(visual_encoder=tower, text_encoder=tower))
@@ -191,6 +194,44 @@ def test_weights_are_loaded_once_and_not_by_the_constructor(clip, monkeypatch):
     model.visual_encoder.load_pretrained()
     assert loaded == ['visual', 'text']
     assert torch.equal(weight, state['positional_embedding'])
+
+
+@pytest.fixture
+def readings(monkeypatch):
+    """Paths of the files of CLIP that are read."""
+    paths, read = [], clip_weights.read_clip_weights
+    monkeypatch.setattr(
+        clip_weights,
+        'read_clip_weights',
+        lambda path: (paths.append(str(path)), read(path))[1],
+    )
+    return paths
+
+
+def test_both_towers_come_from_one_reading(clip, readings):
+    path, state = clip
+    tower = dict(pretrained=path)
+    model = MODELS.build(model_config(visual_encoder=tower, text_encoder=tower))
+    model.init_weights()
+    assert readings == [path]
+    assert torch.equal(
+        model.visual_encoder.vit.conv1.weight, state['visual.conv1.weight']
+    )
+    assert torch.equal(
+        model.text_encoder.transformer.text_projection, state['text_projection']
+    )
+    # Nothing of the file stays in memory, and another model reads it anew.
+    assert model.visual_encoder.clip_files is model.text_encoder.clip_files is None
+    initialised(MODELS.build(model_config(visual_encoder=tower)))
+    assert readings == [path, path]
+
+
+def test_matching_reads_its_file_once(clip, readings):
+    path, state = clip
+    matching = CropTextCLIP(ARCH, pretrained=path)
+    matching.init_weights()
+    assert readings == [path]
+    assert torch.equal(matching.net.logit_scale, state['logit_scale'])
 
 
 @pytest.mark.parametrize('source', ['pretrained', 'init_cfg'])

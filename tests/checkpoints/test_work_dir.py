@@ -8,8 +8,11 @@ import torch
 from mmengine.runner import Runner
 
 from projects.clip_vg.apis import GroundingInferencer
-from projects.clip_vg.apis.work_dir import find_checkpoint, find_weights
-from projects.clip_vg.engine.trial import last_checkpoint
+from projects.clip_vg.checkpoints.work_dir import (
+    find_checkpoint,
+    find_weights,
+    last_checkpoint,
+)
 
 from ..helpers.configs import runner_config
 from ..helpers.models import save_tiny

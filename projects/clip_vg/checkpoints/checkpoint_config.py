@@ -1,4 +1,4 @@
-"""What a checkpoint holds, read without running it."""
+"""The config in a checkpoint, read without running it."""
 
 import ast
 from collections.abc import Mapping
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
-from torch import Tensor
 
 from projects.clip_vg_core.utils.config_types import (
     MODEL_PARTS,
@@ -14,14 +13,10 @@ from projects.clip_vg_core.utils.config_types import (
     check_config,
 )
 
-from ..compat import load_from_local
-from ..models.frozen_weights import FINGERPRINT
+from .frozen_weights import FINGERPRINT
+from .safe_loading import read_checkpoint
 
-__all__ = [
-    'config_of_checkpoint',
-    'parse_config_text',
-    'read_checkpoint',
-]
+__all__ = ['config_of_checkpoint', 'parse_config_text']
 
 _GIVE_CONFIG = 'Give the config file of the training.'
 
@@ -99,67 +94,6 @@ def _refused(node: ast.AST, source: str) -> ValueError:
     return _Refused(
         f'{source}: its config has "{ast.unparse(node)[:80]}", which is no plain value '
         f'and was not run. {_GIVE_CONFIG}'
-    )
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint of MMEngine.
-
-    Args:
-        path (str or Path): The checkpoint.
-
-    Returns:
-        dict: ``state_dict`` (dict of tensors, without the prefix of a wrapper),
-        ``meta`` (dict), and what else it has.
-
-    Raises:
-        UnsafePickleError: It asks for more than data.
-        FileNotFoundError: There is no such file.
-        ValueError: It is damaged, or is no dict of these.
-    """
-    checkpoint = load_from_local(str(path), map_location='cpu')
-    if not isinstance(checkpoint, dict):
-        raise ValueError(
-            f'{path} holds a {type(checkpoint).__name__}; expected a checkpoint, which '
-            'is a dict.'
-        )
-    state = checkpoint.get('state_dict')
-    if not isinstance(state, Mapping) or not state:
-        raise ValueError(
-            f'{path} has no weights under "state_dict"; {_describe(checkpoint)}'
-        )
-    for name, value in state.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise ValueError(
-                f'{path}, state_dict, {str(name)[:80]!r}: expected a tensor, found '
-                f'{type(value).__name__}.'
-            )
-    meta = checkpoint.get('meta', {})
-    if not isinstance(meta, dict):
-        raise ValueError(f'{path}, meta: expected a dict, found {type(meta).__name__}.')
-    weights = {name.removeprefix('module.'): value for name, value in state.items()}
-    return dict(checkpoint, state_dict=weights, meta=meta)
-
-
-def _describe(checkpoint: Mapping[Any, Any]) -> str:
-    """What a checkpoint of another layout holds."""
-    keys = [str(key)[:40] for key in list(checkpoint)[:8]]
-    parts = [
-        f'{str(key)[:40]!r} holds {len(value)} tensors such as '
-        f'{[str(name)[:60] for name in list(value)[:3]]}'
-        for key, value in checkpoint.items()
-        if isinstance(value, Mapping)
-        and isinstance(next(iter(value.values()), 0), Tensor)
-    ]
-    text = f'its keys are {keys}. ' + ''.join(f'{part}. ' for part in parts)
-    if parts:
-        text += (
-            'If these are weights of this project, save them as '
-            'dict(state_dict=..., meta=dict(cfg=...)). '
-        )
-    return text + (
-        'A checkpoint of the official CLIP-VG, which has "model", is converted by '
-        'tools/model_converters/official_clip_vg.py.'
     )
 
 

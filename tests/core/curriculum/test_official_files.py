@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from projects.clip_vg.curriculum.released_files import (
+from projects.clip_vg_core.curriculum.official_files import (
     read_iou_result,
     write_iou_result,
     write_selection,

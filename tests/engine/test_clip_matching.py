@@ -7,16 +7,16 @@ from mmdet.registry import DATASETS
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import Config
 
-from projects.clip_vg.engine.agreement_judge import (
+from projects.clip_vg.engine.clip_matching import (
     AGREEMENT_PIPELINE,
-    AgreementJudge,
+    AgreementScorer,
     agreement_config,
     agreement_measurer,
+    distinct_boxes,
+    expected_iou,
 )
-from projects.clip_vg.engine.reliability_scoring import score_sources
-from projects.clip_vg.engine.scoring import evaluation_view
+from projects.clip_vg.engine.scoring import evaluation_view, score_sources
 from projects.clip_vg.models import CropTextCLIP
-from projects.clip_vg_core.curriculum.reliability_file import read_reliability
 
 from ..helpers import ROOT
 from ..helpers.configs import pool_config
@@ -60,16 +60,16 @@ def score(view, model, folder, **more):
         folder,
         dict(name='agreement'),
         AGREEMENT_PIPELINE,
-        judge=AgreementJudge(view),
+        scorer=AgreementScorer(view),
         **more,
     )
     values = np.full(len(view), np.nan, np.float32)
     boxes = np.full((len(view), 4), np.nan, np.float32)
     for file in view.label_files:
-        indices, places = view.places(file)
+        indices = view.indices_of(file)
         path = folder / f'agreement__{file.source}.npy'
-        values[indices] = read_reliability(path, file)[places]
-        boxes[indices] = np.load(path.with_suffix('.boxes.npy'))[places]
+        values[indices] = view.read_reliability(path)[indices]
+        boxes[indices] = view.read_predicted_boxes(path)[indices]
     return values, boxes
 
 
@@ -127,3 +127,49 @@ def test_the_manifest_tells_other_weights_options_and_labels_apart(view):
     assert first == agreement_measurer(options, view.label_files)
     assert first != agreement_measurer(dict(options, context=2.0), view.label_files)
     assert first != agreement_measurer(options, view.label_files[:1])
+
+
+def random_boxes(count, seed):
+    rng = torch.Generator().manual_seed(seed)
+    corner = torch.rand(count, 2, generator=rng) * 60
+    return torch.cat([corner, corner + 5 + 40 * torch.rand(count, 2, generator=rng)], 1)
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_distinct_boxes_as_one_by_one(seed):
+    boxes = random_boxes(30, seed)
+    kept = []
+    for box in boxes:
+        if not kept or bbox_overlaps(box[None], torch.stack(kept)).max() <= 0.5:
+            kept.append(box)
+    assert torch.equal(distinct_boxes(boxes), torch.stack(kept))
+
+
+def test_a_box_said_twice_is_one_candidate():
+    boxes = random_boxes(4, 0)
+    assert torch.equal(distinct_boxes(boxes.repeat(3, 1)), distinct_boxes(boxes))
+    assert torch.equal(distinct_boxes(boxes[:1]), boxes[:1])
+
+
+def test_expected_iou_is_the_mean_over_draws():
+    candidates, boxes = random_boxes(6, 1), random_boxes(3, 2)
+    logits = torch.randn(3, 6, generator=torch.Generator().manual_seed(0))
+    expected = [
+        sum(
+            share * bbox_overlaps(box[None], candidate[None]).item()
+            for share, candidate in zip(row.softmax(0), candidates, strict=True)
+        )
+        for row, box in zip(logits, boxes, strict=True)
+    ]
+    assert expected_iou(logits, candidates, boxes).tolist() == pytest.approx(
+        [float(value) for value in expected]
+    )
+
+
+def test_a_sure_judge_gives_the_iou_of_its_answer():
+    candidates = distinct_boxes(random_boxes(8, 3))
+    boxes = candidates[:2] + 1.0
+    logits = torch.full((2, len(candidates)), -100.0)
+    logits[0, 0] = logits[1, 1] = 100.0
+    answers = bbox_overlaps(candidates[:2], boxes, is_aligned=True)
+    assert torch.allclose(expected_iou(logits, candidates, boxes), answers)

@@ -10,12 +10,12 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from torch import nn
 
-from projects.clip_vg.compat import load_from_local
-from projects.clip_vg.models.released_layout import (
+from projects.clip_vg.checkpoints.official_layout import (
     describe_model,
     from_released,
     to_released,
 )
+from projects.clip_vg.compat import load_from_local
 from projects.clip_vg_core.utils.safe_torch import load_torch
 
 from ..helpers import ROOT

@@ -8,10 +8,9 @@ from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
-from .clip_vg import CLIPVG
 from .frozen_weights import FINGERPRINT, frozen_names
 
-__all__ = ['refuse_other_weights']
+__all__ = ['refuse_broken_weights', 'refuse_other_weights']
 
 _HEAD = 'confidence_head.'
 
@@ -25,8 +24,8 @@ def refuse_other_weights(state: Mapping[str, Any], model: nn.Module) -> None:
     Args:
         state (Mapping[str, Any]): The checkpoint's weights.
         model (nn.Module): That they are for, also in a wrapper; on any device, the
-            meta device included. Of a detector other than :obj:`CLIPVG` nothing is
-            refused, as in MMDetection.
+            meta device included. Of a detector without ``loads_strictly``, which
+            :obj:`CLIPVG` has, nothing is refused, as in MMDetection.
 
     Raises:
         ValueError: One is missing, unexpected or of another shape.
@@ -34,7 +33,7 @@ def refuse_other_weights(state: Mapping[str, Any], model: nn.Module) -> None:
     net: Any = model
     while is_model_wrapper(net) or isinstance(net, BaseTTAModel):
         net = net.module
-    if not isinstance(net, CLIPVG):
+    if not getattr(net, 'loads_strictly', False):
         return
     if not all(isinstance(value, Tensor) for value in state.values()):
         keys = [str(key)[:40] for key in list(state)[:8]]
@@ -71,7 +70,7 @@ def refuse_other_weights(state: Mapping[str, Any], model: nn.Module) -> None:
         )
 
 
-def _look_at_missing_head(model: CLIPVG) -> None:
+def _look_at_missing_head(model: Any) -> None:
     """Refuse a checkpoint without confidence head, unless the head is trained alone."""
     if not model.confidence_head.alone:
         raise ValueError(
@@ -86,3 +85,24 @@ def _look_at_missing_head(model: CLIPVG) -> None:
         logger='current',
         level=logging.WARNING,
     )
+
+
+def refuse_broken_weights(weights: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are no real, finite numbers.
+
+    Args:
+        weights (Mapping[str, Tensor]): Weights that a model has as real numbers.
+
+    Raises:
+        ValueError: One is of integers or complex, or has NaN or infinite values.
+    """
+    for name, value in weights.items():
+        if not value.is_floating_point():
+            raise ValueError(
+                f'state_dict, {name!r}: expected real numbers, found {value.dtype}.'
+            )
+        if not value.isfinite().all():
+            raise ValueError(
+                f'state_dict, {name!r}: it has NaN or infinite values; the training '
+                'that wrote it was broken.'
+            )

@@ -8,8 +8,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from projects.clip_vg.models import CLIPTextEncoder, CLIPVisualEncoder, clip_weights
-from projects.clip_vg.models.clip_files import read_clip_weights
+from projects.clip_vg.checkpoints import clip_weights
+from projects.clip_vg.checkpoints.clip_weights import read_clip_weights
+from projects.clip_vg.models import CLIPTextEncoder, CLIPVisualEncoder
+from projects.clip_vg.models.clip_tower import load_clip_tower
 from projects.clip_vg_core.utils.safe_pickle import UnsafePickleError
 
 from ..helpers.configs import ARCH
@@ -241,7 +243,7 @@ def test_tags_say_their_activation(
     config = dict(ARCH, quick_gelu=quick_gelu)
     refused = pytest.raises(ValueError, match=way_out) if way_out else nullcontext()
     with refused:
-        clip_weights.load_clip_tower(tower, 'visual', arch, config, tag)
+        load_clip_tower(tower, 'visual', arch, config, tag)
     loaded = torch.equal(tower.conv1.weight, clip.visual.conv1.weight)
     assert loaded == (way_out is None)
     assert not [line for line in warned if 'does not say' in line]

@@ -1,4 +1,4 @@
-"""Reliability and selections in the files that CLIP-VG's authors use.
+"""Reliability and selections in the files of the official CLIP-VG code.
 
 ``*_iou_result.pth`` is a list of ``[image, 'useless placeholder', box, expression, the
 label's box, the predicted box, reliability]``, these two boxes as tensors in the frame
@@ -10,13 +10,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from projects.clip_vg_core.data.readers.transvg import PLACEHOLDER, named_box_format
-from projects.clip_vg_core.utils.atomic import replacing
-from projects.clip_vg_core.utils.image_files import open_image
-from projects.clip_vg_core.utils.safe_torch import load_torch
+from ..data.readers.transvg import PLACEHOLDER, named_box_format
+from ..utils.atomic import replacing
+from ..utils.image_files import open_image
+from ..utils.safe_torch import load_torch
 
 __all__ = ['read_iou_result', 'write_iou_result', 'write_selection']
 
@@ -53,7 +51,7 @@ def read_iou_result(path: str | Path) -> np.ndarray:
 
 
 def _box(path: Path, box: Sequence[float]) -> list[float]:
-    """Xyxy as the data set of a file's name has it, in as few digits as tell it.
+    """An xyxy box in the form of a file's data set, in its shortest decimals.
 
     The official code drops the fraction of these numbers, so a width of 171 must not
     become 170.99997 because corners are float32.
@@ -65,16 +63,16 @@ def _box(path: Path, box: Sequence[float]) -> list[float]:
 
 
 def _between(low: float, high: float) -> float:
-    """The shortest decimal that leads from one edge to the other in float32."""
+    """The shortest decimal that added to ``low`` gives ``high`` in float32."""
     for digits in range(7):
-        found = round(high - low, digits)
-        if np.float32(low + found) == np.float32(high):
-            return found
+        length = round(high - low, digits)
+        if np.float32(low + length) == np.float32(high):
+            return length
     return high - low
 
 
-def _input_frame(boxes: np.ndarray, sizes: np.ndarray, side: int) -> Tensor:
-    """Boxes where the official code has them.
+def _input_frame(boxes: np.ndarray, sizes: np.ndarray, side: int) -> np.ndarray:
+    """Boxes in the frame of the model's input, as the official code has them.
 
     Args:
         boxes (np.ndarray): xyxy in pixels of the images, of shape (N, 4).
@@ -82,19 +80,20 @@ def _input_frame(boxes: np.ndarray, sizes: np.ndarray, side: int) -> Tensor:
         side (int): Of the square that an image is resized and padded to, centred.
 
     Returns:
-        Tensor: cx, cy, w, h in [0, 1] of the square, float32, of shape (N, 4).
+        np.ndarray: cx, cy, w, h in [0, 1] of the square, float32, of shape (N, 4).
     """
     ratio = side / sizes.max(1, keepdims=True)
-    room = side - np.round(sizes[:, ::-1] * ratio)  # across, down
-    moved = (boxes * ratio + np.tile(np.round(room / 2 - 0.1), 2)) / side
+    padding = side - np.round(sizes[:, ::-1] * ratio)  # across, down
+    # 0.1: the official letterbox has the odd row or column on the right or below.
+    moved = (boxes * ratio + np.tile(np.round(padding / 2 - 0.1), 2)) / side
     low, high = moved[:, :2], moved[:, 2:]
-    return torch.from_numpy(np.hstack([(low + high) / 2, high - low])).float()
+    return np.hstack([(low + high) / 2, high - low]).astype(np.float32)
 
 
 def _image_sizes(labels: Iterable[dict], path: Path, images: Path | None) -> np.ndarray:
     """Height and width of each label's image, of shape (N, 2)."""
     known: dict[str, tuple[int, int]] = {}
-    found = []
+    sizes = []
     for label in labels:
         name, size = label['image'], (label.get('height'), label.get('width'))
         if None in size and name not in known:
@@ -106,11 +105,13 @@ def _image_sizes(labels: Iterable[dict], path: Path, images: Path | None) -> np.
                 )
             with open_image(images / name) as file:
                 known[name] = (file.height, file.width)
-        found.append(known.get(name, size))
-    return np.array(found, np.float64).reshape(-1, 2)
+        sizes.append(known.get(name, size))
+    return np.array(sizes, np.float64).reshape(-1, 2)
 
 
 def _save(entries: list, path: Path, overwrite: bool) -> None:
+    import torch  # here: the core starts without it
+
     if path.exists() and not overwrite:
         raise FileExistsError(f'{path} exists; remove it or allow overwriting.')
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -151,11 +152,13 @@ def write_iou_result(
         FileNotFoundError: An image is missing.
         ValueError: A label is not scored, or the size of its image is not known.
     """
+    import torch  # here: the core starts without it
+
     path = Path(path)
     if np.isnan(reliability).any():
         raise ValueError(
-            f'{int(np.isnan(reliability).sum()):,} labels are not scored yet: give the '
-            'same tools/score_reliability.py command again.'
+            f'{int(np.isnan(reliability).sum()):,} labels are not scored yet: rerun '
+            'the same tools/score_reliability.py command to resume.'
         )
     if np.isnan(predicted).any():
         raise ValueError(
@@ -172,11 +175,13 @@ def write_iou_result(
         _input_frame(np.asarray(predicted, np.float64), sizes, input_size),
         reliability.tolist(),
     )
-    # Cloned: a row of a tensor is saved with the whole tensor.
-    entries = [
-        [label['image'], PLACEHOLDER, box, label['text'], own.clone(), other.clone(), r]
-        for label, box, own, other, r in zip(labels, boxes, *columns, strict=True)
-    ]
+    entries = []
+    for label, box, own, other, score in zip(labels, boxes, *columns, strict=True):
+        # A tensor for each: a row of one tensor would be saved with the whole of it.
+        tensors = torch.tensor(own), torch.tensor(other)
+        entries.append(
+            [label['image'], PLACEHOLDER, box, label['text'], *tensors, score]
+        )
     _save(entries, path, overwrite)
 
 

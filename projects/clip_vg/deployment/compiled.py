@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .clip_vg import CLIPVG
+from ..models import CLIPVG
 
 __all__ = ['compile_for_inference']
 

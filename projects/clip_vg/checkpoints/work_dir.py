@@ -1,17 +1,12 @@
 """What "checkpoint" means to every tool: a file, a work dir or an exported folder."""
 
+import re
 from pathlib import Path
-from typing import Any
-
-from mmengine.config import Config
 
 from projects.clip_vg_core.curriculum.reliability_file import file_sha256
 from projects.clip_vg_core.runtime.deployment_file import NAME
 
-from ..deployment.served_clip_vg import served_config
-from ..engine.trial import last_checkpoint
-
-__all__ = ['checkpoint_sha256', 'find_checkpoint', 'find_weights', 'use_exported']
+__all__ = ['checkpoint_sha256', 'find_checkpoint', 'find_weights', 'last_checkpoint']
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -72,14 +67,36 @@ def checkpoint_sha256(found: Path) -> str:
     return file_sha256(found / NAME if found.is_dir() else found)
 
 
-def use_exported(cfg: Config, folder: Path, **options: Any) -> None:
-    """Put an exported detector and its transforms into a config, in place.
+def last_checkpoint(work_dir: str | Path) -> Path | None:
+    """The last checkpoint of a training run, also in a folder that was moved or copied.
+
+    MMEngine's ``find_latest_checkpoint`` gives the absolute path that was written,
+    which after a move is none, and after a copy the original's.
 
     Args:
-        cfg (Config): With ``model`` and ``test_dataloader``.
-        folder (Path): The exported folder.
-        options: Of :class:`ServedCLIPVG`.
+        work_dir (str or Path): Of the training run.
+
+    Returns:
+        Path, optional: None where there is none.
+
+    Raises:
+        FileNotFoundError: The file that ``last_checkpoint`` names is gone.
     """
-    served = served_config(folder, **options)
-    cfg.model = served.model
-    cfg.test_dataloader.dataset.pipeline = served.test_dataloader.dataset.pipeline
+    note = Path(work_dir, 'last_checkpoint')
+    if note.is_file():
+        named = Path(note.read_text(encoding='utf-8').strip())
+        # The second: checkpoints that were written elsewhere (`out_dir`).
+        for path in (note.with_name(named.name), named):
+            if path.is_file():
+                return path
+        raise FileNotFoundError(
+            f'{note} names {named}, which is neither there nor in {work_dir}; that has '
+            f'{sorted(path.name for path in note.parent.glob("*.pth")) or "no .pth"}. '
+            'Name a file, or remove last_checkpoint.'
+        )
+    numbered = {
+        int(found[1]): path
+        for path in Path(work_dir).glob('*.pth')
+        if (found := re.fullmatch(r'(?:epoch|iter)_(\d+)\.pth', path.name))
+    }
+    return numbered[max(numbered)] if numbered else None

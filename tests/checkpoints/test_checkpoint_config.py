@@ -7,7 +7,7 @@ import torch
 from mmengine.config import Config
 
 from projects.clip_vg.apis import GroundingInferencer
-from projects.clip_vg.apis.checkpoint_config import (
+from projects.clip_vg.checkpoints.checkpoint_config import (
     config_of_checkpoint,
     parse_config_text,
 )
