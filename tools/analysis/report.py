@@ -10,7 +10,6 @@ predicted boxes of any model, as in `tools/evaluate_predictions.py`.
 
 import argparse
 import logging
-import math
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +80,7 @@ def _results(path: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
     evaluation = score_file(path, args)
     for warning in evaluation.warnings:
         logging.warning('%s', warning)
-    return [dict(dict(score=math.nan), **result) for result in evaluation.results]
+    return evaluation.results
 
 
 def main() -> None:

@@ -218,7 +218,7 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.ious = np.array([result['iou'] for result in self.results])
-        self.scores = np.array([result['score'] for result in self.results], float)
+        self.scores = np.array([result.get('score') for result in self.results], float)
 
 
 def write_error_report(
@@ -474,7 +474,7 @@ def _card(index: int, runs: Sequence[_Run], images: Path | None) -> dict[str, An
             dict(
                 name=run.name,
                 iou=result['iou'],
-                score=result['score'],
+                score=result.get('score'),
             )
             for run, result in zip(runs, results, strict=True)
         ],
