@@ -1,4 +1,4 @@
-"""The trainings of the curriculum benchmark for one seed."""
+"""The training runs of the curriculum benchmark for one seed."""
 
 import logging
 import shutil
@@ -32,7 +32,7 @@ __all__ = ['TARGET', 'Trials']
 
 TARGET = 'template'  # the source of the single-source part
 LEAST = 100  # labels that a trial needs
-_OTHER_PICTURES = 1000  # added to the seed of the pictures that every training knows
+_OTHER_IMAGES = 1000  # added to the seed of the images that every training run knows
 
 
 def _rounded(accuracy: Mapping[str, float]) -> str:
@@ -40,16 +40,16 @@ def _rounded(accuracy: Mapping[str, float]) -> str:
 
 
 class Trials:
-    """Trainings of a seed: started once, kept, counted.
+    """Training runs of a seed: started once, kept, counted.
 
     All begin with a detector that has learnt the names of shapes on clean labels of
-    other pictures, and nothing else.
+    other images, and nothing else.
 
     Args:
         root (Path): Folder of the seed.
-        seed (int): Of data and trainings.
+        seed (int): Of data and training runs.
         rates (Mapping): Errors of each source.
-        images (Mapping[str, int]): Pictures of each split.
+        images (Mapping[str, int]): Images of each split.
         steps (int): Of one training.
         submit (Callable): Runs a specification elsewhere, gives a future.
     """
@@ -69,14 +69,14 @@ class Trials:
         self.results: dict[str, dict] = {}
         root.mkdir(parents=True, exist_ok=True)
         self._make_data(root, images, rates, seed)
-        self._make_data(root / 'names', images, {'names': {}}, seed + _OTHER_PICTURES)
+        self._make_data(root / 'names', images, {'names': {}}, seed + _OTHER_IMAGES)
         self.train('names', ['names'], root=str(root / 'names'), load_from=None)
         self.right = {
             name: is_right(np.load(root / f'{name}.kinds.npy')) for name in SOURCES
         }
 
     def _make_data(self, root: Path, images: Mapping[str, int], *made: Any) -> None:
-        """Pictures, labels, and what the frozen tower says of the pictures."""
+        """Images, labels, and what the frozen tower says of the images."""
         make_noisy_sources(root, images, *made)
         np.savez(
             root / 'firsts.npz',
@@ -107,7 +107,7 @@ class Trials:
         return self.submit(self._spec(name, pool, **more))
 
     def train(self, name: str, pool: Sequence[str], **more: Any) -> dict:
-        """Run a training and wait."""
+        """Launch a training run and wait."""
         return self._keep(name, self.start(name, pool, **more))
 
     def _keep(self, name: str, future: Future) -> dict:
@@ -178,7 +178,7 @@ class Trials:
         return scores
 
     def search(self, steps: Generator) -> tuple[Any, list[str]]:
-        """Follow a search; what it found, and the trainings it took."""
+        """Follow a search; what it found, and the training runs it took."""
         used: dict[str, None] = {}
 
         def evaluate(trials: Sequence[Trial]) -> dict[Trial, float]:
@@ -201,7 +201,7 @@ class Trials:
         return self.search(multi_source([source], measurers, threshold_search))
 
     def cost(self, names: Sequence[str], scored: int = 0) -> float:
-        """Labels seen by trainings and scorings, in units of one plain training."""
+        """Labels seen by training runs and scorings, in units of a plain run."""
         seen = sum(self.results[name]['seen'] for name in names if name in self.results)
         return (seen + scored) / self.results[f'plain_{TARGET}']['seen']
 

@@ -2,7 +2,7 @@
 
     python benchmarks/pseudo_label_correctness.py
 
-Synthetic pictures; a detector, a scene-graph model and a captioner are played with
+Synthetic images; a detector, a scene-graph model and a captioner are simulated with
 known errors; every label is compared with the truth. Prints tables in Markdown.
 """
 
@@ -70,7 +70,7 @@ RUNS = (
 
 
 def read_labels(path: Path) -> Iterator[tuple[str, str, str, Any]]:
-    """Picture, rule, expression and box of each label."""
+    """Image, rule, expression and box of each label."""
     with path.open(encoding='utf-8') as file:
         for line in map(json.loads, file):
             region = line['grounding']['regions'][0]

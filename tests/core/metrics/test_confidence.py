@@ -161,21 +161,21 @@ class Oracle:
 # Equal scores correlate with nothing.
 @pytest.mark.filterwarnings('ignore:invalid value:RuntimeWarning')
 def test_the_benchmark_of_an_oracle(shapes):
-    pictures = benchmark.read_pictures(Path(shapes), 'val')
+    pictures = benchmark.read_images(Path(shapes), 'val')
     assert len(pictures) == 6 and all(p.path.is_file() for p in pictures)
-    benchmark.add_absent(pictures, np.random.default_rng(0))
+    benchmark.add_negatives(pictures, np.random.default_rng(0))
     kinds, named, scores, ious = (
         np.array(column)
-        for column in zip(*benchmark.ask(pictures, Oracle(pictures)), strict=True)
+        for column in zip(*benchmark.predict(pictures, Oracle(pictures)), strict=True)
     )
     label = kinds == 'label'
     assert label.sum() == sum(len(p.texts) for p in pictures)
     assert np.allclose(ious[label], 1) and (ious[~label] == 0).all()
     assert (scores[label] == 0.75).all() and (scores[~label] == 0.25).all()
     # Each that names something has its two counterparts.
-    for kind in (benchmark.TWIN, benchmark.FOREIGN):
+    for kind in (benchmark.ONE_WORD, benchmark.OTHER_IMAGE):
         assert (kinds == kind).sum() == (label & named).sum() > 0
-    absent = {kind: scores[kinds == kind] for kind in (benchmark.TWIN,)}
+    absent = {kind: scores[kinds == kind] for kind in (benchmark.ONE_WORD,)}
     figures = benchmark.table(scores[label], ious[label], scores[label & named], absent)
     assert '| AUROC, they or one word changed | 1.000 |' in figures
     assert '| ECE of the score as an IoU, 10 bins | 0.250 |' in figures
