@@ -82,6 +82,7 @@ def main() -> None:
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     if args.out is not None:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
+    # Strict: a score of weights that are not the model's would be wrong without a sign.
     check_run(runner, strict=True)
     runner.test()
 

@@ -128,6 +128,7 @@ def main() -> None:
     """Train."""
     args = parse_args()
     cfg = load_config(args)
+    # AmpOptimWrapper refuses to run on a CPU.
     if args.amp:
         if torch.cuda.is_available():
             cfg.optim_wrapper.type = 'AmpOptimWrapper'
@@ -143,6 +144,7 @@ def main() -> None:
         cfg.auto_scale_lr.enable = True
     if args.resume is not None:
         resume(cfg, None if args.resume == 'auto' else args.resume)
+    # Two runs in one work dir would delete each other's checkpoints.
     with lock_folder(cfg.work_dir):
         custom = 'runner_type' in cfg
         runner = RUNNERS.build(cfg) if custom else Runner.from_cfg(cfg)

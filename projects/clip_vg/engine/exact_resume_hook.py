@@ -83,6 +83,7 @@ class ExactResumeHook(DistSamplerSeedHook):
             self._resumed = False
             self._validate_if_due(runner)
         super().before_train_epoch(runner)
+        # A sequence of three: sums of seed, epoch and rank would coincide.
         seed = np.random.SeedSequence([runner.seed or 0, runner.epoch, get_rank()])
         state = int(seed.generate_state(1)[0])
         random.seed(state)

@@ -200,7 +200,8 @@ class GroundingMetric(BaseMetric):
             )
         metrics: list[Any] = [None]
         if is_main_process():
-            # In one order, whatever the number of processes.
+            # In one order, whatever the number of processes, so that sums of floats and
+            # files of results are the same.
             results = [distinct[key] for key in sorted(distinct)]
             metrics = [self._prefixed(self.compute_metrics(results))]
             if self.out_file:

@@ -63,6 +63,7 @@ def make_synthetic(
         images=dict(images),
         max_expressions=max_expressions,
     )
+    # Only where they differ, so that data sets of earlier versions are known again.
     if sides != SIDES:
         manifest['sides'] = {size: list(limits) for size, limits in sides.items()}
     if scale != 1:
@@ -82,7 +83,7 @@ def make_synthetic(
         (partial / 'shapes' / 'manifest.json').write_text(json.dumps(manifest))
         if root.exists():
             root.rmdir()
-        os.chmod(partial, 0o755)
+        os.chmod(partial, 0o755)  # mkdtemp's are for their owner alone
         os.replace(partial, root)
     except BaseException:
         shutil.rmtree(partial)
@@ -114,7 +115,7 @@ def _write(
             _add_image(root, split, rng, scene, instances, refs, max_expressions)
     (root / 'shapes' / 'instances.json').write_text(json.dumps(instances))
     with (root / 'shapes' / 'refs(synthetic).p').open('wb') as file:
-        pickle.dump(refs, file, protocol=2)
+        pickle.dump(refs, file, protocol=2)  # REFER's own files are of protocol 2
 
 
 def _enlarged(

@@ -173,6 +173,7 @@ def simulate_predictions(
     triplets: list[dict] = []
     captions: list[dict] = []
     for image, objects in read_shapes(instances):
+        # An image's errors do not depend on which others there are.
         rng = np.random.default_rng([seed, image['id']])
         name = dict(image_id=image['id'])
         size = (image['width'], image['height'])

@@ -91,6 +91,7 @@ def describe(
         yield from _relation_expressions(objects, index, margin)
     areas = [(o.box[2] - o.box[0]) * (o.box[3] - o.box[1]) for o in objects]
     order = np.argsort(areas)
+    # By a margin: which of two alike is larger, nobody would say.
     if len(objects) > 1 and areas[order[-1]] > 1.3 * areas[order[-2]]:
         yield (
             'size',
@@ -164,6 +165,7 @@ def choose(
         by_kind.setdefault(kind, []).append((kind, text, index))
     chosen: list[tuple[str, str, int]] = []
     while by_kind and len(chosen) < most:
+        # Kinds first: relations are many, and would crowd out the others.
         kind = str(rng.choice(sorted(by_kind)))
         chosen.append(by_kind[kind].pop(int(rng.integers(len(by_kind[kind])))))
         if not by_kind[kind]:

@@ -37,7 +37,9 @@ _LENGTHS = {
     '≥ 16': 16,
 }
 _CROWDS = {'1': 1, '2': 2, '3–4': 3, '5–8': 5, '9–16': 9, '≥ 17': 17}
+# Each about three times the one before.
 _SHARES = {'< 1 %': 0, '1–3 %': 0.01, '3–10 %': 0.03, '10–30 %': 0.1, '≥ 30 %': 0.3}
+# COCO's bounds of small and large (32, 96), and some between and beyond.
 _SIDES = {
     '< 32 px': 0,
     '32–64 px': 32,
@@ -114,6 +116,7 @@ def by_box_size(gt_boxes: np.ndarray, sizes: np.ndarray) -> Grouping:
     """
     areas = (gt_boxes[:, 2:] - gt_boxes[:, :2]).clip(0).prod(1)
     missing = np.isnan(sizes).any(1)
+    # One unit for a whole page: pixels and shares in one table compare nothing.
     if missing.mean() > 0.5:
         return _by_bins(np.sqrt(areas), _SIDES)
     shares = np.where(missing, -1.0, areas / sizes.prod(1))
@@ -193,6 +196,7 @@ def calibration(ious: np.ndarray, scores: np.ndarray) -> dict[str, Any] | None:
     """
     known = ~np.isnan(scores)
     ious, scores = ious[known], scores[known]
+    # Without a confidence head every score is 1; other models' may be logits.
     if len(np.unique(scores)) < 2 or scores.min() < 0 or scores.max() > 1:
         return None
     hits = ious >= HIT

@@ -69,9 +69,10 @@ def reliability_bins(
         ValueError: The shapes differ, or a number is outside of [0, 1].
     """
     scores, values = _checked(scores, values)
+    # A score of 1 belongs to the last bin, not to one of its own.
     place = np.minimum((scores * number).astype(int), number - 1)
     counts = np.bincount(place, minlength=number)
-    with np.errstate(invalid='ignore'):
+    with np.errstate(invalid='ignore'):  # empty bins: NaN, as documented
         means = [
             np.bincount(place, weights=given, minlength=number) / counts
             for given in (scores, values)
@@ -127,6 +128,7 @@ def roc_curve(
         )
     order = np.argsort(-scores, kind='stable')
     ends = _last_of_ties(scores[order])
+    # From the origin, where the threshold is above every score.
     hits = np.r_[0, positive[order].cumsum()[ends]]
     alarms = np.r_[0, (1 - positive[order]).cumsum()[ends]]
     return alarms / alarms[-1], hits / hits[-1]

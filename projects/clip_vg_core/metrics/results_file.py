@@ -50,6 +50,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbers and texts of the lines that are not blank."""
     number = 0
+    # Editors on Windows put a byte-order mark before the text.
     with path.open(encoding='utf-8-sig') as file:
         try:
             for number, line in enumerate(file, 1):
@@ -94,6 +95,7 @@ def _checked(result: dict[str, Any], where: str) -> dict[str, Any]:
         for value in box:
             _finite(value, f'{where}, {key}')
     score = result.get('score')
+    # Any finite number: other models' scores need not lie in [0, 1].
     if score is not None:
         score = _finite(score, f'{where}, score')
     return dict(result, iou=min(iou, 1.0), score=score)

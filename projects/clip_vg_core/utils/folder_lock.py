@@ -35,6 +35,8 @@ class FolderLock:
     def __init__(self, folder: str | Path) -> None:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        # The operating system ends the lock with the process: a kill leaves a file, but
+        # nothing to remove by hand.
         path = folder / '.lock'
         self._lock = FileLock(path)
         try:
@@ -47,6 +49,7 @@ class FolderLock:
                 'two at once would mix their files. Wait for it, or name another '
                 'folder.'
             ) from None
+        # For the message of whoever comes second.
         command = Path(sys.argv[0]).name
         path.write_text(
             f'{command}, process {os.getpid()} on {socket.gethostname()}',

@@ -246,6 +246,7 @@ def write_error_report(
     sizes = image_sizes((r['image'] for r in results), images)
     groupings = _groupings(results, sizes)
     tested = sorted(image for image in sizes if image is not None)
+    # Figures go into the page in base64; their files are not left behind.
     with TemporaryDirectory() as folder:
         figures = partial(png, path=Path(folder, 'figure.png'))
         return write_page(
@@ -285,6 +286,7 @@ def find_image(image: str | None, folder: Path | None = None) -> Path | None:
         return None
     if folder is None:
         return Path(image) if Path(image).is_file() else None
+    # No '..': an image named so would be looked for outside of the folder.
     parts = [p for p in Path(image).parts if p not in (Path(image).anchor, '..')]
     ends = (folder.joinpath(*parts[start:]) for start in range(len(parts)))
     return next((path for path in ends if path.is_file()), None)
@@ -408,6 +410,7 @@ def _examples(
     runs: Sequence[_Run], count: int, rng: np.random.Generator, images: Path | None
 ) -> list[dict[str, Any]]:
     """What is gained and lost, and the worst and best of each run."""
+    # One number a sample, so that two runs show the same of equally bad ones.
     chance = rng.random(len(runs[0].ious))
     kinds = _changes(runs[0], runs[1], chance) if len(runs) > 1 else []
     for run in runs:

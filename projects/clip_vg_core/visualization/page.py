@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: one style, images inside."""
+"""Self-contained HTML pages: one style, figures inside."""
 
 import base64
 from pathlib import Path
@@ -66,6 +66,7 @@ def write_page(path: Path, template: str, **content: Any) -> Path:
         Path: ``path``.
     """
     pages = DictLoader(dict(page=_BASE, this=template))
+    # Names and expressions come from data: escaped, and never read as a template.
     page = Environment(autoescape=True, loader=pages).get_template('this')
     with replacing(path) as partial:
         partial.write_text(page.render(**content), encoding='utf-8')

@@ -33,6 +33,7 @@ class PILColorJitter(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Jitter ``img`` (BGR, uint8)."""
         if np.random.random() < self.prob:
+            # In RGB: saturation weighs the channels, and BGR would exchange two.
             image = Image.fromarray(np.ascontiguousarray(results['img'][..., ::-1]))
             results['img'] = np.ascontiguousarray(
                 np.asarray(self.jitter(image))[..., ::-1]

@@ -79,6 +79,7 @@ class TextAwareFlip(RandomFlip):
     """
 
     def __init__(self, prob: float) -> None:
+        # Words of height stay true only if nothing is flipped upside down.
         super().__init__(prob=prob, direction='horizontal')
 
     def transform(self, results: dict) -> dict:

@@ -49,6 +49,7 @@ class PackGroundingInputs(PackDetInputs):
 
     def transform(self, results: dict) -> dict:
         """Pack ``inputs`` and ``data_samples``; see :class:`PackDetInputs`."""
+        # As Grounding DINO splits its prompt, so that both count the same expressions.
         if results.get('custom_entities') and isinstance(results['text'], str):
             parts = results['text'].strip('. ').split('. ')
             results['text'] = [part.strip() for part in parts if part.strip()]
@@ -56,6 +57,7 @@ class PackGroundingInputs(PackDetInputs):
         instances = packed['data_samples'].gt_instances
         text = results.get('text')
         names = [text] if isinstance(text, str) else list(text or [])
+        # A label without a box, or with several, has no one box for its name.
         if 'bboxes' in instances and len(instances) == len(names):
             instances.labels = torch.arange(len(names))
             instances.label_names = names
