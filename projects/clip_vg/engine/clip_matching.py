@@ -15,7 +15,7 @@ from projects.clip_vg_core.curriculum.reliability_file import file_sha256
 from projects.clip_vg_core.data.grouping import ImageGroups
 from projects.clip_vg_core.data.label_files import LabelFile
 
-from ..models.clip_weights import resolve_weights
+from ..checkpoints.clip_weights import resolve_weights
 from .scoring import Batch
 
 __all__ = [
