@@ -24,6 +24,7 @@ from torchvision.ops import box_convert, generalized_box_iou_loss
 
 from projects.clip_vg.synthetic.expressions import Shape, describe
 from projects.clip_vg.synthetic.scenes import draw, sample_scene
+from projects.clip_vg_core.utils.atomic import replacing
 from projects.clip_vg_core.utils.command_line import run_command
 
 MEAN = torch.tensor([123.675, 116.28, 103.53])
@@ -188,7 +189,8 @@ def main() -> None:
     unseen[seen_tokens()] = False
     state['token_embedding.weight'][unseen] = 0
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-    save_file(state, args.out, metadata=dict(quick_gelu='true'))
+    with replacing(Path(args.out)) as partial:
+        save_file(state, partial, metadata=dict(quick_gelu='true'))
     logging.info('%s: %.1f MB', args.out, Path(args.out).stat().st_size / 1e6)
 
 

@@ -1,6 +1,5 @@
 """Accuracy of visual grounding, exact in any number of processes."""
 
-import json
 import logging
 import re
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from projects.clip_vg_core.metrics.accuracy import (
     accuracy_by_group,
     aligned_ious,
 )
-from projects.clip_vg_core.utils.atomic import replacing
+from projects.clip_vg_core.metrics.results_file import write_results
 
 __all__ = ['GroundingMetric', 'current_name', 'top_boxes', 'top_scores']
 
@@ -228,17 +227,15 @@ class GroundingMetric(BaseMetric):
         return {f'{self.prefix}/{key}': value for key, value in metrics.items()}
 
     def _dump(self, results: list[dict]) -> None:
-        path = Path(str(self.out_file))
-        path.parent.mkdir(parents=True, exist_ok=True)
         left_out = {'invalid'}
         if not any(result.get('upright') for result in results):
             left_out.add('upright')
         if all(result['score'] == 1 for result in results):  # of a model without scores
             left_out.add('score')
-        results = [{k: v for k, v in r.items() if k not in left_out} for r in results]
-        with replacing(path) as partial, partial.open('w', encoding='utf-8') as file:
-            for result in results:
-                file.write(json.dumps(result, ensure_ascii=False) + '\n')
+        write_results(
+            Path(str(self.out_file)),
+            ({k: v for k, v in r.items() if k not in left_out} for r in results),
+        )
 
 
 def _invalid(boxes: Tensor, shape: Sequence[int] | None) -> np.ndarray:

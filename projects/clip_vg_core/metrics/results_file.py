@@ -2,15 +2,32 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..data.readers.common import entry_of, required
+from ..utils.atomic import replacing
 
-__all__ = ['common_results', 'read_results']
+__all__ = ['common_results', 'read_results', 'write_results']
 
 _TEXTS = ('text', 'split', 'source')
+
+
+def write_results(path: Path, results: Iterable[Mapping[str, Any]]) -> None:
+    """Write the results of a run, whole.
+
+    Args:
+        path (Path): JSON Lines; its folder is created if it does not exist.
+        results (Iterable[Mapping]): As :func:`read_results` gives them.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial, partial.open('w', encoding='utf-8') as file:
+        for result in results:
+            # JSON has no NaN, which is what a diverged model scores.
+            if isinstance(score := result.get('score'), float) and math.isnan(score):
+                result = {**result, 'score': None}
+            file.write(json.dumps(result, ensure_ascii=False, allow_nan=False) + '\n')
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:

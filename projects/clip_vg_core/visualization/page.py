@@ -48,7 +48,8 @@ def png(figure: Figure, path: Path) -> str:
     Returns:
         str: Its bytes in base64, for a page.
     """
-    figure.savefig(path, dpi=90)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=90)
     plt.close(figure)
     return base64.b64encode(path.read_bytes()).decode()
 

@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 
 from projects.clip_vg.evaluation.grounding_metric import GroundingMetric
-from projects.clip_vg_core.metrics.results_file import common_results, read_results
+from projects.clip_vg_core.metrics.results_file import (
+    common_results,
+    read_results,
+    write_results,
+)
 
 from ...helpers.results import answer, random_boxes, sample
 
@@ -28,6 +32,18 @@ def test_reads_what_the_metric_writes(tmp_path):
     assert scores['grounding/miou'] == pytest.approx(ious.mean())
     assert [r['sample_id'] for r in results] == ['0_0', '0_1', '1_0']
     np.testing.assert_allclose([r['gt_bbox'] for r in results[:2]], boxes[2:4], 1e-6)
+
+
+def test_what_is_written_is_read_and_a_score_of_nan_is_none(tmp_path):
+    results = [answer(0, score=0.25), answer(1, score=math.nan), answer(2, score=None)]
+    path = tmp_path / 'new' / 'a.jsonl'
+    write_results(path, results)
+    assert read_results(path) == [
+        dict(r, score=s) for r, s in zip(results, (0.25, None, None), strict=True)
+    ]
+    with pytest.raises(ValueError, match='JSON'):
+        write_results(path, [answer(0, iou=math.nan)])
+    assert len(read_results(path)) == 3  # as it was
 
 
 def test_scores_may_be_there_or_not(tmp_path):
