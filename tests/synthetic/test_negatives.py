@@ -39,7 +39,7 @@ def test_whether_anything_has_the_name(text, nothing):
 
 @pytest.fixture(scope='module')
 def scenes(shapes):
-    """Truth and labels of the pictures: (size, objects, labels)."""
+    """Truth and labels of the images: (size, objects, labels)."""
     instances = shapes / 'shapes' / 'instances.json'
     labels = {}
     for label in read_annotations(instances, shapes / 'shapes' / 'refs(synthetic).p'):

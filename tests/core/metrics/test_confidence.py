@@ -50,7 +50,7 @@ def test_a_calibrated_score_has_no_error_and_a_constant_one_its_bias():
     scores = np.repeat([0.2, 0.6], [50, 50])
     hits = np.r_[np.arange(50) < 10, np.arange(50) < 30]
     assert expected_calibration_error(scores, hits) == pytest.approx(0, abs=1e-12)
-    # What a model without a head says of these answers: 1, of 40 % hits.
+    # A model without a head scores these predictions 1, of 40 % hits.
     assert expected_calibration_error(np.ones(100), hits) == pytest.approx(0.6)
 
 
@@ -139,7 +139,7 @@ def test_of_many_boxes_the_score_is_that_of_the_box():
 
 
 class Oracle:
-    """Answers with the true boxes; scores 0.75, or 0.25 for what refers to nothing."""
+    """Predicts the true boxes; scores 0.75, or 0.25 where there is no referent."""
 
     def __init__(self, pictures):
         self.pictures = pictures

@@ -1,4 +1,4 @@
-"""Files of answers: read as they were written, refused where they are damaged."""
+"""Files of results: read as they were written, refused where they are damaged."""
 
 import json
 import math
@@ -89,7 +89,7 @@ def test_a_damaged_line_is_named(tmp_path, line, said):
 
 
 @pytest.mark.parametrize('content, said', [(b'', 'is empty'), (b'\xff\xfe', 'UTF-8')])
-def test_a_file_without_answers_is_refused(tmp_path, content, said):
+def test_a_file_without_results_is_refused(tmp_path, content, said):
     path = tmp_path / 'a.jsonl'
     path.write_bytes(content)
     with pytest.raises(ValueError, match=said):
