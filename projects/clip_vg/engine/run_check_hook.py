@@ -122,7 +122,11 @@ def refuse_late_boxes(dataset: Any) -> None:
             before, after = sample['ori_shape'][:2], sample['img_shape'][:2]
             # A step that may flip says whether it did, this time.
             if before != after or 'flip' in sample:
-                change = f'of {before} became {after}' if before != after else 'flips'
+                change = (
+                    f'of {before} became {after} (H, W)'
+                    if before != after
+                    else 'may be flipped'
+                )
                 raise ValueError(
                     f'The training pipeline has {type(steps[places[0]]).__name__} '
                     f'after {", ".join(type(step).__name__ for step in suspects)}: '
