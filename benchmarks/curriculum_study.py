@@ -22,9 +22,9 @@ __all__ = ['Study']
 
 
 class Study(Trials):
-    """What is asked of the trainings of a seed; see :class:`Trials`."""
+    """Questions that the training runs of a seed decide; see :class:`Trials`."""
 
-    # The walk takes twice the trainings: ``--greedy-msa`` adds it.
+    # The walk takes twice the training runs: ``--greedy-msa`` adds it.
     msa_searches = {'h = 0.5': fixed}
 
     def measurers(self) -> None:
@@ -229,7 +229,7 @@ class Study(Trials):
         self.row(part, name, training, kept, cost, np.concatenate(values))
 
     def _oracle_from(self, epoch: int) -> None:
-        """How far selecting in the midst of a training could get at best."""
+        """How far selecting during training could get at best."""
         known = str(self.path('oracle', TARGET))
         hook = dict(
             type='OracleHook', known=known, begin=epoch, end=epoch, threshold=0.5

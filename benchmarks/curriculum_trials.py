@@ -1,4 +1,4 @@
-"""The trainings of the curriculum benchmark for one seed."""
+"""The training runs of the curriculum benchmark for one seed."""
 
 import logging
 import shutil
@@ -31,7 +31,7 @@ __all__ = ['TARGET', 'Trials']
 
 TARGET = 'template'  # the source of the single-source part
 LEAST = 100  # labels that a trial needs
-_OTHER_PICTURES = 1000  # added to the seed of the pictures that every training knows
+_OTHER_IMAGES = 1000  # added to the seed of the images that every training run knows
 
 
 def _rounded(accuracy: Mapping[str, float]) -> str:
@@ -39,16 +39,16 @@ def _rounded(accuracy: Mapping[str, float]) -> str:
 
 
 class Trials:
-    """Trainings of a seed: started once, kept, counted.
+    """Training runs of a seed: started once, kept, counted.
 
     All begin with a detector that has learnt the names of shapes on clean labels of
-    other pictures, and nothing else.
+    other images, and nothing else.
 
     Args:
         root (Path): Folder of the seed.
-        seed (int): Of data and trainings.
+        seed (int): Of data and training runs.
         rates (Mapping): Errors of each source.
-        images (Mapping[str, int]): Pictures of each split.
+        images (Mapping[str, int]): Images of each split.
         steps (int): Of one training.
         submit (Callable): Runs a specification elsewhere, gives a future.
     """
@@ -68,14 +68,14 @@ class Trials:
         self.results: dict[str, dict] = {}
         root.mkdir(parents=True, exist_ok=True)
         self._make_data(root, images, rates, seed)
-        self._make_data(root / 'names', images, {'names': {}}, seed + _OTHER_PICTURES)
+        self._make_data(root / 'names', images, {'names': {}}, seed + _OTHER_IMAGES)
         self.train('names', ['names'], root=str(root / 'names'), load_from=None)
         self.right = {
             name: is_right(np.load(root / f'{name}.kinds.npy')) for name in SOURCES
         }
 
     def _make_data(self, root: Path, images: Mapping[str, int], *made: Any) -> None:
-        """Pictures, labels, and what the frozen tower says of the pictures."""
+        """Images, labels, and what the frozen tower says of the images."""
         make_noisy_sources(root, images, *made)
         np.savez(
             root / 'firsts.npz',
@@ -106,7 +106,7 @@ class Trials:
         return self.submit(self._spec(name, pool, **more))
 
     def train(self, name: str, pool: Sequence[str], **more: Any) -> dict:
-        """Run a training and wait."""
+        """Launch a training run and wait."""
         return self._keep(name, self.start(name, pool, **more))
 
     def _keep(self, name: str, future: Future) -> dict:
@@ -205,7 +205,7 @@ class Trials:
         return self.search([source], measurers, strategy)
 
     def cost(self, names: Sequence[str], scored: int = 0) -> float:
-        """Labels seen by trainings and scorings, in units of one plain training."""
+        """Labels seen by training runs and scorings, in units of a plain run."""
         seen = sum(self.results[name]['seen'] for name in names if name in self.results)
         return (seen + scored) / self.results[f'plain_{TARGET}']['seen']
 

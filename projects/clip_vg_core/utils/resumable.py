@@ -34,6 +34,7 @@ def bind(path: Path, origin: Mapping[str, Any], overwrite: bool = False) -> None
     beside = origin_path(path)
     # As it will be read again: tuples become lists, keys texts.
     origin = json.loads(json.dumps(origin))
+    # An empty file holds nothing that could be of another origin.
     if path.exists() and path.stat().st_size:
         known = _read_origin(beside)
         changes = _changes(known, origin)
@@ -185,8 +186,10 @@ def resumable_map(
             batch = items[first : first + batch_size]
             for prediction in predict(batch):
                 file.write(json.dumps(prediction) + '\n')
+            # A kill loses the predictions of one batch at most.
             file.flush()
             bar.update(len(batch))
+    # From the file alone, so that a resumed run yields what an uninterrupted one does.
     with path.open(encoding='utf-8') as file:
         for line in file:
             yield json.loads(line)
