@@ -1,5 +1,5 @@
 """Pictures of answers."""
 
-from .result_grid import draw_grid, draw_sample
+from projects.clip_vg_core.visualization.result_grid import draw_grid, draw_sample
 
 __all__ = ['draw_grid', 'draw_sample']

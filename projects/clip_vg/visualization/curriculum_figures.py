@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 from mmengine.dataset import BaseDataset
 
 from projects.clip_vg_core.curriculum.selection import BINS
-
-from .result_grid import draw_grid
+from projects.clip_vg_core.visualization.result_grid import draw_grid
 
 __all__ = ['draw_examples', 'draw_histograms', 'draw_kept', 'draw_walks']
 

@@ -15,6 +15,7 @@ from projects.clip_vg_core.curriculum.reliability_file import (
 )
 from projects.clip_vg_core.curriculum.selection import otsu_valley, select_reliable
 from projects.clip_vg_core.utils.file_names import file_name
+from projects.clip_vg_core.visualization.page import Picture, png, write_page
 
 from ..curriculum.agreement import AGREEMENT
 from .curriculum_figures import (
@@ -23,7 +24,6 @@ from .curriculum_figures import (
     draw_kept,
     draw_walks,
 )
-from .page import Picture, png, write_page
 
 __all__ = ['write_report', 'write_scoring_report']
 

@@ -24,11 +24,11 @@ from projects.clip_vg_core.metrics.breakdown import (
     weak_groups,
 )
 from projects.clip_vg_core.metrics.comparison import compare, compare_groups
+from projects.clip_vg_core.visualization.page import png, write_page
 
 from .error_figures import draw_calibration, draw_groups, draw_ious
 from .error_page import PAGE, number, percent, points
 from .example_cards import UNREADABLE, draw_card, find_picture, picture_sizes
-from .page import png, write_page
 
 __all__ = ['write_error_report']
 

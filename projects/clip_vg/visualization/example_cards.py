@@ -14,8 +14,7 @@ import numpy as np
 from matplotlib.patheffects import withStroke
 
 from projects.clip_vg_core.utils.image_files import as_rgb, open_image, size_of
-
-from .result_grid import draw_sample
+from projects.clip_vg_core.visualization.result_grid import draw_sample
 
 __all__ = ['UNREADABLE', 'draw_card', 'find_picture', 'picture_sizes']
 

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from projects.clip_vg_core.utils.image_files import as_rgb, open_image
+from ..utils.image_files import as_rgb, open_image
 
 __all__ = ['draw_grid', 'draw_labels', 'draw_sample']
 

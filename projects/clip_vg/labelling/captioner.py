@@ -12,6 +12,8 @@ from projects.clip_vg_core.utils.image_files import as_rgb, open_image
 from projects.clip_vg_core.utils.origin import bind
 from projects.clip_vg_core.utils.resumable import each_once
 
+from .detector import file_identity
+
 __all__ = ['caption']
 
 
@@ -91,9 +93,15 @@ def caption(
         Path: ``out``.
 
     Raises:
-        ValueError: What is there is of other images: other names or bytes.
+        ValueError: What is there is of other images (other names or bytes), or of
+            another model.
     """
-    origin = dict(images=images_fingerprint(folder, names), upright=upright)
+    origin = dict(
+        images=images_fingerprint(folder, names),
+        upright=upright,
+        model=model,
+        weights=file_identity(weights),
+    )
     bind(out, origin, overwrite)
     if out.exists():
         return out

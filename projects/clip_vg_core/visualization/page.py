@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 from jinja2 import DictLoader, Environment
 from matplotlib.figure import Figure
 
-from projects.clip_vg_core.utils.atomic import replacing
+from ..utils.atomic import replacing
 
 __all__ = ['Picture', 'png', 'write_page']
 

@@ -1,0 +1,1 @@
+"""Reports that Matplotlib alone draws: pages, grids of images, the label report."""
