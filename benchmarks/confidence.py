@@ -11,27 +11,37 @@ Markdown and draws reliability diagram, histograms and ROC.
 
 import argparse
 import logging
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import matplotlib
+
+matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from projects.clip_vg.apis import GroundingInferencer
-from projects.clip_vg.synthetic.absent import absent_twin, names_nothing
 from projects.clip_vg.synthetic.detections import read_shapes
-from projects.clip_vg.synthetic.expressions import Shape
-from projects.clip_vg.visualization.confidence_figure import draw_confidence
+from projects.clip_vg.synthetic.expressions import RELATIONS, Shape
+from projects.clip_vg.synthetic.scenes import COLORS, SHAPES
 from projects.clip_vg_core.data.readers import read_annotations
 from projects.clip_vg_core.metrics.confidence import (
     auroc,
     expected_calibration_error,
+    reliability_bins,
     risk_coverage,
+    roc_curve,
 )
 from projects.clip_vg_core.pseudo_labels.detection import iou
 
 TWIN, FOREIGN = 'one word changed', "another picture's"
+_RELATION = re.compile(rf' (?:{"|".join(RELATIONS)}) ')
+_PRESENT, _LINE = '#2e7d32', '#90a4ae'
+_ABSENT = ('#c62828', '#ef6c00', '#6a1b9a')
 
 
 def parse_args() -> argparse.Namespace:
@@ -80,6 +90,58 @@ def read_pictures(root: Path, split: str) -> list[Picture]:
         pictures[label['image']].texts.append(label['text'])
         pictures[label['image']].boxes.append(tuple(label['bbox']))
     return [picture for picture in pictures.values() if picture.texts]
+
+
+def _subject(text: str) -> str:
+    """What is looked for, without the object it stands beside."""
+    return _RELATION.split(text)[0]
+
+
+def names_nothing(text: str, objects: Sequence[Shape]) -> bool:
+    """Whether no object has the name of what is looked for.
+
+    Args:
+        text (str): An expression of :mod:`.expressions`.
+        objects (Sequence[Shape]): The true objects of the picture.
+
+    Returns:
+        bool: False too if the name says neither colour nor shape ("left object"):
+        something in the picture is meant by it.
+    """
+    words = set(_subject(text).split())
+    named = words & {*COLORS, *SHAPES, 'big', 'small'}
+    return bool(words & {*COLORS, *SHAPES}) and not any(
+        named <= {item.color, item.shape, item.size} for item in objects
+    )
+
+
+def absent_twin(
+    text: str, objects: Sequence[Shape], rng: np.random.Generator
+) -> str | None:
+    """Change one word of an expression so that it refers to nothing.
+
+    Args:
+        text (str): An expression of :mod:`.expressions`.
+        objects (Sequence[Shape]): The true objects of the picture.
+        rng (np.random.Generator): Chooses the word.
+
+    Returns:
+        str, optional: With another colour or another shape; None if the expression has
+        neither, or every change fits some object.
+    """
+    subject = _subject(text)
+    rest = text.removeprefix(subject)
+    words = subject.split()
+    twins = [
+        ' '.join([*words[:place], other, *words[place + 1 :]]) + rest
+        for place, word in enumerate(words)
+        for kind in (tuple(COLORS), SHAPES)
+        if word in kind
+        for other in kind
+        if other != word
+    ]
+    absent = [twin for twin in twins if names_nothing(twin, objects)]
+    return str(rng.choice(absent)) if absent else None
 
 
 def add_absent(pictures: list[Picture], rng: np.random.Generator) -> None:
@@ -149,6 +211,87 @@ def table(
         rows[f'AUROC, they or {name}'] = f'{area:.3f}'
     lines = ['| | |', '|---|---|']
     return '\n'.join(lines + [f'| {name} | {value} |' for name, value in rows.items()])
+
+
+def draw_confidence(
+    scores: np.ndarray,
+    ious: np.ndarray,
+    present: np.ndarray,
+    absent: Mapping[str, np.ndarray],
+) -> Figure:
+    """Draw a reliability diagram, histograms and ROC curves.
+
+    Args:
+        scores (np.ndarray): Of the answers to labelled expressions, (N, ).
+        ious (np.ndarray): Their IoUs, (N, ).
+        present (np.ndarray): Scores of expressions that refer to something, which
+            those of ``absent`` are compared with, (M, ).
+        absent (Mapping[str, np.ndarray]): Scores of expressions that refer to
+            nothing, by how they were made.
+
+    Returns:
+        Figure: Three panels.
+    """
+    figure, panels = plt.subplots(1, 3, figsize=(14, 4.4))
+    _draw_reliability(panels[0], scores, ious)
+    _draw_histograms(panels[1], present, absent)
+    _draw_rocs(panels[2], present, absent)
+    for axes in panels:
+        axes.set_xlim(0, 1)
+        axes.spines[['top', 'right']].set_visible(False)
+    figure.tight_layout()
+    return figure
+
+
+def _draw_reliability(axes: Axes, scores: np.ndarray, ious: np.ndarray) -> None:
+    bins = reliability_bins(scores, ious)
+    axes.plot([0, 1], [0, 1], '--', color=_LINE)
+    axes.bar(
+        bins.edges[:-1],
+        bins.counts / bins.counts.sum(),
+        np.diff(bins.edges),
+        align='edge',
+        color='#cfd8dc',
+        label='share of answers',
+    )
+    axes.plot(bins.scores, bins.values, 'o-', color=_PRESENT, label='mean IoU')
+    error = expected_calibration_error(scores, ious)
+    axes.set_title(f'{len(scores):,} labelled expressions: ECE {error:.3f}')
+    axes.set_xlabel('score')
+    axes.set_ylim(0, 1)
+    axes.legend(frameon=False)
+
+
+def _draw_histograms(
+    axes: Axes, present: np.ndarray, absent: Mapping[str, np.ndarray]
+) -> None:
+    edges = np.linspace(0, 1, 26)
+    drawn = {'refers to an object': present, **absent}
+    for (name, scores), color in zip(drawn.items(), (_PRESENT, *_ABSENT), strict=False):
+        shares = np.histogram(scores, edges)[0] / len(scores)
+        axes.stairs(shares, edges, color=color, linewidth=1.8, label=name)
+    axes.set_title('scores')
+    axes.set_xlabel('score')
+    axes.set_ylabel('share of answers')
+    axes.legend(frameon=False)
+
+
+def _draw_rocs(
+    axes: Axes, present: np.ndarray, absent: Mapping[str, np.ndarray]
+) -> None:
+    axes.plot([0, 1], [0, 1], '--', color=_LINE)
+    for (name, others), color in zip(absent.items(), _ABSENT, strict=False):
+        scores = np.r_[present, others]
+        positive = np.arange(len(scores)) < len(present)
+        area = auroc(scores, positive)
+        axes.plot(
+            *roc_curve(scores, positive), color=color, label=f'{name}: AUROC {area:.3f}'
+        )
+    axes.set_title('refers to an object, or to nothing')
+    axes.set_xlabel('answers to nothing above the threshold')
+    axes.set_ylabel('answers to an object above it')
+    axes.set_ylim(0, 1)
+    axes.legend(frameon=False, loc='lower right')
 
 
 def main() -> None:

@@ -17,17 +17,16 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 import projects.clip_vg  # noqa: F401
-from projects.clip_vg.engine.agreement_judge import (
+from projects.clip_vg.engine.clip_matching import (
     AGREEMENT_PIPELINE,
-    AgreementJudge,
+    AgreementScorer,
     agreement_config,
     agreement_measurer,
 )
 from projects.clip_vg.engine.pseudo_label_reliability_hook import (
     PseudoLabelReliabilityHook,
 )
-from projects.clip_vg.engine.reliability_scoring import score_sources
-from projects.clip_vg.engine.scoring import evaluation_view, score_all
+from projects.clip_vg.engine.scoring import evaluation_view, score_all, score_sources
 from projects.clip_vg_core.curriculum.reliability_file import (
     ReliabilityFile,
     file_sha256,
@@ -115,7 +114,7 @@ def score_agreement(spec: dict) -> None:
         dict(agreement_measurer(options, dataset.label_files), name=spec['score_as']),
         AGREEMENT_PIPELINE,
         batch_size=64,
-        judge=AgreementJudge(dataset),
+        scorer=AgreementScorer(dataset),
     )
 
 
@@ -232,15 +231,16 @@ def _measure(
     dataset = DATASETS.build(data)
     ious, boxes = score_all(model, dataset, batch_size=64, grouped=True)
     if out is not None:
+        keys = dataset.label_keys()
         checkpoint = Path(spec['work_dir']) / f'epoch_{cfg.train_cfg.max_epochs}.pth'
         for file in dataset.label_files:
-            indices, places = dataset.places(file)
+            indices = dataset.indices_of(file)
             written = ReliabilityFile(
                 Path(spec['root']) / 'reliability',
                 dict(name=out, sha256=file_sha256(checkpoint)),
                 file,
             )
-            written.write(places, ious[indices], boxes[indices])
+            written.write(keys[indices], ious[indices], boxes[indices])
             written.flush()
     table = dataset.table
     return {

@@ -1,7 +1,7 @@
 """The trainings of the curriculum benchmark for one seed."""
 
-import json
 import logging
+import shutil
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -13,8 +13,6 @@ from noisy_sources import SOURCES, is_right, make_noisy_sources
 
 from projects.clip_vg.self_paced.record import trial_name
 from projects.clip_vg_core.curriculum.reliability_file import (
-    LabelFile,
-    ReliabilityFile,
     read_reliability,
     reliability_path,
 )
@@ -140,11 +138,10 @@ class Trials:
         path = self.path(name, source)
         if path.exists():
             return
-        measured = next(path.parent.glob(f'*__{source}.json'))
-        labels = LabelFile(**json.loads(measured.read_text())['labels'])
-        written = ReliabilityFile(path.parent, dict(name=name), labels)
-        written.write(np.arange(len(values)), values)
-        written.flush()
+        measured = next(path.parent.glob(f'*__{source}.json')).with_suffix('')
+        for suffix in ('.json', '.keys.npy'):
+            shutil.copy(f'{measured}{suffix}', path.with_suffix(suffix))
+        np.save(path, values.astype(np.float32))
 
     def sampler(self, picks: Trial) -> dict:
         """The sampler that draws from some picks."""

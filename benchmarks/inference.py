@@ -27,9 +27,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import projects.clip_vg  # noqa: F401
+from projects.clip_vg.deployment.compiled import compile_for_inference
 from projects.clip_vg.models import CLIPVG
 from projects.clip_vg.models.clip_vg import patch_padding
-from projects.clip_vg.models.compiled import compile_for_inference
 from projects.clip_vg.models.data_preprocessor import pixel_padding
 
 MODEL = Path(__file__).parents[1] / 'configs/_base_/models/clip_vg_vit-b16.py'

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from label_truth import VERDICTS, judge
+
 from projects.clip_vg.synthetic.data_set import make_synthetic
 from projects.clip_vg.synthetic.detections import ErrorRates, play_models, read_shapes
-from projects.clip_vg.synthetic.truth import VERDICTS, judge
 from projects.clip_vg_core.pseudo_labels.detection import iou
 from projects.clip_vg_core.pseudo_labels.generation import (
     KINDS,

@@ -27,13 +27,16 @@ from starlette.middleware import Middleware
 
 from projects.clip_vg.apis.shared_models import SharedModels, name_checkpoints
 from projects.clip_vg.apis.web import (
+    LOOPBACK,
+    Guard,
     Limits,
+    Room,
     WrongInput,
     answer,
     make_examples,
     read_picture,
+    stored_bytes,
 )
-from projects.clip_vg.apis.web_guard import LOOPBACK, Guard, Room, stored_bytes
 from projects.clip_vg_core.utils.command_line import run_command
 
 # Seconds between deletions of visitors' pictures, and the age of what is deleted.

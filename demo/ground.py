@@ -19,9 +19,7 @@ from typing import Any
 from PIL import Image
 
 from projects.clip_vg.apis import GroundingInferencer
-from projects.clip_vg.apis.grounding_inferencer import load_picture
-from projects.clip_vg.apis.work_dir import checkpoint_sha256, find_checkpoint
-from projects.clip_vg.visualization.answers import draw_answers
+from projects.clip_vg.checkpoints.work_dir import checkpoint_sha256, find_checkpoint
 from projects.clip_vg_core.curriculum.reliability_file import file_sha256
 from projects.clip_vg_core.data.label_keys import images_fingerprint
 from projects.clip_vg_core.data.questions import read_questions
@@ -31,7 +29,9 @@ from projects.clip_vg_core.utils.atomic import replacing
 from projects.clip_vg_core.utils.command_line import run_command
 from projects.clip_vg_core.utils.file_names import file_name
 from projects.clip_vg_core.utils.folder_lock import lock_folder
-from projects.clip_vg_core.utils.resumable import each_once
+from projects.clip_vg_core.utils.image_files import load_image
+from projects.clip_vg_core.utils.resumable import resumable_map
+from projects.clip_vg_core.visualization.boxes import draw_predictions
 
 
 def parse_args() -> argparse.Namespace:
@@ -108,8 +108,8 @@ def drawing_names(answers: Sequence[dict], folder: Path) -> list[str]:
 def draw(answers: Sequence[dict], folder: Path, out_dir: Path, any_size: bool) -> None:
     """Write each picture with its answers."""
     for answer, name in zip(answers, drawing_names(answers, folder), strict=True):
-        image = load_picture(answer['image'], any_size)
-        drawn = draw_answers(image, answer['bboxes'], answer['texts'])
+        image = load_image(answer['image'], any_size)
+        drawn = draw_predictions(image, answer['bboxes'], answer['texts'])
         Image.fromarray(drawn).save(out_dir / name)
 
 
@@ -132,7 +132,7 @@ def answer_questions(
         images=images_fingerprint(args.image, list(questions)),
     )
     return list(
-        each_once(
+        resumable_map(
             *(lines, list(questions), answer, args.batch_size, 'asking'),
             origin=origin,
             overwrite=args.overwrite,

@@ -29,8 +29,8 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 
-from projects.clip_vg import compat
-from projects.clip_vg.models import clip_files
+import projects.clip_vg  # noqa: F401  # registers, before the audit hook watches
+from projects.clip_vg.checkpoints import clip_weights, safe_loading
 from projects.clip_vg_core.utils.safe_pickle import interpret
 from projects.clip_vg_core.utils.safe_torch import (
     _OTHER_NAMES,
@@ -40,7 +40,7 @@ from projects.clip_vg_core.utils.safe_torch import (
 )
 from projects.clip_vg_core.utils.stand_ins import PLAIN_NAMES
 
-CHECKPOINT_NAMES = {**_OTHER_NAMES, **compat._MMENGINE_NAMES}
+CHECKPOINT_NAMES = {**_OTHER_NAMES, **safe_loading.MMENGINE_NAMES}
 DUMP_NAMES = {**TENSOR_NAMES, 'torch.storage._load_from_bytes': _Saved}
 ATTACKS = [
     *('os.system', 'posix.system', 'subprocess.Popen', 'builtins.exec'),
@@ -53,7 +53,7 @@ ATTACKS = [
     *('__torch__.Module', '__torch__.torch.nn.Linear', 'sys.modules', 'io.open'),
 ]
 TORCHS = list(torch._weights_only_unpickler._get_allowed_globals())
-NAMES = sorted({*CHECKPOINT_NAMES, *DUMP_NAMES, *clip_files._ARCHIVE_NAMES, *TORCHS})
+NAMES = sorted({*CHECKPOINT_NAMES, *DUMP_NAMES, *clip_weights._ARCHIVE_NAMES, *TORCHS})
 # What may come out.
 VALUES = (
     *(str, bytes, bytearray, int, float, bool, type(None), list, tuple, dict, set),
@@ -68,7 +68,7 @@ VALUES = (
     *(torch.Tensor, torch.Size, torch.device, torch.dtype, HistoryBuffer, ConfigDict),
     *(argparse.Namespace, torch.storage.TypedStorage),
 )
-# Functions of MMEngine that the states of schedules hold; see compat._method_of.
+# Functions of MMEngine that the states of schedules hold; see `safe_loading`.
 METHODS = {'_annealing_cos', '_annealing_linear', 'min', 'max', 'current', 'mean'}
 WATCHED = ('import', 'exec', 'compile', 'os.', 'subprocess.', 'socket.', 'ctypes.')
 SECONDS = 5
@@ -271,7 +271,7 @@ def check(value, program, depth=0):
 
 def load_archive(stream):
     """As CLIP's weights are read; the stream in the place of a path."""
-    return clip_files._read_archive(stream)
+    return clip_weights._read_archive(stream)
 
 
 def run(kind, rng, program):

@@ -14,7 +14,7 @@ import torch
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_overlaps
 from mmengine.config import Config
 
-from projects.clip_vg.curriculum.released_files import read_iou_result
+from projects.clip_vg_core.curriculum.official_files import read_iou_result
 from projects.clip_vg_core.data.readers import read_annotations
 
 from .helpers import ROOT

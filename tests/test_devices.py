@@ -14,15 +14,15 @@ from mmengine.config import Config
 from PIL import Image
 
 from projects.clip_vg.apis import GroundingInferencer
+from projects.clip_vg.checkpoints.frozen_weights import FINGERPRINT
 from projects.clip_vg.engine import PseudoLabelReliabilityHook, SlimCheckpointHook
-from projects.clip_vg.engine.agreement_judge import (
+from projects.clip_vg.engine.clip_matching import (
     AGREEMENT_PIPELINE,
-    AgreementJudge,
+    AgreementScorer,
     agreement_config,
 )
 from projects.clip_vg.engine.scoring import evaluation_view, plan_batches, score_labels
 from projects.clip_vg.evaluation import GroundingMetric
-from projects.clip_vg.models.frozen_weights import FINGERPRINT
 from projects.clip_vg.models.grounding_tta_model import GroundingTTAModel
 
 from .helpers import ROOT
@@ -248,14 +248,14 @@ def test_the_clip_scorer_on_another_device(pool):
     )
     view = evaluation_view(pool, AGREEMENT_PIPELINE)
     batches = plan_batches(view, 2, True, np.arange(12))
-    judge = AgreementJudge(view)
-    expected = list(score_labels(clip, view, batches, judge=judge))
+    judge = AgreementScorer(view)
+    expected = list(score_labels(clip, view, batches, scorer=judge))
     picture = torch.randint(0, 256, (3, 40, 60), dtype=torch.uint8)
     boxes = torch.tensor([[1.0, 2.0, 20.0, 30.0], [5.0, 6.0, 50.0, 39.0]])
     (alone,) = clip([picture], [boxes], [['red star', 'circle']])
     with stand_in_device():
         clip.to(DEVICE)
-        found = list(score_labels(clip, view, batches, judge=judge))
+        found = list(score_labels(clip, view, batches, scorer=judge))
         moved = picture.to(DEVICE), boxes.to(DEVICE)
         (there,) = clip(*([part] for part in moved), [['red star', 'circle']])
     for columns in zip(found, expected, strict=True):

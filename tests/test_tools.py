@@ -302,7 +302,7 @@ def test_a_converted_data_set_is_the_same(shapes, tmp_path):
 
 
 def test_the_pretraining_of_the_tiny_clip_runs(tmp_path):
-    from projects.clip_vg.models.clip_files import read_clip_weights
+    from projects.clip_vg.checkpoints.clip_weights import read_clip_weights
 
     out = tmp_path / 'clip.safetensors'
     tool(

@@ -1,25 +1,28 @@
-"""Draw answers of a test run: expressions with predicted and true boxes."""
+"""Draw results of a test run: expressions with predicted and true boxes."""
 
 import argparse
-import json
 import logging
 from pathlib import Path
 
 import numpy as np
 
-from projects.clip_vg.visualization import draw_grid
+from projects.clip_vg_core.metrics.results_file import read_results
+from projects.clip_vg_core.utils.atomic import replacing
 from projects.clip_vg_core.utils.command_line import run_command
+from projects.clip_vg_core.visualization.result_grid import draw_grid
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        'results', help='JSON Lines of GroundingMetric (test_evaluator.out_file)'
+        'results',
+        type=Path,
+        help='JSON Lines of GroundingMetric (test_evaluator.out_file)',
     )
-    parser.add_argument('--out', required=True, help='picture to write')
+    parser.add_argument('--out', type=Path, required=True, help='image to write')
     parser.add_argument(
-        '--number', type=int, default=12, help='answers to draw (default: %(default)s)'
+        '--number', type=int, default=12, help='results to draw (default: %(default)s)'
     )
     parser.add_argument(
         '--seed',
@@ -31,17 +34,18 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Draw a random choice of answers, so misses are as frequent as they are."""
+    """Draw a random choice of results, so misses are as frequent as they are."""
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
-    lines = Path(args.results).read_text(encoding='utf-8-sig').splitlines()
-    results = [json.loads(line) for line in lines]
+    results = read_results(args.results)
     accuracy = np.mean([result['iou'] >= 0.5 for result in results])
     rng = np.random.default_rng(args.seed)
     count = min(args.number, len(results))
     chosen = [results[i] for i in rng.choice(len(results), count, replace=False)]
     title = f'accuracy at IoU 0.5: {accuracy:.3f} on {len(results):,} expressions'
-    draw_grid(chosen, title).savefig(args.out, dpi=110)
+    figure = draw_grid(chosen, title)
+    with replacing(args.out) as partial:
+        figure.savefig(partial, dpi=110)
     logging.info('%s', title)
     logging.info('%d of them, chosen at random, are drawn in %s', count, args.out)
 

@@ -222,7 +222,7 @@ def _detector(parts: Sequence[str] | None) -> list[str] | None:
     """Config (or name in the model zoo) and checkpoint; of a work dir, its best."""
     if parts is None:
         return None
-    from projects.clip_vg.apis.work_dir import find_weights
+    from projects.clip_vg.checkpoints.work_dir import find_weights
 
     # What is no folder is a config, a name of the model zoo or an address.
     return [str(find_weights(part)) if Path(part).is_dir() else part for part in parts]

@@ -32,23 +32,25 @@ from train import add_common_options, load_config
 from mmdet.registry import DATASETS, MODELS
 
 import projects.clip_vg  # noqa: F401
-from projects.clip_vg.apis.checkpoint_config import read_checkpoint
-from projects.clip_vg.apis.work_dir import (
-    checkpoint_sha256,
-    find_checkpoint,
-    use_exported,
-)
-from projects.clip_vg.curriculum.agreement import AGREEMENT
-from projects.clip_vg.engine.agreement_judge import (
+from projects.clip_vg.checkpoints.safe_loading import read_checkpoint
+from projects.clip_vg.checkpoints.strict_loading import refuse_other_weights
+from projects.clip_vg.checkpoints.work_dir import checkpoint_sha256, find_checkpoint
+from projects.clip_vg.datasets.samplers import is_grouped
+from projects.clip_vg.deployment.served_clip_vg import use_exported
+from projects.clip_vg.engine.clip_matching import (
     AGREEMENT_PIPELINE,
-    AgreementJudge,
+    AgreementScorer,
     agreement_config,
     agreement_measurer,
 )
-from projects.clip_vg.engine.reliability_scoring import choose_sources, score_sources
-from projects.clip_vg.engine.scoring import evaluation_view, judge_answers, uses_groups
-from projects.clip_vg.models.strict_loading import refuse_other_weights
+from projects.clip_vg.engine.scoring import (
+    choose_sources,
+    evaluation_view,
+    score_predictions,
+    score_sources,
+)
 from projects.clip_vg.visualization.curriculum_report import write_scoring_report
+from projects.clip_vg_core.curriculum.reliability_file import AGREEMENT
 from projects.clip_vg_core.utils.command_line import run_command
 from projects.clip_vg_core.utils.folder_lock import lock_folder
 
@@ -176,10 +178,10 @@ def main() -> None:
             args.out,
             dict(measurer, name=name),
             [dict(step) for step in pipeline],
-            grouped=args.agreement or uses_groups(loader),
+            grouped=args.agreement or is_grouped(loader.get('sampler', {})),
             batch_size=args.batch_size or loader.batch_size,
             num_workers=loader.num_workers,
-            judge=AgreementJudge(dataset) if args.agreement else judge_answers,
+            scorer=AgreementScorer(dataset) if args.agreement else score_predictions,
             overwrite=args.overwrite,
         )
         if args.report and is_main_process():

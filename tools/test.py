@@ -12,7 +12,8 @@ from train import add_common_options, load_config  # imports compat: before mmde
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 
-from projects.clip_vg.apis.work_dir import find_checkpoint, use_exported
+from projects.clip_vg.checkpoints.work_dir import find_checkpoint
+from projects.clip_vg.deployment.served_clip_vg import use_exported
 from projects.clip_vg.engine.run_check_hook import check_run
 from projects.clip_vg_core.utils.command_line import run_command
 

@@ -10,10 +10,10 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from projects.clip_vg.checkpoints.work_dir import last_checkpoint
 from projects.clip_vg.compat import setup_cpu_distributed
 from projects.clip_vg.engine.exact_resume_hook import train_batch_size
 from projects.clip_vg.engine.run_check_hook import check_run, refuse_no_steps
-from projects.clip_vg.engine.trial import last_checkpoint
 from projects.clip_vg_core.utils.command_line import run_command
 from projects.clip_vg_core.utils.folder_lock import lock_folder
 

@@ -16,142 +16,16 @@ import atexit
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.fileio import LocalBackend, register_backend
-from mmengine.logging import HistoryBuffer
-from mmengine.optim.scheduler import OneCycleParamScheduler
 from mmengine.runner import CheckpointLoader
 
-from projects.clip_vg_core.utils.safe_torch import load_torch
-from projects.clip_vg_core.utils.stand_ins import Attributes, StandIn, UnsafePickleError
-
 from . import mmcv_finder  # noqa: F401  # its import installs the finder
+from .checkpoints.safe_loading import load_from_local
 
 __all__ = ['AtomicLocalBackend', 'load_from_local', 'setup_cpu_distributed']
-
-
-class _Method(StandIn):
-    """Stands for a function of MMEngine that a checkpoint names."""
-
-    __slots__ = ('function',)
-
-    def __init__(self, function: Any) -> None:
-        self.function = function
-
-    def thaw(self, held: tuple) -> Any:  # noqa: ARG002
-        return self.function
-
-
-class _History(Attributes):
-    """Stands for ``HistoryBuffer``, the values of a loss or a metric."""
-
-    __slots__ = ()
-
-    def __setstate__(self, state: Any) -> None:
-        super().__setstate__(state)
-        methods = state.get('statistics_methods', {})
-        if type(methods) is not dict or any(
-            type(method) is not _Method for method in methods.values()
-        ):
-            raise UnsafePickleError('it has a damaged HistoryBuffer')
-
-    def thaw(self, held: tuple) -> HistoryBuffer:
-        values, counts = (
-            np.asarray(held[0].get(key, ()), float)
-            for key in ('_log_history', '_count_history')
-        )
-        most = held[0].get('max_length', 1_000_000)
-        fits = values.shape == counts.shape == (values.size,)
-        if not fits or type(most) is not int or most < 1:
-            raise UnsafePickleError('it has a damaged HistoryBuffer')
-        return HistoryBuffer(
-            held[0].get('_log_history', values),
-            held[0].get('_count_history', counts),
-            most,
-        )
-
-
-class _ConfigDict(StandIn):
-    """Stands for a dict of a config."""
-
-    __slots__ = ('items',)
-    items: dict
-
-    def __new__(cls, items: Any = None) -> '_ConfigDict':
-        self = super().__new__(cls)
-        if type(items) is not dict:
-            raise UnsafePickleError('it has a damaged ConfigDict')
-        self.items = items
-        return self
-
-    def held(self) -> tuple:
-        return (self.items,)
-
-    def thaw(self, held: tuple) -> ConfigDict:
-        return ConfigDict(held[0])
-
-
-class _OneCycle(StandIn):
-    """Stands for ``OneCycleParamScheduler``, whose state holds one of its functions."""
-
-    __slots__ = ()
-
-
-def _method_of(owner: Any, name: Any) -> _Method:
-    """What ``getattr`` in a checkpoint may mean, and nothing else.
-
-    Statistics of a HistoryBuffer, and the two curves of the one-cycle schedule.
-    """
-    if owner is _History and name in ('min', 'max', 'current', 'mean', 'statistics'):
-        return _Method(getattr(HistoryBuffer, name))
-    if owner is _OneCycle and name in ('_annealing_cos', '_annealing_linear'):
-        return _Method(getattr(OneCycleParamScheduler, name))
-    raise UnsafePickleError(f'it asks for "builtins.getattr" of {name!r:.80}')
-
-
-# Beside tensors and containers, what a checkpoint of MMEngine names.
-_MMENGINE_NAMES = {
-    'builtins.getattr': _method_of,
-    'mmengine.config.config.ConfigDict': _ConfigDict,
-    'mmengine.logging.history_buffer.HistoryBuffer': _History,
-    f'{OneCycleParamScheduler.__module__}.OneCycleParamScheduler': _OneCycle,
-}
-
-
-def load_from_local(filename: str, map_location: Any = None) -> Any:
-    """Read a local checkpoint of MMEngine without running what it contains.
-
-    Args:
-        filename (str): The checkpoint.
-        map_location (Any): As in ``torch.load``. Defaults to None.
-
-    Returns:
-        dict: The checkpoint.
-
-    Raises:
-        UnsafePickleError: The file asks for something a checkpoint never needs.
-        FileNotFoundError: There is no such file.
-        ValueError: The file is truncated, was not written by ``torch.save``, or is a
-            checkpoint of the official CLIP-VG.
-    """
-    checkpoint = load_torch(
-        Path(filename).expanduser(), map_location=map_location, names=_MMENGINE_NAMES
-    )
-    # MMEngine would take the whole dict for weights.
-    model = checkpoint.get('model') if isinstance(checkpoint, dict) else None
-    if isinstance(model, dict) and any(
-        str(name).removeprefix('module.').startswith('image_encoder_clip_vg.')
-        for name in model
-    ):
-        raise ValueError(
-            f'{filename} is a checkpoint of the official CLIP-VG: convert it by '
-            'tools/model_converters/official_clip_vg.py.'
-        )
-    return checkpoint
 
 
 class AtomicLocalBackend(LocalBackend):

@@ -11,9 +11,9 @@ from mmengine.runner import Runner
 from PIL import Image
 
 from projects.clip_vg.apis import GroundingInferencer
-from projects.clip_vg.visualization.answers import color_of, draw_answers
 from projects.clip_vg_core.data.questions import read_questions
 from projects.clip_vg_core.utils.folder_lock import lock_folder
+from projects.clip_vg_core.visualization.boxes import color_of, draw_predictions
 
 from ..helpers import ROOT
 from ..helpers.configs import runner_config
@@ -208,22 +208,22 @@ def test_equal_boxes_do_not_hide_each_others_number(corner):
     def plain(drawn, number):  # pixels of the number's background and box
         return (drawn[:200] == color_of(number)).all(-1).sum()
 
-    drawn = draw_answers(image, [box] * count, ['a'] * count)
+    drawn = draw_predictions(image, [box] * count, ['a'] * count)
     for number in range(count):
         alone = [[-50, -50, -40, -40]] * number  # those before lie outside
-        lone = draw_answers(image, [*alone, box], ['a'] * (number + 1))
+        lone = draw_predictions(image, [*alone, box], ['a'] * (number + 1))
         # The box, where another is drawn over it, but not the number.
         assert plain(drawn, number) > 0.5 * plain(lone, number)
 
 
 def test_boxes_and_legend_are_drawn_in_their_colours():
     image = np.full((60, 80, 3), 128, np.uint8)
-    drawn = draw_answers(image, [[10, 30, 50, 55], [-5, -5, 200, 20]], ['a', 'b'])
+    drawn = draw_predictions(image, [[10, 30, 50, 55], [-5, -5, 200, 20]], ['a', 'b'])
     assert tuple(drawn[54, 30]) == color_of(0)
     assert (drawn[:60] == color_of(1)).all(-1).any()
     assert (drawn[60:] == color_of(0)).all(-1).any()
     assert (image == 128).all()
-    assert draw_answers(image, [], []).shape[1] == 80
+    assert draw_predictions(image, [], []).shape[1] == 80
 
 
 def demo(*args):

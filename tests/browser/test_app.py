@@ -20,7 +20,7 @@ from PIL import Image
 
 from projects.clip_vg.apis import GroundingInferencer
 from projects.clip_vg.apis.web import fit_to_screen
-from projects.clip_vg.visualization.answers import color_of
+from projects.clip_vg_core.visualization.boxes import color_of
 
 from ..helpers import ROOT
 from ..helpers.models import save_tiny

@@ -315,8 +315,7 @@ def score(dataset, folder, measurer, **values):
         if file.source in values:
             store = ReliabilityFile(folder, dict(name=measurer), file)
             reliability = np.array(values[file.source])
-            rows = np.arange(len(reliability))
-            store.write(rows, reliability, np.zeros((len(rows), 4)))
+            store.write(file.keys, reliability, np.zeros((file.count, 4)))
     return str(folder / f'{measurer}__')
 
 

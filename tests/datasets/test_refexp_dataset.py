@@ -505,29 +505,30 @@ def make_two(tmp_path, **options):
 def write_reliability(folder, label_file, measurer='m'):
     """0, 0.125, 0.25, ...: a label's value says its place in the file."""
     store = ReliabilityFile(folder, dict(name=measurer), label_file)
-    rows = np.arange(label_file.count)
-    store.write(rows, rows / 8, np.zeros((len(rows), 4)))
+    values = np.arange(label_file.count) / 8
+    store.write(label_file.keys, values, np.zeros((len(values), 4)))
     return store.path
 
 
-def test_places_follow_dropped_labels(tmp_path):
+def test_indices_and_keys_follow_dropped_labels(tmp_path):
     dataset = make_two(tmp_path)
     ids = list(dataset.table.sample_ids)
     assert len(ids) == 5
     assert [f.source for f in dataset.label_files] == ['template', 'relation']
     assert [f.count for f in dataset.label_files] == [4, 3]
     for file, kept in zip(dataset.label_files, ([0, 2, 3], [0, 2]), strict=True):
-        indices, places = dataset.places(file)
-        assert places.tolist() == kept
+        indices = dataset.indices_of(file)
+        assert np.array_equal(dataset.label_keys()[indices], file.keys[kept])
         assert [ids[i] for i in indices] == [f'{file.source}{p}' for p in kept]
 
 
 @pytest.mark.parametrize('chosen', [-3, [4, 1, 0]])
-def test_places_follow_a_subset(tmp_path, chosen):
+def test_indices_and_keys_follow_a_subset(tmp_path, chosen):
     dataset = make_two(tmp_path, indices=chosen)
     found = {}
     for file in dataset.label_files:
-        for index, place in zip(*dataset.places(file), strict=True):
+        for index in dataset.indices_of(file):
+            (place,) = np.flatnonzero(file.keys == dataset.label_keys()[index])
             found[int(index)] = f'{file.source}{place}'
     assert found == dict(enumerate(dataset.table.sample_ids))
 
@@ -726,12 +727,14 @@ def test_the_fold_of_an_image_depends_on_its_name_and_the_seed_alone(tmp_path):
     assert folds(tmp_path, PICTURES, image_folds=dict(keep, seed=1)) != of_all
 
 
-def test_places_follow_folds(tmp_path):
+def test_indices_and_keys_follow_folds(tmp_path):
     keep = dict(number=2, keep=[1])
     labels = [(name, [1, 1, 9, 9], 'x') for name in PICTURES]
     dataset = make(tmp_path, labels, (), image_folds=keep)
     assert 0 < len(dataset) < dataset.label_files[0].count == 60
-    indices, places = dataset.places(dataset.label_files[0])
+    (file,) = dataset.label_files
+    indices = dataset.indices_of(file)
+    places = [np.flatnonzero(file.keys == key)[0] for key in dataset.label_keys()]
     assert indices.tolist() == list(range(len(dataset)))
     assert [f's{place}' for place in places] == list(dataset.table.sample_ids)
 

@@ -8,7 +8,7 @@ from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
 from PIL import Image
 
-from projects.clip_vg.datasets.transforms.flip import mirror_text
+from projects.clip_vg.datasets.transforms.expression_aware import mirror_text
 
 
 def sample(height=40, width=60, box=(10, 5, 30, 25), text='a man', seed=0):

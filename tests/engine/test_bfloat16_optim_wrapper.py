@@ -1,8 +1,12 @@
 """Mixed precision on a CPU: bfloat16 in the towers, float32 weights and losses."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from mmengine.runner import Runner
+
+from projects.clip_vg.engine import BFloat16OptimWrapper
 
 from ..helpers.configs import runner_config
 
@@ -46,3 +50,26 @@ def test_the_context_is_bfloat16(shapes, sources, tmp_path):
     with wrapper.optim_context(runner.model):
         assert layer(torch.ones(1, 2)).dtype == torch.bfloat16
     assert layer(torch.ones(1, 2)).dtype == torch.float32
+
+
+def test_while_gradients_are_summed_up_processes_do_not_exchange_them():
+    """As in the wrapper that it extends: only the last of three steps does."""
+    alone, losses = [], []
+
+    class Model(torch.nn.Linear):
+        @contextmanager
+        def no_sync(self):
+            alone.append(len(losses))
+            yield
+
+    model = Model(2, 2)
+    wrapper = BFloat16OptimWrapper(
+        torch.optim.SGD(model.parameters(), 0.1), accumulative_counts=3
+    )
+    wrapper.initialize_count_status(model, 0, 6)
+    for _ in range(6):
+        with wrapper.optim_context(model):
+            loss = model(torch.ones(1, 2)).sum()
+        wrapper.update_params(loss)
+        losses.append(loss)
+    assert alone == [0, 1, 3, 4]

@@ -13,10 +13,7 @@ from mmengine.hub import get_config
 from mmengine.runner import Runner
 
 from projects.clip_vg.engine import PseudoLabelReliabilityHook
-from projects.clip_vg_core.curriculum.reliability_file import (
-    ReliabilityFile,
-    read_reliability,
-)
+from projects.clip_vg_core.curriculum.reliability_file import ReliabilityFile
 
 from ..helpers.configs import pool_config, runner_config
 from ..helpers.shrink import shrink_model
@@ -100,9 +97,9 @@ def test_the_mean_is_over_all_snapshots(shapes, sources, tmp_path, snapshots):
         data = runner.train_dataloader.sampler.dataset
         for file in data.label_files:
             path = tmp_path / str(running) / 'reliability' / f'online__{file.source}'
-            indices, places = data.places(file)
-            written = read_reliability(path.with_suffix('.npy'), file)
-            assert written[places] == pytest.approx(expected[indices], abs=1e-6)
+            indices = data.indices_of(file)
+            written = data.read_reliability(path.with_suffix('.npy'))
+            assert written[indices] == pytest.approx(expected[indices], abs=1e-6)
 
 
 def test_resume_keeps_reliability_and_selection(shapes, sources, tmp_path):
@@ -139,9 +136,9 @@ def write_prior(data, folder, values):
     """Reliability files of another measurer, one for each source."""
     paths = []
     for file in data.label_files:
-        indices, places = data.places(file)
+        indices = data.indices_of(file)
         store = ReliabilityFile(folder, dict(name='before'), file)
-        store.write(places, values[indices])
+        store.write(data.label_keys()[indices], values[indices])
         store.flush()
         paths.append(str(folder / f'before__{file.source}.npy'))
     return paths

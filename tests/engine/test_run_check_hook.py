@@ -1,21 +1,27 @@
 """What a run checks before its first step: steps, data, names of metrics."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from mmdet.registry import DATASETS
+from mmdet.datasets import ConcatDataset
+from mmdet.registry import DATASETS, MODELS
 from mmengine.config import ConfigDict
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from projects.clip_vg.engine.run_check_hook import (
     RunCheckHook,
     check_run,
     describe_data,
+    refuse_late_boxes,
 )
 
 from ..helpers.commands import run_script
-from ..helpers.configs import pool_config, runner_config
+from ..helpers.configs import TEST, model_config, pool_config, runner_config
 
 SAMPLERS = [
     dict(type='DefaultSampler', shuffle=True),
@@ -58,6 +64,50 @@ def test_no_epochs_are_an_error(shapes, sources, tmp_path):
     cfg.train_cfg.max_epochs = 0
     with pytest.raises(ValueError, match='0 epochs .*max_epochs'):
         Runner.from_cfg(cfg).train()
+
+
+def test_a_test_pipeline_in_training_is_an_error(shapes, sources, tmp_path):
+    """Boxes stayed in pixels of the original image, and the accuracy was 0."""
+    cfg = checked(runner_config(shapes, sources, tmp_path))
+    cfg.train_dataloader.dataset.pipeline = TEST
+    with pytest.raises(ValueError, match=r'LoadAnnotations after PILResize, Letterbox'):
+        Runner.from_cfg(cfg).train()
+    assert not list(tmp_path.glob('*.pth'))
+
+
+LOAD, BOXES, PACK = TEST[0], TEST[3], TEST[4]
+
+
+@pytest.mark.parametrize(
+    'early, refused',
+    [
+        (dict(type='Resize', scale=(32, 32), keep_ratio=True), True),
+        (dict(type='RandomFlip', prob=0.01), True),
+        (dict(type='Letterbox', size=512), True),
+        (dict(type='PILColorJitter'), False),
+        (dict(type='PILResize', size=160), False),  # the size that they have
+    ],
+    ids=lambda value: value['type'] if isinstance(value, dict) else '',
+)
+def test_steps_before_the_boxes_are_refused_if_they_move_them(
+    early, refused, shapes, sources
+):
+    late = DATASETS.build(
+        dict(pool_config(shapes, sources), pipeline=[LOAD, early, BOXES, PACK])
+    )
+    right = dict(pool_config(shapes, sources), pipeline=[LOAD, BOXES, early, PACK])
+    refuse_late_boxes(DATASETS.build(right))
+    twice = dict(type='RepeatDataset', dataset=late, times=2)
+    for dataset in (late, DATASETS.build(twice), ConcatDataset([twice, late])):
+        if refused:
+            with pytest.raises(ValueError, match=rf'after {early["type"]}: .*\.jpg'):
+                refuse_late_boxes(dataset)
+        else:
+            refuse_late_boxes(dataset)
+
+
+def test_data_without_a_pipeline_is_not_looked_into():
+    refuse_late_boxes([1, 2, 3])
 
 
 def test_an_endless_sampler_fills_any_batch(shapes, sources, tmp_path):
@@ -112,6 +162,66 @@ def test_a_runner_is_checked_once(shapes, sources, tmp_path):
     runner = Runner.from_cfg(checked(runner_config(shapes, sources, tmp_path)))
     check_run(runner)
     assert sum(isinstance(hook, RunCheckHook) for hook in runner.hooks) == 1
+
+
+def test_a_runner_that_is_checked_strictly_stays_so():
+    hooks = []
+    runner = SimpleNamespace(hooks=hooks, register_hook=hooks.append)
+    check_run(runner)
+    assert not hooks[0].strict
+    check_run(runner, strict=True)
+    check_run(runner)
+    assert len(hooks) == 1
+    assert hooks[0].strict
+
+
+@pytest.mark.parametrize(
+    'strict, resumed, refused',
+    [(False, False, False), (True, False, True), (False, True, True)],
+)
+def test_weights_of_another_model_are_refused(strict, resumed, refused, tmp_path):
+    init_default_scope('mmdet')
+    model = MODELS.build(model_config())
+    runner = SimpleNamespace(hooks=[], model=model, work_dir=tmp_path, _resume=resumed)
+    hook = RunCheckHook(strict=strict)
+    hook.after_load_checkpoint(runner, dict(state_dict=model.state_dict()))
+    # Of MMEngine's published models, a file may be the state dict itself.
+    for other in (dict(state_dict=dict(x=torch.zeros(1))), dict(x=torch.zeros(1))):
+        if refused:
+            with pytest.raises(ValueError, match=r"unexpected, e\.g\. \['x'\]"):
+                hook.after_load_checkpoint(runner, other)
+        else:
+            hook.after_load_checkpoint(runner, other)
+
+
+@pytest.mark.parametrize('elsewhere', [None, '/shared/checkpoints'])
+def test_in_a_copied_work_dir_the_best_checkpoint_is_its_own(elsewhere, tmp_path):
+    """MMEngine deletes the best one when a better comes: not the original's."""
+    hooks = [CheckpointHook(out_dir=elsewhere)]
+    runner = SimpleNamespace(hooks=hooks, work_dir=str(tmp_path), _resume=False)
+    names = ('best_ckpt', 'best_ckpt_grounding/miou')
+    info = dict({name: f'/old/run/{name[5:9]}_3.pth' for name in names}, best_score=0.5)
+    checkpoint = dict(
+        state_dict={}, message_hub=dict(runtime_info=info, resumed_keys={})
+    )
+    RunCheckHook().after_load_checkpoint(runner, checkpoint)
+    folder = tmp_path if elsewhere is None else Path('/old/run')
+    assert [info[name] for name in names] == [str(folder / 'ckpt_3.pth')] * 2
+    assert info['best_score'] == 0.5
+
+
+@pytest.mark.parametrize('separate', [False, True])
+def test_schedules_watch_the_metric_by_its_new_name(separate):
+    """A runner of several optimizers has its schedules by their names."""
+    watching, plain = SimpleNamespace(monitor='grounding/acc@0.5'), SimpleNamespace()
+    schedules = [watching, plain]
+    runner = SimpleNamespace(
+        hooks=[], param_schedulers=dict(model=schedules) if separate else schedules
+    )
+    RunCheckHook().before_run(runner)
+    assert watching.monitor == 'grounding/acc_0.5'
+    assert not hasattr(plain, 'monitor')
+    RunCheckHook().before_run(SimpleNamespace(hooks=[], param_schedulers=None))
 
 
 @pytest.mark.parametrize('several', [False, True])

@@ -7,10 +7,14 @@ from mmdet.registry import DATASETS, MODELS
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.dataset import pseudo_collate
 
-from projects.clip_vg.engine import reliability_scoring
-from projects.clip_vg.engine.reliability_scoring import choose_sources, score_sources
-from projects.clip_vg.engine.scoring import evaluation_view, plan_batches, score_labels
-from projects.clip_vg_core.curriculum.reliability_file import read_reliability
+from projects.clip_vg.engine import scoring
+from projects.clip_vg.engine.scoring import (
+    choose_sources,
+    evaluation_view,
+    plan_batches,
+    score_labels,
+    score_sources,
+)
 
 from ..helpers.configs import TEST, model_config, pool_config
 
@@ -94,15 +98,14 @@ def test_interrupted_scoring_goes_on_and_ends_with_the_same_bytes(
             yield part
 
     options = dict(batch_size=3)
-    monkeypatch.setattr(reliability_scoring, 'score_labels', interrupted)
+    monkeypatch.setattr(scoring, 'score_labels', interrupted)
     with pytest.raises(KeyboardInterrupt):
         score_sources(model, pool, files, tmp_path / 'cut', MEASURER, TEST, **options)
-    done = np.isfinite(read_reliability(tmp_path / 'cut' / 'm__one.npy'))
-    assert 0 < done.sum() < len(done)
-    monkeypatch.setattr(reliability_scoring, 'score_labels', counting)
+    done = np.isfinite(pool.read_reliability(tmp_path / 'cut' / 'm__one.npy'))
+    assert 0 < done.sum() < len(pool.indices_of(files[0]))
+    monkeypatch.setattr(scoring, 'score_labels', counting)
     cut = score_sources(model, pool, files, tmp_path / 'cut', MEASURER, TEST, **options)
-    indices, places = pool.places(files[0])
-    assert not set(indices[done[places]]) & set(asked)  # nothing is scored twice
+    assert not set(np.flatnonzero(done)) & set(asked)  # nothing is scored twice
     whole = score_sources(
         model, pool, files, tmp_path / 'other', MEASURER, TEST, **options
     )

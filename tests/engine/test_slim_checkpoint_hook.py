@@ -10,10 +10,10 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import load_state_dict
 
+from projects.clip_vg.checkpoints.frozen_weights import FINGERPRINT, frozen_names
+from projects.clip_vg.checkpoints.strict_loading import refuse_other_weights
 from projects.clip_vg.compat import load_from_local
 from projects.clip_vg.engine import SlimCheckpointHook
-from projects.clip_vg.models.frozen_weights import FINGERPRINT, frozen_names
-from projects.clip_vg.models.strict_loading import refuse_other_weights
 
 from ..helpers.configs import ARCH, model_config, runner_config
 from ..helpers.models import initialised
@@ -129,6 +129,24 @@ def test_a_lost_trained_weight_is_refused(slim, clips):
     state.pop('fusion.reg_token.weight')
     with pytest.raises(ValueError, match=r'1 missing.*fusion\.reg_token\.weight'):
         refuse_other_weights(state, MODELS.build(with_clip(clips[0])))
+
+
+@pytest.mark.parametrize('wrap', [lambda model: model, torch.nn.DataParallel])
+def test_averaged_weights_and_wrapped_models_are_made_smaller_too(clips, wrap):
+    model = initialised(MODELS.build(with_clip(clips[0])))
+    whole = model.state_dict()
+    checkpoint = dict(
+        state_dict=dict(whole),
+        ema_state_dict={'steps': 3, **{f'module.{k}': v for k, v in whole.items()}},
+    )
+    SlimCheckpointHook().before_save_checkpoint(
+        SimpleNamespace(model=wrap(model)), checkpoint
+    )
+    state, averaged = checkpoint['state_dict'], checkpoint['ema_state_dict']
+    trained = whole.keys() - set(frozen_names(model))
+    assert state.keys() == trained | {FINGERPRINT}
+    assert averaged.keys() == {'steps', *(f'module.{name}' for name in state)}
+    assert torch.equal(averaged[f'module.{FINGERPRINT}'], state[FINGERPRINT])
 
 
 def test_below_a_head_that_is_trained_alone_the_detector_stays(clips):

@@ -88,14 +88,14 @@ def test_answers_are_kept_and_not_asked_for_again(tmp_path):
         return ask(names)
 
     names = ['a', 'bb', 'ccc', 'dddd', 'eeeee']
-    assert list(resumable.each_once(path, names, count, 2, 'x', True)) == [
+    assert list(resumable.resumable_map(path, names, count, 2, 'x', True)) == [
         1,
         2,
         3,
         4,
         5,
     ]
-    assert list(resumable.each_once(path, names, count, 2, 'x', True)) == [
+    assert list(resumable.resumable_map(path, names, count, 2, 'x', True)) == [
         1,
         2,
         3,
@@ -108,7 +108,7 @@ def test_answers_are_kept_and_not_asked_for_again(tmp_path):
 def test_answers_go_on_after_a_line_that_was_cut(tmp_path):
     path = tmp_path / 'x.jsonl'
     path.write_text('1\n2\n"half')
-    found = list(resumable.each_once(path, ['a', 'bb', 'ccc'], ask, 2, 'x', True))
+    found = list(resumable.resumable_map(path, ['a', 'bb', 'ccc'], ask, 2, 'x', True))
     assert found == [1, 2, 3]
     assert path.read_text() == '1\n2\n3\n'
 
@@ -267,14 +267,18 @@ def test_attributes_by_clip_are_the_likeliest_words(models, pictures):
         Detection('dog', (79.5, 59.5, 80.0, 60.0)),
     ]
     found = ask_clip(scene, items)
+    net, _, prepare = open_clip.create_model_and_transforms(
+        'clip_of_the_test', pretrained=str(models / 'clip_of_the_test.pt')
+    )
+    net.eval()
     with Image.open(pictures / 'a.png') as picture:
-        crop = ask_clip.prepare(picture.convert('RGB').crop((0, 0, 40, 31)))[None]
+        crop = prepare(picture.convert('RGB').crop((0, 0, 40, 31)))[None]
     tokens = open_clip.get_tokenizer('clip_of_the_test')(
         [f'a photo of a {word} car' for word in words]
     )
     with torch.no_grad():
-        image, text = ask_clip.net.encode_image(crop), ask_clip.net.encode_text(tokens)
-        similar = torch.cosine_similarity(image, text) * ask_clip.net.logit_scale.exp()
+        image, text = net.encode_image(crop), net.encode_text(tokens)
+        similar = torch.cosine_similarity(image, text) * net.logit_scale.exp()
     probabilities = similar.softmax(0)
     assert found[0].attribute == words[int(probabilities.argmax())]
     assert found[0].attribute_score == pytest.approx(

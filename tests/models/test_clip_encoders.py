@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from projects.clip_vg.models import CLIPTextEncoder, CLIPVisualEncoder
-from projects.clip_vg.models.clip_config import clip_config
+from projects.clip_vg.models.clip_tower import clip_config
 
 from ..helpers.configs import ARCH
 from ..helpers.models import initialised
@@ -128,7 +128,7 @@ def test_weights_that_cannot_be_downloaded_say_the_way_out(monkeypatch):
         raise OSError('no route to host')
 
     monkeypatch.setattr(open_clip, 'download_pretrained', offline)
-    from projects.clip_vg.models.clip_weights import resolve_weights
+    from projects.clip_vg.checkpoints.clip_weights import resolve_weights
 
     with pytest.raises(ValueError, match=r'no route to host.*pretrained=FILE'):
         resolve_weights('ViT-B-16-quickgelu', 'openai')

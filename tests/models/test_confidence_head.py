@@ -9,6 +9,7 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.runner.checkpoint import load_state_dict as mmengine_load
 
+from projects.clip_vg.checkpoints.strict_loading import refuse_other_weights
 from projects.clip_vg.engine.slim_checkpoint_hook import (
     FINGERPRINT,
     fingerprint,
@@ -17,7 +18,6 @@ from projects.clip_vg.engine.slim_checkpoint_hook import (
 )
 from projects.clip_vg.models import GroundingConfidenceHead, clip_vg
 from projects.clip_vg.models.confidence_head import foreign_pairs
-from projects.clip_vg.models.strict_loading import refuse_other_weights
 
 from ..helpers.configs import model_config
 from ..helpers.models import PICTURES, SIZE, make_batch, make_sample, prepared

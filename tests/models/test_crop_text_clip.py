@@ -8,10 +8,9 @@ from mmengine.config import Config
 from PIL import Image
 from torch.nn.functional import normalize
 
-from projects.clip_vg.engine.agreement_judge import agreement_config
+from projects.clip_vg.checkpoints.clip_weights import read_clip_weights, resolve_weights
+from projects.clip_vg.engine.clip_matching import agreement_config
 from projects.clip_vg.models import CropTextCLIP
-from projects.clip_vg.models.clip_files import read_clip_weights
-from projects.clip_vg.models.clip_weights import resolve_weights
 from projects.clip_vg.models.crop_text_clip import square_around
 
 from ..helpers import ROOT

@@ -5,8 +5,7 @@ import torch
 from mmdet.registry import MODELS
 from open_clip.pos_embed import get_2d_sincos_pos_embed
 
-from projects.clip_vg.models.fusion import kept_tokens, take_tokens
-from projects.clip_vg.models.fusion_layer import FusionLayer
+from projects.clip_vg.models.fusion import FusionLayer, kept_tokens, take_tokens
 
 E, B, GRID, LENGTH, D = 5, 3, (3, 3), 4, 16
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from open_clip import model as source
 
-from projects.clip_vg.models.clip_config import build_tower, clip_config
+from projects.clip_vg.models.clip_tower import build_tower, clip_config
 
 from ..helpers.configs import ARCH
 

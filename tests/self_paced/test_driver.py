@@ -78,11 +78,12 @@ class Trainer:
         self.images[f'score_{name}'] = images_of(dataset)
         for file in dataset.label_files:
             store = ReliabilityFile(out, dict(name=name, sha256=name), file)
-            _, places = dataset.places(file)
+            keys = dataset.label_keys()[dataset.indices_of(file)]
+            places = np.flatnonzero(np.isin(file.keys, keys))
             rng = np.random.default_rng(len(name))
             values = rng.random(file.count).astype(np.float32)
             values[::2] = np.sqrt(values[::2])  # labels of even places agree more
-            store.write(places, values[places], np.zeros((len(places), 4)))
+            store.write(file.keys[places], values[places], np.zeros((len(places), 4)))
             store.flush()
 
 

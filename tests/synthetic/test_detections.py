@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from benchmarks.label_truth import judge
 from projects.clip_vg.synthetic.data_set import make_synthetic
 from projects.clip_vg.synthetic.detections import ErrorRates, play_models, read_shapes
 from projects.clip_vg.synthetic.scenes import COLORS, SHAPES
-from projects.clip_vg.synthetic.truth import judge
 from projects.clip_vg_core.pseudo_labels.detection import iou
 
 NONE = ErrorRates(**dict.fromkeys(ErrorRates.__dataclass_fields__, 0.0))

@@ -3,17 +3,24 @@
     python tools/analysis/report.py RESULTS.jsonl --out report.html
     python tools/analysis/report.py BEFORE.jsonl --compare AFTER.jsonl --out report.html
 
-The answers are what `tools/test.py` writes with
-`--cfg-options test_evaluator.out_file=RESULTS.jsonl`.
+RESULTS is what `tools/test.py` writes with
+`--cfg-options test_evaluator.out_file=RESULTS.jsonl`; or, with --gt, a file of
+predicted boxes of any model, as in `tools/evaluate_predictions.py`.
 """
 
 import argparse
 import logging
+import math
 from pathlib import Path
+from typing import Any
 
-from projects.clip_vg.visualization.error_report import write_error_report
 from projects.clip_vg_core.metrics.results_file import common_results, read_results
+from projects.clip_vg_core.metrics.scoring_options import (
+    add_scoring_options,
+    score_file,
+)
 from projects.clip_vg_core.utils.command_line import run_command
+from projects.clip_vg_core.visualization.error_report import write_error_report
 
 
 def parse_args() -> argparse.Namespace:
@@ -21,9 +28,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        'results', type=Path, help='JSON Lines of GroundingMetric(out_file=...)'
-    )
+    parser.add_argument('results', type=Path, help='results, or predictions with --gt')
     parser.add_argument(
         '--compare',
         type=Path,
@@ -49,6 +54,7 @@ def parse_args() -> argparse.Namespace:
         '--seed', type=int, default=0, help='which of equal answers are shown'
     )
     parser.add_argument('--out', type=Path, required=True, help='page to write')
+    add_scoring_options(parser, required=False)
     return parser.parse_args()
 
 
@@ -68,6 +74,16 @@ def run_names(paths: list[Path], given: list[str] | None) -> list[str]:
     return ['first', 'second']
 
 
+def _results(path: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The results of a run, or those of a file of predictions."""
+    if args.gt is None:
+        return read_results(path)
+    evaluation = score_file(path, args)
+    for warning in evaluation.warnings:
+        logging.warning('%s', warning)
+    return [dict(dict(score=math.nan), **result) for result in evaluation.results]
+
+
 def main() -> None:
     """Read, compare, write."""
     logging.basicConfig(level=logging.INFO, format='%(message)s')
@@ -78,7 +94,7 @@ def main() -> None:
         raise ValueError(f'--examples {args.examples}: expected 0 or more.')
     paths = [args.results, *([args.compare] if args.compare else [])]
     names = run_names(paths, args.names)
-    runs = [read_results(path) for path in paths]
+    runs = [_results(path, args) for path in paths]
     if len(runs) > 1:
         before = [len(run) for run in runs]
         runs = list(common_results(runs[0], runs[1], args.allow_missing))

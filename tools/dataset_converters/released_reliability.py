@@ -15,13 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from projects.clip_vg.curriculum.released_files import (
+from projects.clip_vg_core.curriculum.official_files import (
     read_iou_result,
     write_iou_result,
     write_selection,
 )
 from projects.clip_vg_core.curriculum.reliability_file import (
-    LabelFile,
     ReliabilityFile,
     file_sha256,
     read_boxes,
@@ -29,7 +28,7 @@ from projects.clip_vg_core.curriculum.reliability_file import (
 )
 from projects.clip_vg_core.curriculum.selection import select_reliable
 from projects.clip_vg_core.data.box_checks import BOX_FORMATS
-from projects.clip_vg_core.data.label_files import describe_files
+from projects.clip_vg_core.data.label_files import LabelFile, describe_files
 from projects.clip_vg_core.data.label_table import LabelTable
 from projects.clip_vg_core.data.readers import read_annotations
 from projects.clip_vg_core.utils.command_line import run_command
@@ -104,7 +103,7 @@ def import_result(args: argparse.Namespace) -> Path:
     store = ReliabilityFile(
         args.out, dict(name=args.name, sha256=file_sha256(args.iou_result)), labels
     )
-    store.write(np.arange(len(table)), values[entries])
+    store.write(labels.keys, values[entries])
     store.flush()
     return store.path
 

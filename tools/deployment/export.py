@@ -17,10 +17,13 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 from projects.clip_vg.apis import GroundingInferencer
-from projects.clip_vg.apis.work_dir import find_weights
-from projects.clip_vg.deployment.calibration import labelled_batches, question_batches
+from projects.clip_vg.checkpoints.work_dir import find_weights
 from projects.clip_vg.deployment.export import export_detector
-from projects.clip_vg.deployment.quantize import quantize_deployment
+from projects.clip_vg.deployment.quantize import (
+    labelled_batches,
+    quantize_deployment,
+    question_batches,
+)
 from projects.clip_vg.models import CLIPVG
 from projects.clip_vg_core.runtime.deployment_file import GRAPHS, graph_name
 from projects.clip_vg_core.utils.command_line import run_command
@@ -87,7 +90,7 @@ def calibration(args: argparse.Namespace, cfg: Config) -> Iterator[dict]:
     return question_batches(
         args.calibration_images,
         args.calibration_questions,
-        GroundingInferencer(args.out),
+        GroundingInferencer(args.out).collate,
         args.calibration_pictures,
     )
 

@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 from train import add_common_options, load_config  # imports compat: before mmdet
 
 # isort: split
-from projects.clip_vg.apis.work_dir import use_exported
+from projects.clip_vg.deployment.served_clip_vg import use_exported
 from projects.clip_vg.engine.run_check_hook import check_run
 from projects.clip_vg_core.runtime.graphs import BACKENDS, PRECISIONS
 from projects.clip_vg_core.utils.command_line import run_command

@@ -14,15 +14,17 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from mmengine.runner.checkpoint import save_checkpoint
 
-from projects.clip_vg.apis.checkpoint_config import read_checkpoint
-from projects.clip_vg.apis.work_dir import find_weights
-from projects.clip_vg.models.released_layout import (
+from projects.clip_vg.checkpoints.official_layout import (
     describe_model,
     from_released,
     to_released,
 )
-from projects.clip_vg.models.strict_loading import refuse_other_weights
-from projects.clip_vg.models.weight_values import refuse_broken_weights
+from projects.clip_vg.checkpoints.safe_loading import read_checkpoint
+from projects.clip_vg.checkpoints.strict_loading import (
+    refuse_broken_weights,
+    refuse_other_weights,
+)
+from projects.clip_vg.checkpoints.work_dir import find_weights
 from projects.clip_vg_core.utils.command_line import run_command
 from projects.clip_vg_core.utils.safe_torch import load_torch
 

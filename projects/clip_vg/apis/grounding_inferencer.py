@@ -20,19 +20,17 @@ from mmengine.runner import load_state_dict
 from PIL import Image
 
 from projects.clip_vg_core.pseudo_labels.predictions import list_pictures
-from projects.clip_vg_core.utils.image_files import as_rgb, check_size, open_image
+from projects.clip_vg_core.utils.image_files import load_image
+from projects.clip_vg_core.visualization.boxes import draw_predictions
 
+from ..checkpoints.checkpoint_config import config_of_checkpoint
+from ..checkpoints.safe_loading import read_checkpoint
+from ..checkpoints.strict_loading import refuse_other_weights
+from ..checkpoints.work_dir import find_checkpoint, find_weights
+from ..deployment.compiled import compile_for_inference
 from ..deployment.served_clip_vg import ServedCLIPVG, served_config
-from ..models.compiled import compile_for_inference
-from ..models.strict_loading import refuse_other_weights
-from ..visualization.answers import draw_answers
-from .checkpoint_config import (
-    config_of_checkpoint,
-    read_checkpoint,
-)
-from .work_dir import find_checkpoint, find_weights
 
-__all__ = ['GroundingInferencer', 'load_picture']
+__all__ = ['GroundingInferencer']
 
 Picture = str | Path | np.ndarray | Image.Image
 Expressions = str | Sequence[str]
@@ -169,7 +167,7 @@ class GroundingInferencer:
         given_before: Counter[str] = Counter()
         for start in range(0, len(pictures), self.batch_size):
             batch = pictures[start : start + self.batch_size]
-            loaded = [load_picture(picture, self.any_size) for picture in batch]
+            loaded = [load_image(picture, self.any_size) for picture in batch]
             asked = texts[start : start + self.batch_size]
             for number, (image, answer) in enumerate(
                 zip(loaded, self._answer(loaded, asked), strict=True), start
@@ -179,7 +177,7 @@ class GroundingInferencer:
                 answer['image'] = number if path is None else str(path)
                 found['predictions'].append(answer)
                 if return_vis or out_dir is not None:
-                    drawn = draw_answers(image, answer['bboxes'], answer['texts'])
+                    drawn = draw_predictions(image, answer['bboxes'], answer['texts'])
                     found['visualization'].append(drawn)
                     if out_dir is not None:
                         given_before[str(path)] += 1
@@ -340,43 +338,6 @@ def _several(images: Any) -> list[Picture]:
     if isinstance(images, (str, Path)):
         return [Path(images) / name for name in list_pictures(Path(images))]
     return list(images)
-
-
-def load_picture(picture: Picture, any_size: bool = False) -> np.ndarray:
-    """A picture as RGB of shape (H, W, 3), uint8; files turned by their EXIF entry.
-
-    16 bits a channel are scaled to 8; 32 have no known range and are refused.
-
-    Args:
-        picture (str, Path, ndarray or PIL.Image): See :class:`GroundingInferencer`.
-        any_size (bool): Whether files of more than 100 million pixels, and strips, are
-            read as well. Defaults to False.
-
-    Raises:
-        FileNotFoundError: There is no such picture.
-        ValueError: It cannot be read, is too large, has more than 16 bits a channel,
-            or is no array of 8-bit colours.
-    """
-    if isinstance(picture, np.ndarray):
-        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
-            raise ValueError(
-                f'An array of shape {picture.shape} and type {picture.dtype}; expected '
-                '(H, W, 3) in BGR, uint8.'
-            )
-        return picture[..., ::-1]
-    if isinstance(picture, Image.Image):
-        return np.asarray(as_rgb(picture))
-    try:
-        with open_image(picture) as file:
-            if not any_size:
-                check_size(*file.size)
-            return np.asarray(as_rgb(file, upright=True))
-    except FileNotFoundError:
-        raise FileNotFoundError(f'{picture}: no such picture.') from None
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ValueError(
-            f'{picture} is no picture that can be read: {error}'
-        ) from error
 
 
 def _save(image: np.ndarray, path: Path) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..checkpoints.work_dir import find_checkpoint
 from .grounding_inferencer import GroundingInferencer
-from .work_dir import find_checkpoint
 
 __all__ = ['SharedModels', 'name_checkpoints']
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from projects.clip_vg_core.curriculum.reliability_file import (
-    LabelFile,
+    read_boxes,
     read_reliability,
     source_of,
 )
@@ -25,6 +25,7 @@ from projects.clip_vg_core.data.image_checks import (
     read_heads,
 )
 from projects.clip_vg_core.data.label_files import (
+    LabelFile,
     describe_files,
     describe_invalid,
     distinct,
@@ -212,16 +213,28 @@ class RefExpDataset(BaseDataset):
         )
         return concatenate(distinct(tables, stems))
 
-    def places(self, label_file: LabelFile) -> tuple[np.ndarray, np.ndarray]:
-        """Where the labels of a file are.
+    def indices_of(self, label_file: LabelFile) -> np.ndarray:
+        """The labels of a file.
 
         Args:
             label_file (LabelFile): One of ``label_files``.
 
         Returns:
-            tuple[np.ndarray, np.ndarray]: Their indices in this data set, and their
-            places in the file, both ascending. Dropped labels have none.
+            np.ndarray: int64, their indices in this data set, ascending. Dropped
+            labels have none.
         """
+        return self._indices_and_rows(label_file)[0]
+
+    def label_keys(self) -> np.ndarray:
+        """Keys of the labels, uint64 (N, ), see :attr:`LabelFile.keys`."""
+        keys = np.empty(len(self), np.uint64)
+        for file in self.label_files:
+            indices, rows = self._indices_and_rows(file)
+            keys[indices] = file.keys[rows]
+        return keys
+
+    def _indices_and_rows(self, label_file: LabelFile) -> tuple[np.ndarray, np.ndarray]:
+        """Labels of a file: their indices here, and their rows in the file."""
         table = self.table
         first = sum(
             file.count
@@ -232,19 +245,35 @@ class RefExpDataset(BaseDataset):
         return indices, rows[indices] - first
 
     def read_reliability(self, path: str | Path) -> np.ndarray:
-        """Reliability of the labels of one of the files.
+        """Reliability scores of the labels of one of the files.
 
         Args:
             path (str or Path): A reliability file.
 
         Returns:
-            np.ndarray: float32 (N, ), a value for each label of this data set; NaN
+            np.ndarray: float32 (N, ), a score for each label of this data set; NaN
             for those of other files.
 
         Raises:
             ValueError: It belongs to none of the annotation files, or does not score
                 their labels as they are.
         """
+        return self._joined(path, read_reliability)
+
+    def read_predicted_boxes(self, path: str | Path) -> np.ndarray:
+        """Boxes that were predicted for the labels of one of the files.
+
+        Args:
+            path (str or Path): As of :meth:`read_reliability`.
+
+        Returns:
+            np.ndarray: float32 (N, 4), xyxy in pixels of the original image; NaN for
+            labels of other files.
+        """
+        return self._joined(path, read_boxes)
+
+    def _joined(self, path: str | Path, read: Callable[..., np.ndarray]) -> np.ndarray:
+        """What a reliability file has, as a column of all labels."""
         self.full_init()
         source = source_of(path)
         named = [file for file in self.label_files if file.source == source]
@@ -253,10 +282,11 @@ class RefExpDataset(BaseDataset):
                 f'{path} scores the source {source!r}; those of the data set are '
                 f'{[file.source for file in self.label_files]}.'
             )
-        indices, places = self.places(named[0])
-        values = np.full(len(self), np.nan, np.float32)
-        values[indices] = read_reliability(path, named[0])[places]
-        return values
+        indices, rows = self._indices_and_rows(named[0])
+        values = read(path, named[0])
+        column = np.full((len(self), *values.shape[1:]), np.nan, np.float32)
+        column[indices] = values[rows]
+        return column
 
     def fingerprint(self) -> str:
         """A sha256 of what all labels say: names, images, expressions, boxes."""

@@ -2,15 +2,19 @@
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from mmdet.registry import DATASETS
 from mmdet.structures.bbox import bbox_overlaps
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from torch import Tensor
 
+from projects.clip_vg_core.data.questions import read_questions
 from projects.clip_vg_core.runtime.deployment_file import (
     GRAPHS,
     graph_name,
@@ -19,10 +23,12 @@ from projects.clip_vg_core.runtime.deployment_file import (
 )
 from projects.clip_vg_core.runtime.graphs import Graph, import_extra, open_graph
 from projects.clip_vg_core.utils.atomic import replacing
+from projects.clip_vg_core.utils.image_files import load_image
 
+from ..engine.scoring import evaluation_view, plan_batches
 from .served_clip_vg import ServedCLIPVG
 
-__all__ = ['quantize_deployment']
+__all__ = ['labelled_batches', 'quantize_deployment', 'question_batches', 'spread']
 
 Feeds = list[dict[str, np.ndarray]]
 _LEAST_AGREEMENT = 0.5
@@ -107,3 +113,46 @@ def _recording(graph: Graph, feeds: Feeds) -> Graph:
         return graph(feed)
 
     return run
+
+
+def spread(count: int, most: int) -> np.ndarray:
+    """Up to ``most`` of the numbers below ``count``, evenly apart."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
+
+
+def question_batches(
+    folder: Path, questions: Path, collate: Callable[..., dict], most: int
+) -> Iterator[dict]:
+    """A user's pictures with what is asked about them.
+
+    Args:
+        folder (Path): Of the pictures.
+        questions (Path): See :func:`read_questions`.
+        collate (Callable): ``GroundingInferencer.collate``, which applies the test
+            transforms.
+        most (int): Pictures to take, evenly spread over the file.
+
+    Yields:
+        dict: A batch of one picture.
+    """
+    asked = list(read_questions(questions, folder).items())
+    for index in spread(len(asked), most):
+        name, texts = asked[index]
+        yield collate([load_image(folder / name)], [texts])
+
+
+def labelled_batches(cfg: Config, most: int) -> Iterator[dict]:
+    """Pictures that a config trains on, through its test transforms.
+
+    Args:
+        cfg (Config): With ``train_dataloader`` and ``test_dataloader``.
+        most (int): Pictures to take, evenly spread.
+
+    Yields:
+        dict: A batch of one picture.
+    """
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    view = evaluation_view(dataset, cfg.test_dataloader.dataset.pipeline)
+    batches = plan_batches(view, 1, True, np.arange(len(view)))
+    for index in spread(len(batches), most):
+        yield pseudo_collate([view[labels] for labels in batches[index]])

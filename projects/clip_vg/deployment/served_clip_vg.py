@@ -22,7 +22,7 @@ from ..models.data_preprocessor import pixel_padding
 from ..models.expression_tokenizer import ExpressionTokenizer, text_lengths
 from ..models.fusion import FusionTokens, kept_tokens
 
-__all__ = ['ServedCLIPVG', 'served_config']
+__all__ = ['ServedCLIPVG', 'served_config', 'use_exported']
 
 _ASKED_AT_ONCE = 16  # expressions: more are no faster, and are padded to the longest
 
@@ -159,3 +159,16 @@ def served_config(folder: str | Path, **options: Any) -> Config:
         test_dataloader=dict(dataset=dict(pipeline=deployment.pipeline)),
     )
     return Config(values)
+
+
+def use_exported(cfg: Config, folder: Path, **options: Any) -> None:
+    """Put an exported detector and its transforms into a config, in place.
+
+    Args:
+        cfg (Config): With ``model`` and ``test_dataloader``.
+        folder (Path): The exported folder.
+        options: Of :class:`ServedCLIPVG`.
+    """
+    served = served_config(folder, **options)
+    cfg.model = served.model
+    cfg.test_dataloader.dataset.pipeline = served.test_dataloader.dataset.pipeline

@@ -107,7 +107,6 @@ class ExactResumeHook(DistSamplerSeedHook):
             and last != runner.epoch
         ):
             runner.val_loop.run()
-            runner.model.train()
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:  # noqa: ARG002
         """Note, for a best checkpoint that is written next, what was validated."""

@@ -1,18 +1,20 @@
-"""The curriculum within one training: score the labels, move the threshold, select."""
+"""The curriculum within one training run: score, move the threshold, select."""
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from mmdet.registry import HOOKS
+from mmengine.dataset import BaseDataset
 from mmengine.dist import is_main_process
 from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from projects.clip_vg_core.curriculum.reliability_file import LabelFile, ReliabilityFile
+from projects.clip_vg_core.curriculum.reliability_file import ReliabilityFile
 from projects.clip_vg_core.curriculum.schedule import threshold_at
 from projects.clip_vg_core.curriculum.selection import (
     VALLEYS,
@@ -20,23 +22,139 @@ from projects.clip_vg_core.curriculum.selection import (
     update_mean,
 )
 
-from ..datasets.samplers.curriculum_sampler import CurriculumSampler
-from ..datasets.samplers.image_group_sampler import ImageGroupSampler
+from ..datasets.samplers import CurriculumSampler, is_grouped
 from .exact_resume_hook import train_batch_size, train_sampler
 from .scoring import evaluation_view, score_all
 
-__all__ = ['PseudoLabelReliabilityHook']
+__all__ = ['PseudoLabelReliabilityHook', 'SourceSelection', 'select_by_source']
+
+Threshold = float | str | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class SourceSelection:
+    """What is selected of a source.
+
+    Args:
+        name (str): Of the source.
+        labels (np.ndarray): int64 (K, ), indices of the selected labels.
+        count (int): How many labels the source has.
+        threshold (float): Reliability above which labels are selected.
+        exceeding (int): How many labels exceed it; where that is too few, the best
+            of the others are selected too.
+        mean (float): Mean reliability of the source's labels.
+        histogram (np.ndarray): int64 (10, ), their number in each tenth of [0, 1].
+    """
+
+    name: str
+    labels: np.ndarray
+    count: int
+    threshold: float
+    exceeding: int
+    mean: float
+    histogram: np.ndarray
+
+    def scalars(self) -> dict[str, float]:
+        """Values for the log."""
+        prefix = f'curriculum/{self.name}'
+        return {
+            f'{prefix}/threshold': self.threshold,
+            f'{prefix}/kept_share': len(self.labels) / self.count,
+            f'{prefix}/mean': self.mean,
+            **{
+                f'{prefix}/histogram/{i}': float(n)
+                for i, n in enumerate(self.histogram)
+            },
+        }
+
+
+def select_by_source(
+    reliability: np.ndarray,
+    sources: np.ndarray,
+    names: Sequence[str],
+    threshold: Threshold,
+    progress: float = 0.0,
+    min_share: float = 0.0,
+) -> list[SourceSelection]:
+    """Select reliable labels, source by source.
+
+    Args:
+        reliability (np.ndarray): In [0, 1], of shape (N, ); NaN where not scored.
+        sources (np.ndarray): Of each label, an index into ``names``, of shape (N, ).
+        names (Sequence[str]): Names of the sources; one without labels is left out.
+        threshold (float, str or Mapping): As of :obj:`PseudoLabelReliabilityHook`.
+        progress (float): In [0, 1], for a threshold that moves. Defaults to 0.
+        min_share (float): Least share of a source to select. Defaults to 0; at least
+            one label of each source is selected.
+
+    Returns:
+        list[SourceSelection]: One for each source that has labels.
+    """
+    selections = []
+    for code, name in enumerate(names):
+        labels = np.flatnonzero(sources == code)
+        if not len(labels):
+            continue
+        values = reliability[labels]
+        limit = _threshold(threshold, values, progress)
+        selected = select_reliable(values, limit)
+        least = max(1, int(min_share * len(labels)))
+        exceeding = len(selected)
+        if exceeding < least:
+            # The best ones; of equal scores the first, on every rank alike.
+            order = np.argsort(-np.nan_to_num(values, nan=-1), kind='stable')
+            selected = order[:least]
+        selections.append(
+            SourceSelection(
+                name,
+                labels[selected],
+                len(labels),
+                limit,
+                exceeding,
+                float(np.nanmean(values)),
+                np.histogram(values, 10, (0.0, 1.0))[0],
+            )
+        )
+    return selections
+
+
+def _threshold(threshold: Threshold, values: np.ndarray, progress: float) -> float:
+    if isinstance(threshold, str):
+        return VALLEYS[threshold](values).threshold
+    if isinstance(threshold, Mapping):
+        return threshold_at(progress, **threshold)
+    return float(threshold)
+
+
+def _read_prior(dataset: BaseDataset, paths: Sequence[str]) -> np.ndarray:
+    """Scores of all labels, float32 (N, ), from a file for each source."""
+    table = dataset.table
+    values = np.full(len(table), np.nan, np.float32)
+    for path in paths:
+        read = dataset.read_reliability(path)
+        values = np.where(np.isnan(read), values, read)
+    scored = set(table.sources[~np.isnan(values)].tolist())
+    missing = [
+        table.source_names[code]
+        for code in sorted(set(table.sources.tolist()) - scored)
+    ]
+    if missing:
+        raise ValueError(
+            f'prior={list(paths)} scores nothing of the labels of {missing}: give a '
+            'file for each source.'
+        )
+    return values
 
 
 @HOOKS.register_module()
 class PseudoLabelReliabilityHook(Hook):
-    """Every few epochs, score all labels and train on those that pass.
+    """Score all labels every few epochs and train on the reliable ones.
 
-    The reliability of a label is the IoU of the model's answer with the label's
+    The reliability of a label is the IoU of the model's prediction with the label's
     box. Labels of every source of the data set are scored, with the averaged (EMA)
     model where there is one, and a threshold selects what a
     :obj:`CurriculumSampler` draws from in the next epochs. Works with any detector
-    that answers a text with boxes.
+    that predicts boxes for a text.
 
     Args:
         begin (int): Epochs of warm-up on all labels before the first scoring.
@@ -51,20 +169,20 @@ class PseudoLabelReliabilityHook(Hook):
         running_mean (bool): Whether a label's reliability is the mean over all
             snapshots so far, or that of the last one. Defaults to True.
         prior (Sequence[str], optional): Reliability files, one for each source, by
-            which labels are selected before the training; with ``running_mean``
+            which labels are selected before the first epoch; with ``running_mean``
             they count as the first snapshot. Defaults to None: begins on all labels.
         use_ema (bool): Whether to score with the model of the ``EMAHook``, where
             there is one. Defaults to True.
-        min_share (float): Least share of a source to keep; the threshold is lowered
-            until that many pass, with a warning. Defaults to 0.1.
+        min_share (float): Least share of a source to select; the threshold is lowered
+            until that many exceed it, with a warning. Defaults to 0.1.
         pipeline (list, optional): Test transforms. Defaults to None: those of the
             validation.
-        grouped (bool, optional): Whether an image's expressions are asked at once.
-            Defaults to None: as the validation does.
+        grouped (bool, optional): Whether the model gets all expressions of an image
+            at once. Defaults to None: as in the validation.
         batch_size (int): Images, or labels where not grouped. Defaults to 64.
         num_workers (int): Processes that load images. Defaults to 0.
         out_dir (str, optional): Folder for reliability files
-            ``<name>__<source>.npy`` of what was scored last. Defaults to None.
+            ``<name>__<source>.npy`` of the last scores. Defaults to None.
         name (str): Of the measurer in these files. Defaults to 'online'.
 
     Raises:
@@ -79,7 +197,7 @@ class PseudoLabelReliabilityHook(Hook):
         begin: int = 1,
         interval: int = 1,
         end: int | None = None,
-        threshold: float | str | Mapping[str, Any] = 0.5,
+        threshold: Threshold = 0.5,
         running_mean: bool = True,
         prior: Sequence[str] | None = None,
         use_ema: bool = True,
@@ -102,24 +220,27 @@ class PseudoLabelReliabilityHook(Hook):
             )
         if isinstance(threshold, Mapping):
             threshold_at(0.0, **threshold)
-        self.begin, self.interval, self.end = begin, interval, end
+        self.begin = begin
+        self.interval = interval
+        self.end = end
         self.threshold = threshold
-        self.running_mean, self.use_ema, self.min_share = (
-            running_mean,
-            use_ema,
-            min_share,
-        )
-        self.pipeline, self.grouped = pipeline, grouped
-        self.batch_size, self.num_workers = batch_size, num_workers
-        self.out_dir, self.name = out_dir, name
+        self.running_mean = running_mean
         self.prior = prior
+        self.use_ema = use_ema
+        self.min_share = min_share
+        self.pipeline = pipeline
+        self.grouped = grouped
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.out_dir = out_dir
+        self.name = name
         self.mean: np.ndarray | None = None
         self.count = 0
         self.labels_scored = 0
-        self._stores: list[tuple[LabelFile, ReliabilityFile]] = []
+        self._stores: list[ReliabilityFile] = []
 
     def before_train(self, runner: Runner) -> None:
-        """Check the sampler and find the test transforms."""
+        """Check the sampler, find the test transforms, select by the prior."""
         sampler = train_sampler(runner)
         if not isinstance(sampler, CurriculumSampler):
             raise ValueError(
@@ -136,85 +257,50 @@ class PseudoLabelReliabilityHook(Hook):
             if self.pipeline is None:
                 self.pipeline = loader.dataset.pipeline.transforms
             if self.grouped is None:
-                self.grouped = isinstance(loader.sampler, ImageGroupSampler)
+                self.grouped = is_grouped(loader.sampler)
         self.view = evaluation_view(sampler.dataset, self.pipeline)
         if self.prior and runner.epoch == 0:
-            self.mean, self.count = self._read_prior(), 1
-            self._choose(runner, 0, 0.0)
+            self.mean, self.count = _read_prior(self.view, self.prior), 1
+            self._select(runner, 0, 0.0)
         if self.out_dir and is_main_process():
             # Now, not after hours: files of another measurer are an error.
             measurer = dict(name=self.name, config=runner.cfg.filename)
             self._stores = [
-                (file, ReliabilityFile(self.out_dir, measurer, file))
+                ReliabilityFile(self.out_dir, measurer, file)
                 for file in self.view.label_files
             ]
 
-    def _read_prior(self) -> np.ndarray:
-        """What is known of all labels before the training."""
-        table = self.view.table
-        values = np.full(len(table), np.nan, np.float32)
-        for path in self.prior or ():
-            read = self.view.read_reliability(path)
-            values = np.where(np.isnan(read), values, read)
-        scored = set(table.sources[~np.isnan(values)].tolist())
-        missing = [
-            table.source_names[code]
-            for code in sorted(set(table.sources.tolist()) - scored)
-        ]
-        if missing:
-            raise ValueError(
-                f'prior={list(self.prior or ())} says nothing of the labels of '
-                f'{missing}: give a file for each source.'
-            )
-        return values
-
-    def _choose(self, runner: Runner, epoch: int, progress: float) -> dict[str, float]:
-        """Have the sampler draw from what passes; returns what to log."""
-        selection, scalars = self._select(runner, progress)
-        sampler = train_sampler(runner)
-        sampler.described = f'PseudoLabelReliabilityHook after epoch {epoch}'
-        sampler.require(train_batch_size(runner))
-        sampler.set_selection(selection)
-        return scalars
-
     def scorings(self, max_epochs: int) -> range:
-        """After which epochs labels are scored.
+        """Numbers of finished epochs after which labels are scored.
 
         Args:
-            max_epochs (int): Of the training; nothing is selected after the last.
-
-        Returns:
-            range: Numbers of finished epochs.
+            max_epochs (int): Of the training run; nothing is selected after the last.
         """
         last = max_epochs - 1 if self.end is None else min(self.end, max_epochs - 1)
         return range(self.begin, last + 1, self.interval)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Score and select, where it is time."""
+        """Score and select, where it is due."""
         scorings = self.scorings(runner.max_epochs)
         epoch = runner.epoch + 1
         if epoch not in scorings:
             return
         started = time.monotonic()
         values = self.score(self._measurer(runner))
-        self.mean = update_mean(
-            self.mean, self.count if self.running_mean else 0, values
-        )
+        count = self.count if self.running_mean else 0
+        self.mean = update_mean(self.mean, count, values)
         self.count += 1
         progress = scorings.index(epoch) / max(1, len(scorings) - 1)
-        scalars = self._choose(runner, epoch, progress)
+        scalars = self._select(runner, epoch, progress)
         scalars['curriculum/seconds'] = time.monotonic() - started
         runner.visualizer.add_scalars(scalars, step=epoch)
-        self._write()
+        self._write(self.mean)
 
     def score(self, model: nn.Module) -> np.ndarray:
-        """Reliability of all labels under a model.
+        """Reliability of all labels under a model, float32 (N, ).
 
         Args:
             model (nn.Module): Has ``test_step``.
-
-        Returns:
-            np.ndarray: float32 (N, ).
         """
         values, _ = score_all(
             model, self.view, self.batch_size, bool(self.grouped), self.num_workers
@@ -230,73 +316,66 @@ class PseudoLabelReliabilityHook(Hook):
         model = runner.model
         return model.module if is_model_wrapper(model) else model
 
-    def _threshold(self, values: np.ndarray, progress: float) -> float:
-        if isinstance(self.threshold, str):
-            return VALLEYS[self.threshold](values).threshold
-        if isinstance(self.threshold, Mapping):
-            return threshold_at(progress, **self.threshold)
-        return float(self.threshold)
-
-    def _select(
-        self, runner: Runner, progress: float
-    ) -> tuple[np.ndarray, dict[str, float]]:
+    def _select(self, runner: Runner, epoch: int, progress: float) -> dict[str, float]:
+        """Have the sampler draw from reliable labels; returns what to log."""
         assert self.mean is not None
         table = self.view.table
-        selected, scalars = [], {}
-        for code, name in enumerate(table.source_names):
-            labels = np.flatnonzero(table.sources == code)
-            if not len(labels):
-                continue
-            values = self.mean[labels]
-            threshold = self._threshold(values, progress)
-            kept = select_reliable(values, threshold)
-            least = max(1, int(self.min_share * len(labels)))
-            if len(kept) < least:
+        selections = select_by_source(
+            self.mean,
+            table.sources,
+            table.source_names,
+            self.threshold,
+            progress,
+            self.min_share,
+        )
+        scalars: dict[str, float] = {}
+        for one in selections:
+            scalars.update(one.scalars())
+            if one.exceeding < len(one.labels):
                 runner.logger.warning(
-                    f'{name}: only {len(kept):,} of {len(labels):,} labels have a '
-                    f'reliability above {threshold:.3f}; the best {least:,} are kept.'
+                    f'{one.name}: only {one.exceeding:,} of {one.count:,} labels have '
+                    f'a reliability above {one.threshold:.3f}; the best '
+                    f'{len(one.labels):,} are selected.'
                 )
-                kept = np.argsort(-np.nan_to_num(values, nan=-1), kind='stable')[:least]
-            selected.append(labels[kept])
-            scalars[f'curriculum/{name}/threshold'] = threshold
-            scalars[f'curriculum/{name}/kept_share'] = len(kept) / len(labels)
-            scalars[f'curriculum/{name}/mean'] = float(np.nanmean(values))
-            histogram = np.histogram(values, 10, (0.0, 1.0))[0]
-            for tenth, number in enumerate(histogram):
-                scalars[f'curriculum/{name}/histogram/{tenth}'] = float(number)
             runner.logger.info(
-                f'{name}: {len(kept):,} of {len(labels):,} labels kept, reliability > '
-                f'{threshold:.3f}; histogram in tenths '
-                f'{" ".join(map(str, histogram))}'
+                f'{one.name}: {len(one.labels):,} of {one.count:,} labels selected, '
+                f'reliability > {one.threshold:.3f}; histogram in tenths '
+                f'{" ".join(map(str, one.histogram))}'
             )
-        return np.concatenate(selected), scalars
+        sampler = train_sampler(runner)
+        sampler.described = f'PseudoLabelReliabilityHook after epoch {epoch}'
+        sampler.require(train_batch_size(runner))
+        sampler.set_selection(np.concatenate([one.labels for one in selections]))
+        return scalars
 
-    def _write(self) -> None:
-        assert self.mean is not None
-        for file, store in self._stores:
-            indices, places = self.view.places(file)
-            store.write(places, self.mean[indices])
+    def _write(self, values: np.ndarray) -> None:
+        if not self._stores:
+            return
+        keys = self.view.label_keys()
+        for file, store in zip(self.view.label_files, self._stores, strict=True):
+            indices = self.view.indices_of(file)
+            store.write(keys[indices], values[indices])
             store.flush()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Put what is known of the labels, and what is selected, into it."""
+        """Store the scores and the selection."""
         sampler = train_sampler(runner).state_dict()
         checkpoint['reliability'] = dict(
             mean=self.mean, count=self.count, sampler=sampler
         )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Take it back when the training is resumed."""
+        """Restore scores and selection when the training run is resumed."""
         if 'reliability' not in checkpoint or not runner._resume:
             return
         sampler = train_sampler(runner)
         state = checkpoint['reliability']
         if state['mean'] is not None and len(state['mean']) != len(sampler.dataset):
             raise ValueError(
-                f'The checkpoint knows the reliability of {len(state["mean"]):,} '
-                f'labels, the data set has {len(sampler.dataset):,}: resume with the '
-                'data it was trained on.'
+                f'The checkpoint has the reliability of {len(state["mean"]):,} '
+                f'labels, the data set has {len(sampler.dataset):,} labels: resume '
+                'with the data it was trained on.'
             )
         self.mean, self.count = state['mean'], state['count']
-        # Earlier versions wrote the selection beside.
+        # Checkpoints of version 0.1 have the selection beside.
         sampler.load_state_dict(state.get('sampler') or checkpoint['sampler'])

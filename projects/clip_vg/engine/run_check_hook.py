@@ -1,9 +1,11 @@
 """What every run checks and logs before its first step."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmcv.transforms import LoadAnnotations, LoadImageFromFile
 from mmdet.registry import HOOKS
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_world_size
@@ -11,10 +13,16 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from ..checkpoints.strict_loading import refuse_other_weights
 from ..evaluation.grounding_metric import current_name
-from ..models.strict_loading import refuse_other_weights
 
-__all__ = ['RunCheckHook', 'check_run', 'describe_data', 'refuse_no_steps']
+__all__ = [
+    'RunCheckHook',
+    'check_run',
+    'describe_data',
+    'refuse_late_boxes',
+    'refuse_no_steps',
+]
 
 # Of a CheckpointHook with several `save_best`.
 _BEST = ('best_score_', 'best_ckpt_')
@@ -75,6 +83,55 @@ def refuse_no_steps(loop: Any) -> None:
         )
 
 
+def _innermost(dataset: Any) -> Iterator[Any]:
+    """The data sets below MMEngine's and MMDetection's wrappers."""
+    below = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    for inner in below:
+        yield from [dataset] if inner is None else _innermost(inner)
+
+
+def refuse_late_boxes(dataset: Any) -> None:
+    """Refuse a training pipeline that moves images and not their boxes.
+
+    In a test pipeline the boxes are loaded last, since predictions are compared in
+    pixels of the original image. To train with one gives an accuracy of 0, and no
+    error.
+
+    Args:
+        dataset (Any): The training data. Samples are loaded only where a step stands
+            between the image's loader and the boxes'.
+
+    Raises:
+        ValueError: A step before the boxes' loader changes the size of an image or
+            may flip it; it names the steps and the image.
+    """
+    for inner in _innermost(dataset):
+        steps = getattr(getattr(inner, 'pipeline', None), 'transforms', [])
+        places = [
+            i for i, step in enumerate(steps) if isinstance(step, LoadAnnotations)
+        ]
+        early = steps[: places[0]] if places else []
+        suspects = [step for step in early if not isinstance(step, LoadImageFromFile)]
+        # Of several labels, since an image may have the wanted size already.
+        for index in range(min(8, len(inner))) if suspects else []:
+            sample: Any = inner.get_data_info(index)
+            for step in early:
+                sample = step(sample) if isinstance(sample, dict) else None
+            if sample is None:  # several views, or an image that is left out
+                continue
+            before, after = sample['ori_shape'][:2], sample['img_shape'][:2]
+            # A step that may flip says whether it did, this time.
+            if before != after or 'flip' in sample:
+                change = f'of {before} became {after}' if before != after else 'flips'
+                raise ValueError(
+                    f'The training pipeline has {type(steps[places[0]]).__name__} '
+                    f'after {", ".join(type(step).__name__ for step in suspects)}: '
+                    f'{sample.get("img_path")} {change}, and its boxes would stay as '
+                    'in the original image. Load the boxes before the image is '
+                    'changed, as train_pipeline of the configs does.'
+                )
+
+
 def check_run(runner: Runner, strict: bool = False) -> None:
     """Give a runner the hook below, if its config does not.
 
@@ -97,7 +154,8 @@ class RunCheckHook(Hook):
     and added by ``tools/train.py`` and ``tools/test.py`` to any other config.
 
     - The log says how many labels and images each split has.
-    - A training run that would make no step is an error.
+    - A training run that would make no step is an error; so is one whose boxes are
+      loaded after the image was resized (a test pipeline).
     - A metric that a config or a checkpoint names as before (``grounding/acc@0.5``)
       is understood as today's (``grounding/acc_0.5``).
     - Resumed in a work dir that was copied or moved, a training run replaces that
@@ -132,8 +190,9 @@ class RunCheckHook(Hook):
                 }
 
     def before_train(self, runner: Runner) -> None:
-        """Refuse a training run without a step, and log its data."""
+        """Refuse a training run that cannot learn, and log its data."""
         refuse_no_steps(runner.train_loop)
+        refuse_late_boxes(runner.train_loop.dataloader.dataset)
         self._log('training', runner.train_loop.dataloader)
         if runner.val_loop is not None:
             self._log('validation', runner.val_loop.dataloader)

@@ -8,7 +8,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor
 
-from ..models.frozen_weights import (
+from ..checkpoints.frozen_weights import (
     FINGERPRINT,
     fingerprint,
     frozen_names,

@@ -1,7 +1,6 @@
 """A trial of the search: an ordinary training run, its config and what it scored."""
 
 import copy
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,14 @@ from mmengine.config import Config
 
 from projects.clip_vg_core.utils.atomic import replacing
 
-from ..compat import load_from_local
+from ..checkpoints.safe_loading import load_from_local
+from ..checkpoints.work_dir import last_checkpoint
+from ..datasets.samplers import is_grouped
 
 __all__ = [
     'TrialResult',
     'hold_out',
     'keep_sources',
-    'last_checkpoint',
     'read_result',
     'source_names',
     'with_online',
@@ -130,7 +130,7 @@ def with_selection(
     cfg = copy.deepcopy(cfg)
     loader = cfg.train_dataloader
     before = loader.sampler
-    grouped = before.type == 'ImageGroupSampler' or bool(before.get('grouped'))
+    grouped = is_grouped(before)
     loader.sampler = dict(type='CurriculumSampler', grouped=grouped)
     for key in ('max_expressions', 'epoch_length', 'weights'):
         if before.get(key) is not None:
@@ -179,41 +179,6 @@ def write_config(cfg: Config, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
         cfg.dump(str(partial))
-
-
-def last_checkpoint(work_dir: str | Path) -> Path | None:
-    """The last checkpoint of a training run, also in a folder that was moved or copied.
-
-    MMEngine's ``find_latest_checkpoint`` gives the absolute path that was written,
-    which after a move is none, and after a copy the original's.
-
-    Args:
-        work_dir (str or Path): Of the training run.
-
-    Returns:
-        Path, optional: None where there is none.
-
-    Raises:
-        FileNotFoundError: The file that ``last_checkpoint`` names is gone.
-    """
-    note = Path(work_dir, 'last_checkpoint')
-    if note.is_file():
-        named = Path(note.read_text(encoding='utf-8').strip())
-        # The second: checkpoints that were written elsewhere (`out_dir`).
-        for path in (note.with_name(named.name), named):
-            if path.is_file():
-                return path
-        raise FileNotFoundError(
-            f'{note} names {named}, which is neither there nor in {work_dir}; that has '
-            f'{sorted(path.name for path in note.parent.glob("*.pth")) or "no .pth"}. '
-            'Name a file, or remove last_checkpoint.'
-        )
-    numbered = {
-        int(found[1]): path
-        for path in Path(work_dir).glob('*.pth')
-        if (found := re.fullmatch(r'(?:epoch|iter)_(\d+)\.pth', path.name))
-    }
-    return numbered[max(numbered)] if numbered else None
 
 
 def read_result(work_dir: str | Path, max_epochs: int) -> TrialResult | None:

@@ -10,16 +10,20 @@ from typing import Any
 import numpy as np
 import torch
 from mmdet.registry import METRICS
-from mmdet.structures.bbox import bbox_overlaps
 from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from torch import Tensor
 
 from projects.clip_vg_core.data.label_table import box_faults
+from projects.clip_vg_core.metrics.accuracy import (
+    THRESHOLDS,
+    accuracy_by_group,
+    aligned_ious,
+)
 from projects.clip_vg_core.utils.atomic import replacing
 
-__all__ = ['GroundingMetric', 'current_name', 'summarize', 'top_boxes']
+__all__ = ['GroundingMetric', 'current_name', 'top_boxes', 'top_scores']
 
 
 def top_boxes(pred: dict, num_expressions: int) -> Tensor:
@@ -82,20 +86,6 @@ def current_name(metric: str) -> str:
     return re.sub(r'(^|/|_)acc@(?=[0-9.]+$)', r'\1acc_', metric)
 
 
-def summarize(ious: np.ndarray, thresholds: Sequence[float]) -> dict[str, float]:
-    """Share of IoUs at or above each threshold, and their mean.
-
-    Args:
-        ious (np.ndarray): Of shape (N, ).
-        thresholds (Sequence[float]): In [0, 1]; reached means IoU >= threshold.
-
-    Returns:
-        dict[str, float]: ``acc_<threshold>`` for each, and ``miou``.
-    """
-    scores = {f'acc_{t:g}': float((ious >= t).mean()) for t in thresholds}
-    return dict(scores, miou=float(ious.mean()))
-
-
 @METRICS.register_module()
 class GroundingMetric(BaseMetric):
     """Top-1 accuracy of one box per expression.
@@ -124,7 +114,7 @@ class GroundingMetric(BaseMetric):
 
     def __init__(
         self,
-        thresholds: Sequence[float] = (0.25, 0.5, 0.75, 0.9),
+        thresholds: Sequence[float] = THRESHOLDS,
         out_file: str | None = None,
         collect_device: str = 'cpu',
         prefix: str | None = None,
@@ -161,7 +151,7 @@ class GroundingMetric(BaseMetric):
             boxes = top_boxes(sample['pred_instances'], len(ids))
             scores = top_scores(sample['pred_instances'], len(ids))
             invalid = _invalid(truth, sample.get('ori_shape'))
-            ious = bbox_overlaps(boxes, truth, is_aligned=True).nan_to_num(0.0)
+            ious = aligned_ious(boxes.numpy(), truth.numpy())
             ious[invalid] = 0
             truth = truth.nan_to_num(0.0, posinf=0.0, neginf=0.0)
             for i, sample_id in enumerate(ids):
@@ -221,19 +211,17 @@ class GroundingMetric(BaseMetric):
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """Summaries of all results, and of each split and source."""
         _report_invalid(results)
-        ious = np.array([result['iou'] for result in results])
-        metrics = summarize(ious, self.thresholds)
-        for key in ('split', 'source'):
-            values = np.array([result[key] for result in results])
-            names = np.unique(values)
-            for name in names if len(names) > 1 else []:
-                part = summarize(ious[values == name], self.thresholds)
-                # What MLflow takes in a name; a source may be called anything.
-                safe = re.sub(r'[^\w.\- ]', '_', name)
-                while f'{safe}/miou' in metrics:  # x/y and x_y are two
-                    safe += '_'
-                metrics.update({f'{safe}/{k}': v for k, v in part.items()})
-        return metrics
+        groups = accuracy_by_group(
+            np.array([result['iou'] for result in results]),
+            [result['split'] for result in results],
+            [result['source'] for result in results],
+            self.thresholds,
+        )
+        return {
+            f'{group}/{key}' if group else key: value
+            for group, scores in groups.items()
+            for key, value in scores.items()
+        }
 
     def _prefixed(self, metrics: dict[str, float]) -> dict[str, float]:
         return {f'{self.prefix}/{key}': value for key, value in metrics.items()}
@@ -252,11 +240,11 @@ class GroundingMetric(BaseMetric):
                 file.write(json.dumps(result, ensure_ascii=False) + '\n')
 
 
-def _invalid(boxes: Tensor, shape: Sequence[int] | None) -> Tensor:
+def _invalid(boxes: Tensor, shape: Sequence[int] | None) -> np.ndarray:
     """Which of the true boxes (E, 4) cannot be right; bool (E, )."""
     sizes = np.array([tuple(shape or (-1, -1))[:2]] * len(boxes))
     faults = [mask for _, mask in box_faults(boxes.numpy(), sizes)]
-    return torch.from_numpy(np.any(faults, axis=0))
+    return np.any(faults, axis=0)
 
 
 def _report_invalid(results: list[dict]) -> None:

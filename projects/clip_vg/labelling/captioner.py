@@ -9,8 +9,7 @@ import torch
 from projects.clip_vg_core.data.label_keys import images_fingerprint
 from projects.clip_vg_core.utils.atomic import replacing
 from projects.clip_vg_core.utils.image_files import as_rgb, open_image
-from projects.clip_vg_core.utils.origin import bind
-from projects.clip_vg_core.utils.resumable import each_once
+from projects.clip_vg_core.utils.resumable import bind, resumable_map
 
 from .detector import file_identity
 
@@ -107,7 +106,7 @@ def caption(
         return out
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     ask = _load(model, weights, device, upright)
-    texts = each_once(
+    texts = resumable_map(
         work_dir / 'captions.jsonl',
         names,
         lambda batch: ask([folder / name for name in batch]),

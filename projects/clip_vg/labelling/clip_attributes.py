@@ -1,4 +1,4 @@
-"""Attributes by CLIP: which word fits a crop best."""
+"""Attributes by zero-shot CLIP matching: which word matches a crop best."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,6 +8,8 @@ import torch
 
 from projects.clip_vg_core.pseudo_labels.detection import Detection, Scene
 from projects.clip_vg_core.utils.image_files import as_rgb, open_image
+
+from ..models.crop_text_clip import CropTextCLIP
 
 __all__ = ['ClipAttributes']
 
@@ -19,7 +21,7 @@ class ClipAttributes:
         model (str): A CLIP of open_clip, such as 'ViT-B-16-quickgelu'.
         weights (str): Its tag or a file.
         words (Sequence[str]): The attributes to choose from.
-        folder (str or Path): Of the pictures.
+        folder (str or Path): Of the images.
         prompt (str): Gets ``{attribute}`` and ``{name}``, the class. Defaults to
             'a photo of a {attribute} {name}'.
         device (str): Defaults to 'cpu'.
@@ -37,53 +39,35 @@ class ClipAttributes:
         device: str = 'cpu',
         upright: bool = False,
     ) -> None:
-        import open_clip
-
-        self.net, _, self.prepare = open_clip.create_model_and_transforms(
-            model, pretrained=weights, device=device
-        )
-        self.net.eval()
-        self.tokenize = open_clip.get_tokenizer(model)
+        self.clip = CropTextCLIP(model, weights, context=None, template='{}')
+        self.clip.init_weights()
+        self.clip.to(device)
         self.words, self.folder, self.prompt = list(words), Path(folder), prompt
-        self.device, self.upright = device, upright
+        self.upright = upright
         self._known: dict[str, torch.Tensor] = {}
 
-    @torch.inference_mode()
     def _texts(self, name: str) -> torch.Tensor:
-        """Embeddings of all attributes said of a class, (A, D)."""
+        """Embeddings of all attributes with a class, (A, C)."""
         if name not in self._known:
             texts = [self.prompt.format(attribute=w, name=name) for w in self.words]
-            tokens = self.tokenize(texts).to(self.device)
-            self._known[name] = self.net.encode_text(tokens, normalize=True)
+            self._known[name] = self.clip.encode_texts(texts)
         return self._known[name]
 
-    @torch.inference_mode()
     def __call__(self, scene: Scene, detections: list[Detection]) -> list[Detection]:
         """Detections with their most likely attribute and its probability."""
         with open_image(self.folder / scene.file_name) as file:
-            picture = as_rgb(file, self.upright)
-        crops = torch.stack(
-            [self.prepare(picture.crop(_whole_pixels(d.box))) for d in detections]
-        )
-        images = self.net.encode_image(crops.to(self.device), normalize=True)
-        scale = self.net.logit_scale.exp()
-        found = []
-        for item, image in zip(detections, images, strict=True):
-            sure, index = (scale * self._texts(item.name) @ image).softmax(0).max(0)
-            found.append(
+            image = as_rgb(file, self.upright)
+        boxes = torch.tensor([item.box for item in detections], dtype=torch.float64)
+        (crops,) = self.clip.encode_crops([image], [boxes])
+        described = []
+        for item, crop in zip(detections, crops, strict=True):
+            logits = self.clip.match(self._texts(item.name), crop[None])[:, 0]
+            score, index = logits.softmax(0).max(0)
+            described.append(
                 replace(
-                    item, attribute=self.words[int(index)], attribute_score=float(sure)
+                    item,
+                    attribute=self.words[int(index)],
+                    attribute_score=float(score),
                 )
             )
-        return found
-
-
-def _whole_pixels(box: Sequence[float]) -> tuple[int, int, int, int]:
-    """The pixels that a box touches."""
-    left, top, right, bottom = box
-    return (
-        int(left),
-        int(top),
-        max(int(left) + 1, -int(-right // 1)),
-        max(int(top) + 1, -int(-bottom // 1)),
-    )
+        return described

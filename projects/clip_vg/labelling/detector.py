@@ -15,8 +15,7 @@ from projects.clip_vg_core.pseudo_labels.inputs import UPRIGHT_MARK
 from projects.clip_vg_core.pseudo_labels.predictions import picture_size
 from projects.clip_vg_core.utils.atomic import replacing
 from projects.clip_vg_core.utils.image_files import as_rgb, open_image
-from projects.clip_vg_core.utils.origin import bind
-from projects.clip_vg_core.utils.resumable import each_once
+from projects.clip_vg_core.utils.resumable import bind, resumable_map
 
 __all__ = ['detect', 'file_identity']
 
@@ -74,7 +73,7 @@ def _part(
 ) -> tuple[list[str], int]:
     """Detect on a part of the pictures, in a process of its own."""
     answer, classes = _inferencer(batch_size, *model)
-    lines = each_once(
+    lines = resumable_map(
         *(part, names, answer, batch_size, 'detecting'),
         hidden=number > 0,
         # Of the images of this part, which does not see the others.

@@ -9,9 +9,9 @@ from mmdet.registry import MODELS
 from mmdet.utils import OptMultiConfig
 from torch import Tensor, nn
 
-from .clip_config import build_tower
 from .clip_tower import (
     CLIPTower,
+    build_tower,
     init_blocks,
     run_block,
     use_lean_activations,

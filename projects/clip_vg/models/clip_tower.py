@@ -1,26 +1,217 @@
-"""What the two towers of CLIP share: weights, freezing, eval mode."""
+"""A tower of CLIP: its config, its blocks, its weights, and what is frozen of it."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import open_clip
 import torch
 from mmdet.utils import OptMultiConfig
+from mmengine.logging import print_log
 from mmengine.model import BaseModule
+
+# Private, but the only ones that build one tower of a config; tests say what is
+# relied upon, and setup.py which versions have it.
+from open_clip.model import (
+    _build_text_tower,
+    _build_vision_tower,
+    resize_pos_embed,
+    resize_text_pos_embed,
+)
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .clip_config import clip_config
-from .clip_weights import fit_positions, load_clip_tower
+from ..checkpoints.clip_weights import ClipFile, read_clip_tower
 
 __all__ = [
     'CLIPTower',
     'LeanQuickGELU',
+    'build_tower',
+    'clip_config',
+    'clip_read_once',
+    'fit_positions',
     'freeze',
     'init_blocks',
+    'load_clip_tower',
+    'log_interpolation',
+    'resize_text_positions',
+    'resize_visual_positions',
     'run_block',
     'use_lean_activations',
 ]
+
+
+def clip_config(arch: str | dict) -> dict:
+    """The config of a CLIP in open_clip's terms.
+
+    Args:
+        arch (str or dict): A model name of open_clip, such as
+            'ViT-B-16-quickgelu', or a dict with ``embed_dim``, ``vision_cfg``,
+            ``text_cfg`` and, for OpenAI's activation, ``quick_gelu=True``.
+
+    Returns:
+        dict: A copy that may be changed.
+
+    Raises:
+        ValueError: open_clip has no model of that name, or it is not a ViT.
+    """
+    if isinstance(arch, str):
+        config = open_clip.get_model_config(arch)
+        if config is None:
+            near = [name for name in open_clip.list_models() if arch[:5] in name]
+            raise ValueError(
+                f'open_clip {open_clip.__version__} has no model {arch!r}; near it: '
+                f'{near[:8] or open_clip.list_models()[:8]}.'
+            )
+    else:
+        config = arch
+    config = {
+        key: dict(value) if isinstance(value, dict) else value
+        for key, value in config.items()
+    }
+    vision, text = config['vision_cfg'], config['text_cfg']
+    unsupported = {'timm_model_name', 'attentional_pool'} & vision.keys()
+    if unsupported or not isinstance(vision.get('layers', 12), int):
+        raise ValueError(
+            f'{arch!r}: the visual tower must be a plain ViT of open_clip.'
+        )
+    if text.get('hf_model_name') or text.get('embed_cls') or text.get('no_causal_mask'):
+        raise ValueError(f'{arch!r}: the text tower must be a causal one of CLIP.')
+    # open_clip's own block of plain linears and scaled_dot_product_attention: the
+    # same weights and keys as the nn.MultiheadAttention one, without its copies
+    # under autocast and its padding to full weights.
+    vision['block_type'] = text['block_type'] = 'custom'
+    return config
+
+
+def build_tower(kind: str, config: dict) -> Any:
+    """One tower of CLIP with random weights.
+
+    Args:
+        kind (str): 'visual' or 'text'.
+        config (dict): Of :func:`clip_config`.
+
+    Returns:
+        nn.Module: open_clip's tower.
+    """
+    embed_dim, quick_gelu = config['embed_dim'], config.get('quick_gelu', False)
+    if kind == 'visual':
+        return _build_vision_tower(embed_dim, config['vision_cfg'], quick_gelu)
+    return _build_text_tower(embed_dim, config['text_cfg'], quick_gelu)
+
+
+def resize_visual_positions(positions: Tensor, grid_size: tuple[int, int]) -> Tensor:
+    """Interpolate the positions of the class token and a square grid of patches.
+
+    Args:
+        positions (Tensor): Of shape (1 + P, C).
+        grid_size (tuple[int, int]): Rows and columns of patches that are needed.
+
+    Returns:
+        Tensor: Of shape (1 + rows * columns, C); as given, if P is no square.
+    """
+    if len(positions) < 2 or math.isqrt(len(positions) - 1) ** 2 + 1 != len(positions):
+        return positions
+    state = {'visual.positional_embedding': positions.float()}
+    resize_pos_embed(
+        state, SimpleNamespace(visual=SimpleNamespace(grid_size=grid_size))
+    )
+    return state['visual.positional_embedding'].to(positions.dtype)
+
+
+def resize_text_positions(positions: Tensor, length: int) -> Tensor:
+    """Interpolate the positions (L, C) of a text to (length, C)."""
+    state = {'positional_embedding': positions.float()}
+    wanted = positions.new_empty(length, positions.shape[1], device='meta')
+    resize_text_pos_embed(state, SimpleNamespace(positional_embedding=wanted))
+    return state['positional_embedding'].to(positions.dtype)
+
+
+def fit_positions(kind: str, positions: Any, tower: Any, name: str) -> Any:
+    """Interpolate positions as open_clip does, if a tower has another number of them.
+
+    Args:
+        kind (str): 'visual' or 'text'.
+        positions (Tensor): Of shape (N, C).
+        tower (nn.Module): open_clip's.
+        name (str): What to call them in the log.
+
+    Returns:
+        Tensor: Of shape (N', C); as given, where they are of something else.
+    """
+    own = tower.positional_embedding
+    if not isinstance(positions, Tensor) or positions.shape[1:] != own.shape[1:]:
+        return positions
+    if len(positions) == len(own):
+        return positions
+    fitted = (
+        resize_visual_positions(positions, tower.grid_size)
+        if kind == 'visual'
+        else resize_text_positions(positions, len(own))
+    )
+    log_interpolation(name, positions, fitted)
+    return fitted
+
+
+def log_interpolation(name: str, before: Tensor, after: Tensor) -> None:
+    """Say that positions were interpolated."""
+    if before.shape != after.shape:
+        print_log(
+            f'{name}: positions of shape {tuple(before.shape)} are interpolated to '
+            f'{tuple(after.shape)}.',
+            logger='current',
+        )
+
+
+def load_clip_tower(
+    module: nn.Module,
+    tower: str,
+    arch: str | dict,
+    config: dict,
+    pretrained: str,
+    known: dict[Path, ClipFile] | None = None,
+) -> None:
+    """Fill one tower of CLIP, strictly, in float32.
+
+    Position embeddings are interpolated where the image size or the length of the
+    context is another.
+
+    Args:
+        module (nn.Module): open_clip's tower, or what is used of it; filled in place.
+        tower (str): 'visual' or 'text'.
+        arch (str or dict): The architecture as the user named it.
+        config (dict): The same in open_clip's terms.
+        pretrained (str): See :func:`resolve_weights`.
+        known (dict[Path, ClipFile], optional): See :func:`read_clip_file`.
+
+    Raises:
+        ValueError: The file cannot be read, is not of this architecture, or was
+            trained with another activation.
+    """
+    quick_gelu = bool(config.get('quick_gelu', False))
+    state, path = read_clip_tower(tower, arch, quick_gelu, pretrained, known)
+    name = 'positional_embedding'
+    if name in state:
+        state[name] = fit_positions(
+            tower, state[name], module, f'{pretrained}: {tower}'
+        )
+    # The module may be a part of the tower; the file must have all of it.
+    with torch.device('meta'):
+        whole = build_tower(tower, config)
+    try:
+        whole.load_state_dict(state, assign=True)
+        used = module.state_dict().keys()
+        module.load_state_dict({key: state[key] for key in used})
+    except RuntimeError as error:
+        raise ValueError(
+            f'{path} is not the {tower} tower of {arch!r} ({config["vision_cfg"]}, '
+            f'{config["text_cfg"]}): {error}'
+        ) from error
+    print_log(f'{tower} tower of CLIP: loaded from {path}', logger='current')
 
 
 def freeze(module: nn.Module) -> None:
@@ -103,6 +294,7 @@ class CLIPTower(BaseModule):
         self.frozen = frozen
         self.with_cp = with_cp
         self._has_pretrained = False
+        self.clip_files: dict[Path, ClipFile] | None = None
         self.frozen_names: list[str] = []
 
     def freeze_clip(self, trained: Sequence[str] = ()) -> None:
@@ -136,7 +328,10 @@ class CLIPTower(BaseModule):
         """
         if self.pretrained is not None and not self._has_pretrained:
             net = getattr(self, self.net_name)
-            load_clip_tower(net, self.kind, self.arch, self.config, self.pretrained)
+            load_clip_tower(
+                *(net, self.kind, self.arch, self.config, self.pretrained),
+                known=self.clip_files,
+            )
             self._has_pretrained = True
 
     def train(self, mode: bool = True) -> 'CLIPTower':
@@ -152,3 +347,17 @@ class CLIPTower(BaseModule):
             net = getattr(self, self.net_name)
             state_dict[name] = fit_positions(self.kind, state_dict[name], net, name)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+@contextmanager
+def clip_read_once(model: nn.Module) -> Iterator[None]:
+    """Let the towers of a model share what they read of CLIP's files meanwhile."""
+    files: dict[Path, ClipFile] = {}
+    towers = [part for part in model.modules() if isinstance(part, CLIPTower)]
+    for tower in towers:
+        tower.clip_files = files
+    try:
+        yield
+    finally:
+        for tower in towers:
+            tower.clip_files = None

@@ -13,16 +13,17 @@ from mmdet.utils import ConfigType
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..checkpoints.frozen_weights import fill_frozen
+from ..checkpoints.strict_loading import refuse_broken_weights
 from .answers import expressions_of, instances_of
-from .clip_weights import (
+from .clip_tower import (
+    clip_read_once,
     log_interpolation,
     resize_text_positions,
     resize_visual_positions,
 )
 from .confidence_head import foreign_pairs, reached_iou
 from .data_preprocessor import pixel_padding
-from .frozen_weights import fill_frozen
-from .weight_values import refuse_broken_weights
 
 __all__ = ['CLIPVG']
 
@@ -65,6 +66,9 @@ class CLIPVG(BaseDetector):
             its width is the fusion's. Defaults to None: every score is 1.
         init_cfg (dict, optional): Initialisation config. Defaults to None.
     """
+
+    # Tools refuse checkpoints of other weights: see `refuse_other_weights`.
+    loads_strictly = True
 
     def __init__(
         self,
@@ -109,11 +113,17 @@ class CLIPVG(BaseDetector):
             module.eval()
         return self
 
+    def init_weights(self) -> None:
+        """Initialise all parts; both towers come from one reading of CLIP's file."""
+        with clip_read_once(self):
+            super().init_weights()
+
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
         """Complete and fit a checkpoint, and refuse numbers that are none."""
-        fill_frozen(state_dict, prefix, self)
+        with clip_read_once(self):
+            fill_frozen(state_dict, prefix, self)
         refuse_broken_weights(
             {
                 prefix + name: state_dict[prefix + name]

@@ -1,24 +1,30 @@
-"""CLIP as it was made: a picture's crop and a text, and how well they agree."""
+"""CLIP on crops of an image and texts: how well each crop matches each text."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
 from mmdet.registry import MODELS
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import pad
 from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2.functional import normalize, resized_crop
+from torchvision.transforms.v2.functional import (
+    center_crop,
+    crop,
+    normalize,
+    pil_to_tensor,
+    resize,
+)
 
-from .clip_config import clip_config
-from .clip_files import read_clip_weights
-from .clip_tower import freeze
-from .clip_weights import load_clip_tower, resolve_weights
+from ..checkpoints.clip_weights import ClipFile, read_clip_file, resolve_weights
+from .clip_tower import clip_config, freeze, load_clip_tower
 from .expression_tokenizer import ExpressionTokenizer
 
-__all__ = ['CropTextCLIP', 'square_around']
+__all__ = ['CropTextCLIP', 'pixels_of', 'square_around']
 
 
 def square_around(box: Sequence[float], context: float) -> tuple[int, int, int]:
@@ -29,26 +35,43 @@ def square_around(box: Sequence[float], context: float) -> tuple[int, int, int]:
         context (float): Side of the square in longer sides of the box.
 
     Returns:
-        tuple[int, int, int]: Top, left, side; it may reach beyond the picture.
+        tuple[int, int, int]: Top, left, side; it may pass the borders of the image.
     """
     left, top, right, bottom = box
     side = max(1, round(context * max(right - left, bottom - top)))
     return round((top + bottom - side) / 2), round((left + right - side) / 2), side
 
 
+def pixels_of(box: Sequence[float]) -> tuple[int, int, int, int]:
+    """The pixels that a box touches, at least one.
+
+    Args:
+        box (Sequence[float]): xyxy in pixels.
+
+    Returns:
+        tuple[int, int, int, int]: Top, left, height, width.
+    """
+    left, top = int(box[0]), int(box[1])
+    right, bottom = (-int(-edge // 1) for edge in box[2:])
+    return top, left, max(1, bottom - top), max(1, right - left)
+
+
 @MODELS.register_module()
 class CropTextCLIP(nn.Module):
-    """Whole CLIP, frozen: the agreement of crops of a picture with texts.
+    """Frozen CLIP with both towers, for zero-shot matching of crops and texts.
 
-    Its weights are loaded by :meth:`init_weights`.
+    Images are RGB, of Pillow or uint8 tensors of shape (3, H, W); boxes xyxy in their
+    pixels, of shape (K, 4). Weights are loaded by :meth:`init_weights`.
 
     Args:
         arch (str or dict): See :func:`clip_config`.
         pretrained (str): A tag of open_clip or a local file.
-        context (float): Side of a square crop in longer sides of its box. Defaults
-            to 1.5: more of the picture than the box, as CLIP has seen pictures.
-        template (str): What is asked for an expression. Defaults to 'a photo of
-            {}', after OpenAI's.
+        context (float, optional): Side of a square crop in longer sides of its box,
+            black beyond the image. None: the box itself, whose shorter side is
+            resized to CLIP's and whose middle is taken, as open_clip prepares an
+            image. Defaults to 1.5: more of the image than the box, as in CLIP's
+            training data.
+        template (str): Prompt template. Defaults to 'a photo of {}', after OpenAI's.
         mean (Sequence[float], optional): RGB mean that CLIP was trained with, of
             [0, 255]. Defaults to None: of the tag, else OpenAI's.
         std (Sequence[float], optional): Of the same. Defaults to None: likewise.
@@ -61,7 +84,7 @@ class CropTextCLIP(nn.Module):
         self,
         arch: str | dict,
         pretrained: str,
-        context: float = 1.5,
+        context: float | None = 1.5,
         template: str = 'a photo of {}',
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
@@ -94,63 +117,103 @@ class CropTextCLIP(nn.Module):
         """
         if self.is_init:
             return
+        known: dict[Path, ClipFile] = {}  # one reading for both towers and the scale
         for tower in ('visual', 'text'):
             module = getattr(self.net, tower)
-            load_clip_tower(module, tower, self.arch, self.config, self.pretrained)
-        state, _ = read_clip_weights(resolve_weights(self.arch, self.pretrained))
+            load_clip_tower(
+                module, tower, self.arch, self.config, self.pretrained, known
+            )
+        path = resolve_weights(self.arch, self.pretrained)
+        state = read_clip_file(path, known).state
         self.net.logit_scale.data.copy_(state['logit_scale'])
         self.is_init = True
 
-    def crops(self, picture: Tensor, boxes: Tensor) -> Tensor:
-        """Squares around boxes, of CLIP's size and normalised.
+    def crops(self, image: Image.Image | Tensor, boxes: Tensor) -> Tensor:
+        """Crops of an image, of CLIP's size and normalised.
 
         Args:
-            picture (Tensor): RGB, uint8, of shape (3, H, W); black beyond.
-            boxes (Tensor): xyxy in its pixels, of shape (K, 4).
+            image (PIL.Image.Image or Tensor): The image.
+            boxes (Tensor): Of shape (K, 4).
 
         Returns:
             Tensor: Of shape (K, 3, S, S).
         """
-        size = list(self.net.visual.image_size)
+        height, width = self.net.visual.image_size
         cut = []
         for box in boxes.tolist():
-            top, left, side = square_around(box, self.context)
-            square = resized_crop(
-                picture, top, left, side, side, size, InterpolationMode.BICUBIC
-            )
-            cut.append(normalize(square.float(), list(self.mean), list(self.std)))
+            if self.context is None:
+                # Of a side only, torchvision resizes the shorter one.
+                part, size = crop(image, *pixels_of(box)), [min(height, width)]
+            else:
+                top, left, side = square_around(box, self.context)
+                part, size = crop(image, top, left, side, side), [height, width]
+            part = resize(part, size, InterpolationMode.BICUBIC)
+            part = center_crop(part, [height, width])
+            if isinstance(part, Image.Image):
+                part = pil_to_tensor(part)
+            cut.append(normalize(part.float(), list(self.mean), list(self.std)))
         return torch.stack(cut)
 
     @torch.inference_mode()
+    def encode_crops(
+        self, images: Sequence[Image.Image | Tensor], boxes: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Embeddings of the crops of several images, in one batch.
+
+        Args:
+            images (Sequence): The images.
+            boxes (Sequence[Tensor]): Of each image, of shape (K, 4).
+
+        Returns:
+            list[Tensor]: Of each image, unit vectors of shape (K, C).
+        """
+        crops = [self.crops(i, b) for i, b in zip(images, boxes, strict=True)]
+        device = self.net.logit_scale.device
+        features = self.net.encode_image(torch.cat(crops).to(device), normalize=True)
+        return list(features.split([len(own) for own in boxes]))
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """Embeddings of texts in the prompt template, unit vectors (E, C)."""
+        tokens = self.tokenize(texts)
+        beyond = self.tokenize.context_length - tokens.shape[1]
+        tokens = pad(tokens, (0, beyond))  # open_clip's mask is of the whole context
+        device = self.net.logit_scale.device
+        return self.net.encode_text(tokens.to(device), normalize=True)
+
+    @torch.inference_mode()
+    def match(self, texts: Tensor, crops: Tensor) -> Tensor:
+        """Logits of shape (E, K), on the CPU: cosines times CLIP's learned scale.
+
+        Args:
+            texts (Tensor): Of :meth:`encode_texts`, of shape (E, C).
+            crops (Tensor): Of an image, see :meth:`encode_crops`, of shape (K, C).
+        """
+        scale = self.net.logit_scale.exp()
+        return (scale * texts @ crops.T).float().cpu()
+
     def forward(
         self,
-        pictures: Sequence[Tensor],
+        images: Sequence[Image.Image | Tensor],
         boxes: Sequence[Tensor],
         texts: Sequence[Sequence[str]],
     ) -> list[Tensor]:
-        """How well each box of a picture fits each of its texts.
+        """How well each box of an image matches each of its texts.
 
         Args:
-            pictures (Sequence[Tensor]): RGB, uint8, each of shape (3, H, W).
-            boxes (Sequence[Tensor]): xyxy in pixels, each of shape (K, 4).
-            texts (Sequence[Sequence[str]]): E texts for each picture.
+            images (Sequence): The images.
+            boxes (Sequence[Tensor]): Of each image, of shape (K, 4).
+            texts (Sequence[Sequence[str]]): E texts for each image.
 
         Returns:
-            list[Tensor]: Logits of shape (E, K) for each picture: cosines times
-            CLIP's learned scale, on the CPU.
+            list[Tensor]: Of each image, logits of shape (E, K), on the CPU.
         """
-        device = self.net.logit_scale.device
-        crops = [self.crops(p, b) for p, b in zip(pictures, boxes, strict=True)]
-        images = self.net.encode_image(torch.cat(crops).to(device), normalize=True)
-        asked = sorted({text for some in texts for text in some})
-        tokens = self.tokenize(asked)
-        beyond = self.tokenize.context_length - tokens.shape[1]
-        tokens = pad(tokens, (0, beyond)).to(device)  # open_clip's mask is of all
-        words = self.net.encode_text(tokens, normalize=True)
-        place = {text: row for row, text in enumerate(asked)}
-        scale = self.net.logit_scale.exp()
-        found = []
-        for some, own in zip(texts, images.split([len(b) for b in boxes]), strict=True):
-            rows = words[[place[text] for text in some]]
-            found.append((scale * rows @ own.T).float().cpu())
-        return found
+        crops = self.encode_crops(images, boxes)
+        # A text of several images is encoded once.
+        distinct = sorted({text for own in texts for text in own})
+        rows = {text: row for row, text in enumerate(distinct)}
+        features = self.encode_texts(distinct)
+        return [
+            self.match(features[[rows[text] for text in own]], own_crops)
+            for own, own_crops in zip(texts, crops, strict=True)
+        ]

@@ -11,9 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from .fusion_layer import FusionLayer
-
-__all__ = ['FusionTokens', 'VisionLanguageFusion', 'kept_tokens', 'take_tokens']
+__all__ = [
+    'FusionLayer',
+    'FusionTokens',
+    'VisionLanguageFusion',
+    'kept_tokens',
+    'take_tokens',
+]
 
 
 class FusionTokens(NamedTuple):
@@ -32,6 +36,78 @@ class FusionTokens(NamedTuple):
     q: Tensor
     k: Tensor
     v: Tensor
+
+
+class FusionLayer(BaseModule):
+    """Post-norm transformer layer with positions on queries and keys (DETR).
+
+    Keys and values come in already projected, so that what does not depend on
+    the expression is projected once per image; queries may be fewer than keys.
+
+    Args:
+        embed_dims (int): Width D of the tokens.
+        num_heads (int): Attention heads.
+        feedforward_channels (int): Width of the feed-forward network.
+        dropout (float): Dropout on attention weights and on every branch.
+    """
+
+    def __init__(
+        self, embed_dims: int, num_heads: int, feedforward_channels: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.q_proj = nn.Linear(embed_dims, embed_dims)
+        self.k_proj = nn.Linear(embed_dims, embed_dims)
+        self.v_proj = nn.Linear(embed_dims, embed_dims)
+        self.out_proj = nn.Linear(embed_dims, embed_dims)
+        self.norm1 = nn.LayerNorm(embed_dims)
+        self.linear1 = nn.Linear(embed_dims, feedforward_channels)
+        self.linear2 = nn.Linear(feedforward_channels, embed_dims)
+        self.norm2 = nn.LayerNorm(embed_dims)
+
+    def init_weights(self) -> None:
+        """Xavier, as the release: its q, k and v are one matrix of (3D, D)."""
+        for projection in (self.q_proj, self.k_proj, self.v_proj):
+            nn.init.xavier_uniform_(projection.weight, gain=2**-0.5)
+            nn.init.zeros_(projection.bias)
+        for linear in (self.out_proj, self.linear1, self.linear2):
+            nn.init.xavier_uniform_(linear.weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def project(self, tokens: Tensor, pos: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of (..., N, D) tokens at (..., N, D) positions."""
+        placed = tokens + pos
+        return self.q_proj(placed), self.k_proj(placed), self.v_proj(tokens)
+
+    def forward(
+        self, tokens: Tensor, q: Tensor, k: Tensor, v: Tensor, attend: Tensor | None
+    ) -> Tensor:
+        """Update the tokens that ask.
+
+        Args:
+            tokens (Tensor): Of shape (E, N, D), those the queries belong to.
+            q (Tensor): Queries of shape (E, N, D).
+            k (Tensor): Keys of shape (E, T, D).
+            v (Tensor): Values of shape (E, T, D).
+            attend (Tensor, optional): True where a key may be read, of shape
+                (E, 1, 1, T).
+
+        Returns:
+            Tensor: Of shape (E, N, D).
+        """
+        dropout = self.dropout if self.training else 0.0
+        q, k, v = (
+            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for part in (q, k, v)
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v, attend, dropout)
+        mixed = self.out_proj(mixed.transpose(1, 2).flatten(2))
+        tokens = self.norm1(tokens + F.dropout(mixed, dropout, self.training))
+        # In place, as no gradient needs what was there and new memory is slow.
+        hidden = F.relu(self.linear1(tokens), inplace=True)
+        hidden = self.linear2(F.dropout(hidden, dropout, self.training))
+        return self.norm2(tokens + F.dropout(hidden, dropout, self.training))
 
 
 @MODELS.register_module()
@@ -208,18 +284,11 @@ class VisionLanguageFusion(BaseModule):
             if index:
                 q, k, v = layer.project(tokens, pos)
             tokens = self._mix(layer, tokens, q, k, v, attend)
-        return self._answer(tokens, pos, attend)[:, 0]
-
-    def _answer(self, tokens: Tensor, pos: Tensor, attend: Tensor | None) -> Tensor:
-        """The last layer, for [REG] alone."""
-        last = self.layers[-1]
-        if not self.training:
-            return last.answer(tokens, pos, attend)
-        # Keys and values of all tokens: weights of attention are dropped, and the
-        # keys' bias is to get its gradient, which is 0.
-        placed = tokens + pos
+        # Nothing reads the last layer's output but that of [REG], the only query; keys
+        # and values are of all tokens.
+        last, placed = self.layers[-1], tokens + pos
         q, k, v = last.q_proj(placed[:, :1]), last.k_proj(placed), last.v_proj(tokens)
-        return self._mix(last, tokens[:, :1], q, k, v, attend)
+        return self._mix(last, tokens[:, :1], q, k, v, attend)[:, 0]
 
     def _mix(self, layer: FusionLayer, *args: Tensor | None) -> Tensor:
         if self.with_cp and self.training:

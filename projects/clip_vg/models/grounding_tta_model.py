@@ -8,7 +8,7 @@ from mmengine.model import BaseTTAModel
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from ..evaluation.grounding_metric import top_boxes
+from ..evaluation.grounding_metric import top_boxes, top_scores
 
 __all__ = ['GroundingTTAModel', 'consensus']
 
@@ -78,7 +78,9 @@ class GroundingTTAModel(BaseTTAModel):
         kept = min(views, key=lambda view: bool(view.get('flip')))
         texts = [kept.text] if isinstance(kept.text, str) else list(kept.text)
         boxes = torch.stack([_upright_boxes(view, len(texts)) for view in views])
-        scores = torch.stack([_top_scores(view, len(texts)) for view in views])
+        scores = torch.stack(
+            [top_scores(view.pred_instances.to_dict(), len(texts)) for view in views]
+        )
         kept.pred_instances = InstanceData(
             bboxes=consensus(boxes, self.min_iou),
             scores=scores.mean(0),
@@ -95,11 +97,3 @@ def _upright_boxes(view: DetDataSample, count: int) -> Tensor:
     if view.get('flip'):
         return bbox_flip(boxes, view.ori_shape, view.flip_direction)
     return boxes
-
-
-def _top_scores(view: DetDataSample, count: int) -> Tensor:
-    """The scores of these boxes, of shape (E, )."""
-    scores = view.pred_instances.scores.float().cpu()
-    if len(scores) == count:
-        return scores
-    return scores.max()[None] if len(scores) else scores.new_zeros(1)

@@ -8,6 +8,7 @@ import numpy as np
 from mmengine.config import Config
 
 from projects.clip_vg_core.curriculum.reliability_file import (
+    AGREEMENT,
     ReliabilityFile,
     file_sha256,
     read_boxes,
@@ -16,7 +17,6 @@ from projects.clip_vg_core.curriculum.reliability_file import (
 from projects.clip_vg_core.curriculum.search import own_first
 from projects.clip_vg_core.utils.file_names import file_name
 
-from ..curriculum.agreement import AGREEMENT
 from ..engine.launch import run_jobs
 from ..engine.trial import FOLDS, keep_sources, with_selection, write_config
 
@@ -155,9 +155,10 @@ class Measurers:
                 )
                 for path in paths:
                     values = read_reliability(path, search.files[source])
-                    places = np.flatnonzero(~np.isnan(values))
+                    scored = ~np.isnan(values)
                     boxes = read_boxes(path, search.files[source])
-                    store.write(places, values[places], boxes[places])
+                    keys = search.files[source].keys
+                    store.write(keys[scored], values[scored], boxes[scored])
                 store.flush()
 
     def _sha256(self, name: str) -> str:

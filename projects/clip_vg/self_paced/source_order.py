@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from projects.clip_vg_core.curriculum.reliability_file import LabelFile
+from projects.clip_vg_core.data.label_files import LabelFile
 from projects.clip_vg_core.data.readers.common import read_json
 from projects.clip_vg_core.pseudo_labels.statistics import manifest_path
 
@@ -42,7 +42,7 @@ def complexity(
     starts = np.r_[0, texts.ends[:-1]]
     words = spaces[texts.ends] - spaces[starts] + 1
     return 'words', {
-        file.source: float(words[dataset.places(file)[0]].mean()) for file in files
+        file.source: float(words[dataset.indices_of(file)].mean()) for file in files
     }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 
 from projects.clip_vg_core.curriculum.reliability_file import (
-    read_boxes,
+    AGREEMENT,
     read_reliability,
     reliability_path,
 )
@@ -17,7 +17,6 @@ from projects.clip_vg_core.curriculum.selection import otsu_valley, select_relia
 from projects.clip_vg_core.utils.file_names import file_name
 from projects.clip_vg_core.visualization.page import Picture, png, write_page
 
-from ..curriculum.agreement import AGREEMENT
 from .curriculum_figures import (
     draw_examples,
     draw_histograms,
@@ -70,9 +69,9 @@ def _example_figures(
     """Kept and dropped labels of a source."""
     (file,) = (f for f in dataset.label_files if f.source == pick['source'])
     path = reliability_path(folder, pick['measurer'], pick['source'])
-    indices, places = dataset.places(file)
-    values = read_reliability(path, file)[places]
-    boxes = read_boxes(path, file)[places]
+    indices = dataset.indices_of(file)
+    values = dataset.read_reliability(path)[indices]
+    boxes = dataset.read_predicted_boxes(path)[indices]
     kept = select_reliable(values, pick['threshold'])
     scored = np.flatnonzero(~np.isnan(values))
     made = []

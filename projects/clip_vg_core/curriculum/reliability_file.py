@@ -1,20 +1,20 @@
-"""Reliability beside the labels: a memory-mapped array and what it belongs to."""
+"""Reliability scores of labels on disk, joined with the labels by their keys."""
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from ..data.label_files import LabelFile
 from ..utils.atomic import replacing
 from ..utils.file_names import file_name
 
 __all__ = [
-    'LabelFile',
+    'AGREEMENT',
+    'KeyIndex',
     'ReliabilityFile',
     'file_sha256',
     'read_boxes',
@@ -23,51 +23,29 @@ __all__ = [
     'source_of',
 ]
 
+# Name of the measurer that is zero-shot CLIP matching.
+AGREEMENT = 'agreement'
 
-@dataclass(frozen=True)
-class LabelFile:
-    """What a reliability file belongs to.
+
+class KeyIndex:
+    """Finds labels by their keys.
 
     Args:
-        file (str): Name of the label file.
-        source (str): Name of the source.
-        split (str, optional): The split that was read; None: all of the file.
-        count (int): Labels read, in the file's order, wrong boxes included.
-        sample_ids_sha256 (str): Of their ``sample_id``, each followed by a newline.
-        content (np.ndarray, optional): uint64 (count, ), a key of each label's name,
-            image name, expression and box. Defaults to None: not known.
-        add_image_bytes (Callable, optional): Makes of these keys those that depend on
-            the bytes of the images as well. Defaults to None: the images are not known.
+        keys (np.ndarray): uint64 (N, ), one for each row of a table.
     """
 
-    file: str
-    source: str
-    split: str | None
-    count: int
-    sample_ids_sha256: str
-    content: np.ndarray | None = field(default=None, compare=False, repr=False)
-    add_image_bytes: Callable[[np.ndarray], np.ndarray] | None = field(
-        default=None, compare=False, repr=False
-    )
+    def __init__(self, keys: np.ndarray) -> None:
+        self._order = np.argsort(keys, kind='stable')
+        self._sorted = keys[self._order]
 
-    def described(self) -> dict[str, Any]:
-        """What a manifest says of it."""
-        keys = ('file', 'source', 'split', 'count', 'sample_ids_sha256')
-        return {key: getattr(self, key) for key in keys}
-
-    @cached_property
-    def keys(self) -> np.ndarray | None:
-        """One uint64 for each label: another where it or its image has changed."""
-        if self.content is None or self.add_image_bytes is None:
-            return self.content
-        return self.add_image_bytes(self.content)
-
-    @property
-    def fingerprint(self) -> str:
-        """Of all that the labels say, and of their images where these are known."""
-        if self.keys is None:
-            return self.sample_ids_sha256
-        return hashlib.sha256(self.keys.tobytes()).hexdigest()
+    def rows(self, keys: np.ndarray) -> np.ndarray:
+        """Rows of the table with these keys, int64 of their shape; -1: not there."""
+        if keys.dtype != np.uint64:
+            raise TypeError(f'Keys of labels are uint64, got {keys.dtype}.')
+        if not len(self._sorted):
+            return np.full(keys.shape, -1, np.int64)
+        places = np.searchsorted(self._sorted, keys).clip(max=len(self._sorted) - 1)
+        return np.where(self._sorted[places] == keys, self._order[places], -1)
 
 
 def file_sha256(path: str | Path) -> str:
@@ -80,134 +58,8 @@ def file_sha256(path: str | Path) -> str:
 
 
 def reliability_path(folder: str | Path, measurer: str, source: str) -> Path:
-    """Where a measurer's word on a source is."""
+    """Path of the scores of a source's labels under a measurer."""
     return Path(folder) / f'{file_name(measurer)}__{file_name(source)}.npy'
-
-
-def _manifest_path(path: Path) -> Path:
-    return path.with_suffix('.json')
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    manifest = _manifest_path(path)
-    try:
-        found = json.loads(manifest.read_text(encoding='utf-8'))
-        LabelFile(**found['labels'])
-        return found
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f'{manifest}: missing; it says which labels {path.name} belongs to. Score '
-            'again with tools/score_reliability.py.'
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f'{manifest} is no manifest of a reliability file ({error!r}): expected '
-            'the JSON object that tools/score_reliability.py writes. Score again.'
-        ) from error
-
-
-def _as_read(value: Any) -> Any:
-    """As it comes back from a manifest."""
-    return json.loads(json.dumps(value, default=str))
-
-
-def _check(path: Path, what: str, found: Any, expected: Any) -> None:
-    if found != expected:
-        raise ValueError(
-            f'{path} was made for {what} {found!r}, now asked for with {expected!r}. '
-            'Use the file that belongs to it, another folder, or --overwrite.'
-        )
-
-
-def _check_names(path: Path, manifest: Mapping[str, Any], labels: LabelFile) -> None:
-    """All that can be compared where the keys are not known."""
-    found = LabelFile(**manifest['labels'])
-    if (found.count, found.sample_ids_sha256) != (
-        labels.count,
-        labels.sample_ids_sha256,
-    ):
-        raise ValueError(
-            f'{path} scores {found.count:,} labels of {found.file} (sample_ids '
-            f'{found.sample_ids_sha256[:12]}), not the {labels.count:,} labels of '
-            f'{labels.file} (sample_ids {labels.sample_ids_sha256[:12]}): the label '
-            'file has changed or is another one. Score it anew.'
-        )
-
-
-def _keys_path(path: Path) -> Path:
-    return path.with_suffix('.keys.npy')
-
-
-def _load_keys(path: Path) -> np.ndarray:
-    """The keys of a file; none where there is none."""
-    if not path.is_file():
-        return np.zeros(0, np.uint64)
-    try:
-        keys = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        keys = error
-    if getattr(keys, 'dtype', None) != np.uint64:
-        raise ValueError(
-            f'{path} ({path.stat().st_size:,} bytes) has no keys of labels: {keys}. '
-            'Remove it and score again.'
-        )
-    return keys
-
-
-def _rows(
-    path: Path, manifest: Mapping[str, Any], labels: LabelFile
-) -> np.ndarray | None:
-    """Where a file has the labels: int64, -1 where it has not; None: all in order."""
-    images = manifest.get('keys')  # of what: 'labels', or 'labels and images'
-    keys = labels.content if images == 'labels' else labels.keys
-    unknown = images == 'labels and images' and labels.add_image_bytes is None
-    if images is None or keys is None or unknown:
-        _check_names(path, manifest, labels)
-        return None
-    # A writer was killed before it wrote the keys: nothing is believed.
-    known = _load_keys(_keys_path(path))
-    if np.array_equal(known, keys):
-        return None
-    order = np.argsort(known, kind='stable')
-    places = np.searchsorted(known, keys, sorter=order)
-    rows = np.full(len(keys), -1, np.int64)
-    inside = places < len(known)
-    candidates = order[places[inside]]
-    same = known[candidates] == keys[inside]
-    rows[np.flatnonzero(inside)[same]] = candidates[same]
-    return rows
-
-
-def _refuse_missing(path: Path, rows: np.ndarray, labels: LabelFile) -> None:
-    missing = np.flatnonzero(rows < 0)
-    if len(missing):
-        raise ValueError(
-            f'{path} does not score {len(missing):,} of the {labels.count:,} labels of '
-            f'{labels.file}, e.g. at its places {missing[:5].tolist()} (from 0): their '
-            'name, image, expression or box has changed since, or they are new. Score '
-            'them with the tools/score_reliability.py command that made it.'
-        )
-
-
-def _load(path: Path, mode: Literal['r', 'r+'], shape: tuple[int, ...]) -> np.ndarray:
-    try:
-        # Read-only first: 'r+' would fill up a truncated file with zeros.
-        values = np.load(path, mmap_mode='r', allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        if not path.is_file():
-            raise FileNotFoundError(f'{path}: no such reliability file.') from error
-        raise ValueError(
-            f'{path} ({path.stat().st_size:,} bytes) cannot be read as a NumPy array: '
-            f'{error}. Remove it and score again.'
-        ) from error
-    found = (getattr(values, 'dtype', None), getattr(values, 'shape', None))
-    if found != (np.float32, shape):
-        raise ValueError(
-            f'{path} holds {found[0]} of shape {found[1]}; its manifest says '
-            f'{shape[0]:,} labels: expected float32 of shape {shape}. Remove it and '
-            'score again.'
-        )
-    return values if mode == 'r' else np.load(path, mmap_mode='r+', allow_pickle=False)
 
 
 def read_reliability(path: str | Path, labels: LabelFile | None = None) -> np.ndarray:
@@ -215,13 +67,14 @@ def read_reliability(path: str | Path, labels: LabelFile | None = None) -> np.nd
 
     Args:
         path (str or Path): ``<measurer>__<source>.npy``, its manifest beside it.
-        labels (LabelFile, optional): Whose reliability is asked for. Labels are found
-            by their keys, so the file may score others too, in any order. Defaults to
+        labels (LabelFile, optional): Labels to get the scores of. They are joined by
+            their keys, so the file may score others too, in any order. Defaults to
             None: not checked, all of the file in its order.
 
     Returns:
-        np.ndarray: float32, one value for each label in its order, in [0, 1] or NaN
-        (not scored); memory-mapped read-only where the file has just these.
+        np.ndarray: float32, one score for each label in the order of ``labels``, in
+        [0, 1] or NaN (not scored); memory-mapped read-only where the file has just
+        these.
 
     Raises:
         FileNotFoundError: The file or its manifest is missing.
@@ -234,14 +87,14 @@ def read_reliability(path: str | Path, labels: LabelFile | None = None) -> np.nd
             'tools/score_reliability.py CONFIG CHECKPOINT --out DIR.'
         )
     manifest = _read_manifest(path)
-    values = _load(path, 'r', (manifest['labels']['count'],))
-    if ((values < 0) | (values > 1)).any():
-        wrong = int(np.flatnonzero((values < 0) | (values > 1))[0])
+    values = _open_array(path, 'r', (manifest['labels']['count'],))
+    invalid = np.flatnonzero((values < 0) | (values > 1))
+    if len(invalid):
         raise ValueError(
-            f'{path}, label {wrong}: reliability {values[wrong]}; expected [0, 1] or '
-            'NaN.'
+            f'{path}, label {invalid[0]}: reliability {values[invalid[0]]}; expected '
+            '[0, 1] or NaN.'
         )
-    return _of_labels(path, manifest, values, labels)
+    return _joined(path, manifest, values, labels)
 
 
 def read_boxes(path: str | Path, labels: LabelFile | None = None) -> np.ndarray:
@@ -261,26 +114,13 @@ def read_boxes(path: str | Path, labels: LabelFile | None = None) -> np.ndarray:
     """
     path = Path(path)
     manifest = _read_manifest(path)
-    boxes = _load(path.with_suffix('.boxes.npy'), 'r', (manifest['labels']['count'], 4))
-    return _of_labels(path, manifest, boxes, labels)
-
-
-def _of_labels(
-    path: Path,
-    manifest: Mapping[str, Any],
-    values: np.ndarray,
-    labels: LabelFile | None,
-) -> np.ndarray:
-    """The rows of a file that belong to some labels, in their order."""
-    rows = None if labels is None else _rows(path, manifest, labels)
-    if rows is None or labels is None:
-        return values
-    _refuse_missing(path, rows, labels)
-    return values[rows]
+    shape = (manifest['labels']['count'], 4)
+    boxes = _open_array(path.with_suffix('.boxes.npy'), 'r', shape)
+    return _joined(path, manifest, boxes, labels)
 
 
 def source_of(path: str | Path) -> str:
-    """The source whose labels a reliability file scores.
+    """Name of the source whose labels a reliability file scores.
 
     Raises:
         FileNotFoundError: Its manifest is missing.
@@ -289,52 +129,24 @@ def source_of(path: str | Path) -> str:
     return _read_manifest(Path(path))['labels']['source']
 
 
-def _compared(
-    found: Mapping[str, Any], manifest: Mapping[str, Any]
-) -> Iterator[tuple[str, Any, Any]]:
-    """What must be equal to go on, before and now."""
-    for key in ('sha256', 'config', 'model_sha256', 'options', 'candidates'):
-        before, now = (m['measurer'].get(key) for m in (found, manifest))
-        # Earlier versions did not write it.
-        if key != 'model_sha256' or before is not None:
-            yield f'a measurer of {key}', before, now
-    before, now = found['transforms'], manifest['transforms']
-    yield 'transforms', before if before == now else _as_run(before), now
-
-
-def _as_run(transforms: Any) -> Any:
-    """What a manifest of version 0.1 says of transforms, as they were run.
-
-    The data set built ``LoadImageFromFile`` as ``LoadGroundingImage``, which our
-    configs name behind it since.
-    """
-    if not isinstance(transforms, list):
-        return transforms
-    kinds = [s.get('type') if isinstance(s, dict) else None for s in transforms]
-    if 'LoadImageFromFile' not in kinds or 'LoadGroundingImage' in kinds:
-        return transforms
-    place = kinds.index('LoadImageFromFile') + 1
-    return [*transforms[:place], {'type': 'LoadGroundingImage'}, *transforms[place:]]
-
-
 class ReliabilityFile:
-    """Reliability of the labels of one file under one measurer, being written.
+    """Reliability scores of the labels of one file under one measurer, to write.
 
-    What is written is on disk at once, NaN where nothing is yet, so that an
-    interrupted scoring goes on where it was. In ``<measurer>__<source>.keys.npy`` is a
-    key of each label: where labels have changed since, what was scored of the unchanged
-    ones is kept, and the others are NaN again. In ``<measurer>__<source>.boxes.npy``
-    are the predicted boxes, xyxy in pixels of the original image.
+    Every score is on disk as soon as it is written, NaN before, so that the same
+    command resumes an interrupted scoring. ``<measurer>__<source>.keys.npy`` has the
+    keys of the labels: where labels have changed since, the scores of the unchanged
+    ones stay, and the others are NaN again. ``<measurer>__<source>.boxes.npy`` has the
+    predicted boxes, xyxy in pixels of the original image.
 
     Args:
-        folder (str or Path): Where to.
+        folder (str or Path): Output folder.
         measurer (dict): ``name``, and what else tells measurers apart:
             ``sha256``, ``config``, ``model_sha256`` (of the model's config),
             ``options``, ``candidates``.
-        labels (LabelFile): What is scored.
+        labels (LabelFile): The labels to score.
         transforms (list, optional): Of the test pipeline. Defaults to None.
-        overwrite (bool): Whether a file of another measurer or other transforms is
-            begun anew. Defaults to False.
+        overwrite (bool): Whether scores of another measurer or other transforms are
+            replaced. Defaults to False.
 
     Raises:
         ValueError: The folder has a file of this name for another measurer or other
@@ -352,82 +164,86 @@ class ReliabilityFile:
         self.path = reliability_path(folder, measurer['name'], labels.source)
         self.boxes_path = self.path.with_suffix('.boxes.npy')
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        kind = 'labels and images' if labels.add_image_bytes else 'labels'
+        self._labels = labels
         manifest = dict(
-            measurer=_as_read(measurer),
+            measurer=measurer,
             labels=labels.described(),
-            transforms=_as_read(transforms),
-            keys=kind if labels.keys is not None else None,
+            transforms=transforms,
+            keys='labels and images' if labels.add_image_bytes else 'labels',
         )
-        there = self.path.exists()
-        if there and (not overwrite or self._fits(_read_manifest(self.path), manifest)):
-            self._go_on(manifest, labels)
-        else:
-            self._begin(manifest, labels)
-        self.values = _load(self.path, 'r+', (labels.count,))
-        self.boxes = _load(self.boxes_path, 'r+', (labels.count, 4))
+        # As it is read back, so that the two can be compared: JSON has no tuples.
+        self._manifest = json.loads(json.dumps(manifest, default=str))
+        values, boxes = _unscored(labels.count), _unscored(labels.count, 4)
+        if not self.path.exists() or not self._resume(values, boxes, overwrite):
+            self._create(values, boxes)
+        self.values = _open_array(self.path, 'r+', (labels.count,))
+        self.boxes = _open_array(self.boxes_path, 'r+', (labels.count, 4))
+        self._index = KeyIndex(labels.keys)
 
-    @staticmethod
-    def _fits(found: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:
-        """Whether a file is of the same measurer and transforms."""
-        return all(before == now for _, before, now in _compared(found, manifest))
-
-    def _go_on(self, manifest: dict[str, Any], labels: LabelFile) -> None:
-        """Take over what is known of these labels."""
-        found = _read_manifest(self.path)
-        for what, before, now in _compared(found, manifest):
-            _check(self.path, what, before, now)
-        rows = _rows(self.path, found, labels)
-        if rows is None and found.get('keys') == manifest['keys']:
+    def _resume(self, values: np.ndarray, boxes: np.ndarray, overwrite: bool) -> bool:
+        """Whether the files can stay as they are; else fill in what they know."""
+        stored = _read_manifest(self.path)
+        for what, before, now in _differences(stored, self._manifest):
+            if overwrite:
+                return False
+            raise ValueError(
+                f'{self.path} was made for {what} {before!r}, now it is {now!r}. Use '
+                'the file that belongs to it, another folder, or --overwrite.'
+            )
+        rows, count = _rows(self.path, stored, self._labels), stored['labels']['count']
+        if stored.get('keys') == self._manifest['keys'] and _is_all(rows, count):
             if not self.boxes_path.exists():
-                _create(self.boxes_path, (labels.count, 4))
-            return
-        if rows is None:  # of an earlier version: names are all that can be compared
-            rows = np.arange(labels.count)
-        count = found['labels']['count']
-        values = np.array(_load(self.path, 'r', (count,)))
-        boxes = np.full((count, 4), np.nan, np.float32)
+                _save(self.boxes_path, boxes)
+            return True
+        known = rows >= 0
+        values[known] = _open_array(self.path, 'r', (count,))[rows[known]]
         if self.boxes_path.exists():
-            boxes = np.array(_load(self.boxes_path, 'r', (count, 4)))
-        kept = np.flatnonzero(rows >= 0)
-        self._begin(manifest, labels, (kept, values[rows[kept]], boxes[rows[kept]]))
+            boxes[known] = _open_array(self.boxes_path, 'r', (count, 4))[rows[known]]
+        return False
 
-    def _begin(
-        self,
-        manifest: dict[str, Any],
-        labels: LabelFile,
-        known: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
-    ) -> None:
-        """Write all files, the keys last: without them nothing is believed."""
-        keys = _keys_path(self.path)
-        keys.unlink(missing_ok=True)
+    def _create(self, values: np.ndarray, boxes: np.ndarray) -> None:
+        # Without keys no score counts, so a writer that is killed in between leaves
+        # none that could be taken for another label's.
+        keys_path = _keys_path(self.path)
+        keys_path.unlink(missing_ok=True)
         with replacing(_manifest_path(self.path)) as partial:
-            partial.write_text(json.dumps(manifest, indent=2) + '\n', 'utf-8')
-        places, values, boxes = known or (None, None, None)
-        _create(self.path, (labels.count,), places, values)
-        _create(self.boxes_path, (labels.count, 4), places, boxes)
-        if labels.keys is not None:
-            with replacing(keys) as partial:
-                np.save(partial, labels.keys)
+            partial.write_text(json.dumps(self._manifest, indent=2) + '\n', 'utf-8')
+        _save(self.path, values)
+        _save(self.boxes_path, boxes)
+        _save(keys_path, self._labels.keys)
+
+    def is_scored(self, keys: np.ndarray) -> np.ndarray:
+        """Which of some labels are scored, bool of the shape of their keys."""
+        return ~np.isnan(self.values[self._rows_of(keys)])
 
     def write(
         self,
-        rows: np.ndarray,
+        keys: np.ndarray,
         reliability: np.ndarray,
         boxes: np.ndarray | None = None,
     ) -> None:
-        """Keep some labels' values.
+        """Store the scores of some labels.
 
         Args:
-            rows (np.ndarray): Their places in the label file.
-            reliability (np.ndarray): In [0, 1], of the same shape.
+            keys (np.ndarray): uint64 (n, ), of :attr:`LabelFile.keys`.
+            reliability (np.ndarray): In [0, 1], of shape (n, ).
             boxes (np.ndarray, optional): Predicted, xyxy, of shape (n, 4). Defaults
                 to None: not known.
         """
+        rows = self._rows_of(keys)
         # Boxes first: a label counts as scored when its reliability is there.
         if boxes is not None:
             self.boxes[rows] = boxes
         self.values[rows] = reliability
+
+    def _rows_of(self, keys: np.ndarray) -> np.ndarray:
+        rows = self._index.rows(keys)
+        if (rows < 0).any():
+            raise ValueError(
+                f'{self.path}: {int((rows < 0).sum()):,} of {len(keys):,} keys are of '
+                f'no label of {self._labels.file}.'
+            )
+        return rows
 
     def flush(self) -> None:
         """Put everything on disk."""
@@ -435,16 +251,156 @@ class ReliabilityFile:
         self.values.flush()  # type: ignore[attr-defined]
 
 
-def _create(
+def _manifest_path(path: Path) -> Path:
+    return path.with_suffix('.json')
+
+
+def _keys_path(path: Path) -> Path:
+    return path.with_suffix('.keys.npy')
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    manifest = _manifest_path(path)
+    try:
+        content = json.loads(manifest.read_text(encoding='utf-8'))
+        LabelFile(**content['labels'], content=np.empty(0, np.uint64))
+        return content
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f'{manifest}: missing; it says which labels {path.name} belongs to. Score '
+            'again with tools/score_reliability.py.'
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f'{manifest} is no manifest of a reliability file ({error!r}): expected '
+            'the JSON object that tools/score_reliability.py writes. Score again.'
+        ) from error
+
+
+def _differences(
+    stored: Mapping[str, Any], manifest: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
+    """What must be equal for a scoring to be resumed and is not: before and now."""
+    for key in ('sha256', 'config', 'model_sha256', 'options', 'candidates'):
+        before, now = (m['measurer'].get(key) for m in (stored, manifest))
+        # Manifests of version 0.1 do not have it.
+        if before != now and not (key == 'model_sha256' and before is None):
+            yield f'a measurer of {key}', before, now
+    before, now = stored['transforms'], manifest['transforms']
+    if now not in (before, _as_run_in_0_1(before)):
+        yield 'transforms', before, now
+
+
+def _as_run_in_0_1(transforms: Any) -> Any:
+    """Transforms in a manifest of version 0.1, as that version ran them.
+
+    Its data set built ``LoadImageFromFile`` as ``LoadGroundingImage``, which our
+    configs name behind it since.
+    """
+    if not isinstance(transforms, list):
+        return transforms
+    kinds = [s.get('type') if isinstance(s, dict) else None for s in transforms]
+    if 'LoadImageFromFile' not in kinds or 'LoadGroundingImage' in kinds:
+        return transforms
+    place = kinds.index('LoadImageFromFile') + 1
+    return [*transforms[:place], {'type': 'LoadGroundingImage'}, *transforms[place:]]
+
+
+def _rows(path: Path, manifest: Mapping[str, Any], labels: LabelFile) -> np.ndarray:
+    """Rows of a file that score the labels, int64 (count, ), -1 where none does."""
+    kind = manifest.get('keys')  # None in files of version 0.1
+    if kind is None or (kind == 'labels and images' and not labels.add_image_bytes):
+        # Names are all that can be compared.
+        _check_names(path, manifest['labels'], labels)
+        return np.arange(labels.count)
+    keys = labels.content if kind == 'labels' else labels.keys
+    stored = _load_keys(_keys_path(path))
+    if np.array_equal(stored, keys):  # the usual case, without a sort
+        return np.arange(labels.count)
+    return KeyIndex(stored).rows(keys)
+
+
+def _is_all(rows: np.ndarray, count: int) -> bool:
+    """Whether these are all rows of a file, in order."""
+    return np.array_equal(rows, np.arange(count))
+
+
+def _check_names(path: Path, stored: Mapping[str, Any], labels: LabelFile) -> None:
+    before, now = stored['sample_ids_sha256'], labels.sample_ids_sha256
+    if (stored['count'], before) != (labels.count, now):
+        raise ValueError(
+            f'{path} scores {stored["count"]:,} labels of {stored["file"]} (sample_ids '
+            f'{before[:12]}), not the {labels.count:,} labels of {labels.file} '
+            f'(sample_ids {now[:12]}): the label file has changed or is another one. '
+            'Score it anew.'
+        )
+
+
+def _load_keys(path: Path) -> np.ndarray:
+    """The keys of a file; none where a writer was killed before it wrote them."""
+    if not path.is_file():
+        return np.empty(0, np.uint64)
+    try:
+        keys = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        keys = error
+    if getattr(keys, 'dtype', None) != np.uint64:
+        raise ValueError(
+            f'{path} ({path.stat().st_size:,} bytes) has no keys of labels: {keys}. '
+            'Remove it and score again.'
+        )
+    return keys
+
+
+def _joined(
     path: Path,
-    shape: tuple[int, ...],
-    places: np.ndarray | None = None,
-    values: np.ndarray | None = None,
-) -> None:
-    """Write an array of NaN, but for the values at some places."""
+    manifest: Mapping[str, Any],
+    values: np.ndarray,
+    labels: LabelFile | None,
+) -> np.ndarray:
+    """The rows of a file that belong to some labels, in their order."""
+    if labels is None:
+        return values
+    rows = _rows(path, manifest, labels)
+    missing = np.flatnonzero(rows < 0)
+    if len(missing):
+        raise ValueError(
+            f'{path} does not score {len(missing):,} of the {labels.count:,} labels of '
+            f'{labels.file}, e.g. number {missing[:5].tolist()} (from 0): their '
+            'sample_id, image, expression or box has changed since, or they are new. '
+            'Score them with the tools/score_reliability.py command that made it.'
+        )
+    # A copy of just these, or the mapped file as it is.
+    return values if _is_all(rows, len(values)) else values[rows]
+
+
+def _open_array(
+    path: Path, mode: Literal['r', 'r+'], shape: tuple[int, ...]
+) -> np.ndarray:
+    try:
+        # Read-only first: 'r+' would fill up a truncated file with zeros.
+        values = np.load(path, mmap_mode='r', allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        if not path.is_file():
+            raise FileNotFoundError(f'{path}: no such reliability file.') from error
+        raise ValueError(
+            f'{path} ({path.stat().st_size:,} bytes) cannot be read as a NumPy array: '
+            f'{error}. Remove it and score again.'
+        ) from error
+    kind = (getattr(values, 'dtype', None), getattr(values, 'shape', None))
+    if kind != (np.float32, shape):
+        raise ValueError(
+            f'{path} holds {kind[0]} of shape {kind[1]}; its manifest says '
+            f'{shape[0]:,} labels: expected float32 of shape {shape}. Remove it and '
+            'score again.'
+        )
+    return values if mode == 'r' else np.load(path, mmap_mode='r+', allow_pickle=False)
+
+
+def _unscored(*shape: int) -> np.ndarray:
+    return np.full(shape, np.nan, np.float32)
+
+
+def _save(path: Path, array: np.ndarray) -> None:
     with replacing(path) as partial:
-        array = np.lib.format.open_memmap(partial, 'w+', np.float32, shape)
-        array[:] = np.nan
-        if places is not None:
-            array[places] = values
-        array.flush()
+        np.save(partial, array)

@@ -1,21 +1,72 @@
 """What was read from each annotation file, and how several become one."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ..curriculum.reliability_file import LabelFile
 from .label_keys import content_keys, image_bytes, with_image_bytes
 from .label_table import LabelTable, PackedStrings
 
-__all__ = ['describe_files', 'describe_invalid', 'distinct', 'in_folds']
+__all__ = [
+    'LabelFile',
+    'describe_files',
+    'describe_invalid',
+    'distinct',
+    'in_folds',
+]
 
 # How many invalid labels are named in the log.
 _NAMED = 3
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    """Labels of one annotation file, as reliability files know them.
+
+    Args:
+        file (str): Name of the label file.
+        source (str): Name of the source.
+        split (str, optional): The split that was read; None: all of the file.
+        count (int): Labels read, in the file's order, invalid boxes included.
+        sample_ids_sha256 (str): Of their ``sample_id``, each followed by a newline.
+        content (np.ndarray): uint64 (count, ), a key of each label's ``sample_id``,
+            image name, expression and box.
+        add_image_bytes (Callable, optional): Maps these keys to keys that depend on
+            the bytes of the images as well. Defaults to None: the images are unknown.
+    """
+
+    file: str
+    source: str
+    split: str | None
+    count: int
+    sample_ids_sha256: str
+    content: np.ndarray = field(compare=False, repr=False)
+    add_image_bytes: Callable[[np.ndarray], np.ndarray] | None = field(
+        default=None, compare=False, repr=False
+    )
+
+    def described(self) -> dict[str, Any]:
+        """Entry ``labels`` of a manifest."""
+        names = ('file', 'source', 'split', 'count', 'sample_ids_sha256')
+        return {name: getattr(self, name) for name in names}
+
+    @cached_property
+    def keys(self) -> np.ndarray:
+        """uint64 (count, ); a label's key changes with the label and its image."""
+        # Cached: the images' sizes are read from the file system.
+        if self.add_image_bytes is None:
+            return self.content
+        return self.add_image_bytes(self.content)
+
+    @property
+    def fingerprint(self) -> str:
+        """A sha256 of all labels, and of their images where these are known."""
+        return hashlib.sha256(self.keys.tobytes()).hexdigest()
 
 
 def describe_files(

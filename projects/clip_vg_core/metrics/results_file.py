@@ -22,7 +22,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     Returns:
         list[dict]: In the file's order, with ``sample_id``, ``image`` (str or None),
         ``text``, ``iou`` in [0, 1], ``bbox`` and ``gt_bbox`` (xyxy in pixels of the
-        image), ``split``, ``source``, and ``score`` (NaN where the run has none).
+        image), ``split``, ``source``, and ``score`` (None where the run has none).
 
     Raises:
         ValueError: The file is empty, or a line is not what it should be; it says
@@ -94,8 +94,9 @@ def _checked(result: dict[str, Any], where: str) -> dict[str, Any]:
         for value in box:
             _finite(value, f'{where}, {key}')
     score = result.get('score')
-    known = math.nan if score is None else _finite(score, f'{where}, score')
-    return dict(result, iou=min(iou, 1.0), score=known)
+    if score is not None:
+        score = _finite(score, f'{where}, score')
+    return dict(result, iou=min(iou, 1.0), score=score)
 
 
 def _finite(value: Any, where: str) -> float:

@@ -14,6 +14,7 @@ __all__ = [
     'as_rgb',
     'check_size',
     'has_exif_rotation',
+    'load_image',
     'open_image',
     'size_of',
 ]
@@ -122,3 +123,41 @@ def as_rgb(image: Image.Image, upright: bool = False) -> Image.Image:
             'not known; expected 8 or 16 bits a channel. Scale it and save it as such'
         )
     return image.convert('RGB')
+
+
+def load_image(
+    image: str | Path | np.ndarray | Image.Image, any_size: bool = False
+) -> np.ndarray:
+    """An image as RGB of shape (H, W, 3), uint8; files turned by their EXIF entry.
+
+    16 bits a channel are scaled to 8; 32 have no known range and are refused.
+
+    Args:
+        image (str, Path, ndarray or PIL.Image): A file, an array (H, W, 3) in BGR as
+            OpenCV reads it, or an image of PIL.
+        any_size (bool): Whether files of more than 100 million pixels, and strips, are
+            read as well. Defaults to False.
+
+    Raises:
+        FileNotFoundError: There is no such image.
+        ValueError: It cannot be read, is too large, has more than 16 bits a channel,
+            or is no array of 8-bit colours.
+    """
+    if isinstance(image, np.ndarray):
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(
+                f'An array of shape {image.shape} and type {image.dtype}; expected '
+                '(H, W, 3) in BGR, uint8.'
+            )
+        return image[..., ::-1]
+    if isinstance(image, Image.Image):
+        return np.asarray(as_rgb(image))
+    try:
+        with open_image(image) as file:
+            if not any_size:
+                check_size(*file.size)
+            return np.asarray(as_rgb(file, upright=True))
+    except FileNotFoundError:
+        raise FileNotFoundError(f'{image}: no such image.') from None
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ValueError(f'{image} cannot be read as an image: {error}') from error

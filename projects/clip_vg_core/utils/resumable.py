@@ -1,4 +1,4 @@
-"""A list of JSON lines that grows with a long job and is continued after a stop."""
+"""Predictions of a long job as JSON lines, continued after a stop."""
 
 import json
 import os
@@ -8,13 +8,71 @@ from typing import Any
 
 from tqdm import tqdm
 
-from .origin import bind
+from .atomic import replacing
 
-__all__ = ['each_once']
+__all__ = ['bind', 'origin_path', 'resumable_map']
 
 
-def _done(path: Path) -> int:
-    """How many whole lines there are; what follows the last is cut off."""
+def origin_path(path: Path) -> Path:
+    """File beside ``path`` that holds what ``path`` was made from."""
+    return path.with_name(f'{path.name}.origin.json')
+
+
+def bind(path: Path, origin: Mapping[str, Any], overwrite: bool = False) -> None:
+    """Continue with a file only if it was made from the same inputs.
+
+    Args:
+        path (Path): The file, which need not exist.
+        origin (Mapping[str, Any]): What decides its content, as JSON: hashes rather
+            than names.
+        overwrite (bool): Whether a file of another origin is removed, to be made
+            anew. Defaults to False.
+
+    Raises:
+        ValueError: It was made from other inputs, or has no record of them.
+    """
+    beside = origin_path(path)
+    # As it will be read again: tuples become lists, keys texts.
+    origin = json.loads(json.dumps(origin))
+    if path.exists() and path.stat().st_size:
+        known = _read_origin(beside)
+        changed = sorted(
+            key for key in {*known, *origin} if known.get(key) != origin.get(key)
+        )
+        if not changed:
+            return
+        if not overwrite:
+            raise ValueError(
+                f'{path} was made from something else: '
+                + '; '.join(
+                    f'{key} was {_short(known.get(key))}, is {_short(origin.get(key))}'
+                    for key in changed
+                )
+                + '. Use what it was made from, name another output, or say '
+                '--overwrite to make it anew.'
+            )
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(beside) as partial:
+        partial.write_text(json.dumps(origin, indent=1) + '\n', encoding='utf-8')
+
+
+def _read_origin(path: Path) -> dict[str, Any]:
+    """What is recorded there; nothing if the file is missing or damaged."""
+    try:
+        origin = json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError):
+        return {}
+    return origin if isinstance(origin, dict) else {}
+
+
+def _short(value: Any) -> str:
+    text = 'unknown' if value is None else str(value)
+    return text if len(text) <= 16 else f'{text[:16]}...'
+
+
+def _count_whole_lines(path: Path) -> int:
+    """Number of whole lines; what a kill left after the last one is cut off."""
     if not path.exists():
         return 0
     count = end = 0
@@ -27,46 +85,46 @@ def _done(path: Path) -> int:
     return count
 
 
-def each_once(
+def resumable_map(
     path: Path,
     items: Sequence[str],
-    answer: Callable[[Sequence[str]], Iterable[Any]],
+    predict: Callable[[Sequence[str]], Iterable[Any]],
     batch_size: int,
     what: str,
     hidden: bool = False,
     origin: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Iterator[Any]:
-    """Ask about each item once, keep the answers, and go on where a run was killed.
+    """Predict each item once, save the predictions, and continue after a kill.
 
     Args:
-        path (Path): The lines.
+        path (Path): The JSON lines.
         items (Sequence[str]): In a fixed order.
-        answer (Callable): Gives one JSON-able answer for each item of a batch.
+        predict (Callable): Gives one JSON-able prediction for each item of a batch.
         batch_size (int): Items of a batch.
         what (str): Name of the progress bar.
         hidden (bool): Whether to show no bar. Defaults to False.
-        origin (Mapping, optional): What decides the predictions, see
-            :func:`.origin.bind`. Defaults to None: nothing that could change.
+        origin (Mapping, optional): What decides the predictions, see :func:`bind`.
+            Defaults to None: nothing that could change.
         overwrite (bool): Whether predictions of another origin are made anew. Defaults
             to False.
 
     Yields:
-        Any: The answers, in the order of the items, those of earlier runs included.
+        Any: The predictions, in the order of the items, those of earlier runs included.
 
     Raises:
         ValueError: There are predictions of another origin.
     """
     bind(path, origin or {}, overwrite)
-    start = _done(path)
+    start = _count_whole_lines(path)
     with (
         tqdm(total=len(items), initial=start, desc=what, disable=hidden) as bar,
         path.open('a', encoding='utf-8') as file,
     ):
         for first in range(start, len(items), batch_size):
             batch = items[first : first + batch_size]
-            for one in answer(batch):
-                file.write(json.dumps(one) + '\n')
+            for prediction in predict(batch):
+                file.write(json.dumps(prediction) + '\n')
             file.flush()
             bar.update(len(batch))
     with path.open(encoding='utf-8') as file:

@@ -1,4 +1,4 @@
-"""One picture of many answers: expressions, predicted and true boxes."""
+"""Results of a test run, and pseudo-labels, drawn on their images."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -9,74 +9,86 @@ import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
+from PIL import Image, ImageDraw
 
-from ..utils.image_files import as_rgb, open_image
+from ..metrics.breakdown import HIT
+from ..utils.image_files import as_rgb, open_image, size_of
+from .boxes import draw_box
 
-__all__ = ['draw_grid', 'draw_labels', 'draw_sample']
+__all__ = ['UNREADABLE', 'draw_grid', 'draw_labels', 'draw_results']
 
+# What Pillow raises for a file that is no image.
+UNREADABLE = (OSError, ValueError, SyntaxError)
+_SIDE = 340  # pixels of an image's longer side, on a page and in a grid
 _TRUE, _HIT, _MISS = '#1a1a1a', '#00c853', '#ff1744'
+_LINE, _HALO, _DASH = 3, 1, (9, 4)  # pixels
 
 
-def draw_sample(
-    axes: Axes, image: np.ndarray, result: Mapping, measure: str = 'IoU'
-) -> None:
-    """Draw one answer.
+def draw_results(
+    path: Path, results: Sequence[Mapping], side: int = _SIDE
+) -> Image.Image:
+    """Draw the true and the predicted boxes of an expression on a smaller image.
 
     Args:
-        axes (Axes): Where to.
-        image (np.ndarray): RGB of shape (H, W, 3), uint8.
-        result (Mapping): ``text``, ``iou``, ``bbox`` and ``gt_bbox`` (xyxy in
-            pixels of ``image``), as ``GroundingMetric(out_file=...)`` writes them.
-        measure (str): What ``iou`` is called. Defaults to 'IoU'.
+        path (Path): The image.
+        results (Sequence[Mapping]): Of one run, or of two, whose true box is the same:
+            ``iou``, ``bbox`` and ``gt_bbox`` (xyxy in pixels of the image), as
+            ``GroundingMetric(out_file=...)`` writes them. Of two, the first's line is
+            broken.
+        side (int): Pixels of the longer side. Defaults to 340.
+
+    Returns:
+        Image.Image: RGB.
+
+    Raises:
+        OSError, ValueError, SyntaxError: The image cannot be read.
     """
-    axes.imshow(image)
-    axes.set_axis_off()
-    hit = result['iou'] >= 0.5
-    _draw_box(axes, result['gt_bbox'], _TRUE, '--', 1.6)
-    _draw_box(axes, result['bbox'], _HIT if hit else _MISS, '-', 2.4)
-    text = textwrap.fill(f'"{result["text"]}"', 30)
-    value = f'{measure} {result["iou"]:.2f}'
-    axes.set_title(f'{text}\n{value}', fontsize=9, parse_math=False)
-
-
-def _draw_box(
-    axes: Axes, box: Sequence[float], color: str, style: str, width: float
-) -> None:
-    left, top, right, bottom = box
-    axes.add_patch(
-        Rectangle(
-            (left - 0.5, top - 0.5),
-            right - left,
-            bottom - top,
-            fill=False,
-            edgecolor=color,
-            linestyle=style,
-            linewidth=width,
-            # Seen on dark pictures too.
-            path_effects=[withStroke(linewidth=width + 1.4, foreground='white')],
+    upright = any(result.get('upright') for result in results)
+    image, scale = _read(path, upright, side)
+    pen = ImageDraw.Draw(image)
+    for place, result in enumerate(results):
+        true, predicted = (
+            [edge * scale for edge in result[key]] for key in ('gt_bbox', 'bbox')
         )
-    )
+        if not place:
+            draw_box(pen, true, _TRUE, _LINE - 1, halo=_HALO, dash=_DASH)
+        color = _HIT if result['iou'] >= HIT else _MISS
+        dash = _DASH if place < len(results) - 1 else None
+        draw_box(pen, predicted, color, _LINE, halo=_HALO, dash=dash)
+    return image
+
+
+def _read(path: Path, upright: bool, side: int) -> tuple[Image.Image, float]:
+    """An image whose longer side is ``side``, and the factor of its pixels."""
+    with open_image(path) as image:
+        size = size_of(image, upright)
+        scale = side / max(size)
+        shown = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+        # Decodes a large JPEG at less than its size.
+        image.draft('RGB', shown)
+        return as_rgb(image, upright).resize(shown), scale
+
+
+def _quoted(text: str, width: int) -> str:
+    return textwrap.fill(f'"{text}"', width)
 
 
 def draw_labels(
     lines: Sequence[Mapping], images: Path, columns: int = 4, upright: bool = False
 ) -> tuple[Figure, list[str]]:
-    """Draw labels side by side, each on its image.
+    """Draw pseudo-labels side by side, each on its image.
 
     Args:
         lines (Sequence[Mapping]): Of ODVG, one expression each, with ``rule``.
-        images (Path): Folder of the pictures.
+        images (Path): Folder of the images.
         columns (int): Defaults to 4.
-        upright (bool): Whether the labels are of pictures as their EXIF entry turns
+        upright (bool): Whether the labels are of images as their EXIF entry turns
             them. Defaults to False.
 
     Returns:
-        tuple[Figure, list[str]]: To be saved by the caller; and the pictures that
+        tuple[Figure, list[str]]: To be saved by the caller; and the images that
         could not be read.
     """
     missing = []
@@ -88,13 +100,16 @@ def draw_labels(
         axes.set_axis_off()
     for axes, line in zip(grid.flat, lines, strict=False):
         try:
-            with open_image(images / line['filename']) as picture:
-                axes.imshow(np.asarray(as_rgb(picture, upright)))
-        except (OSError, ValueError):
+            image, scale = _read(images / line['filename'], upright, _SIDE)
+        except UNREADABLE:
             missing.append(line['filename'])
-            axes.set_aspect('equal')
-        _draw_box(axes, line['grounding']['regions'][0]['bbox'], _HIT, '-', 2.4)
-        text = textwrap.fill(f'"{line["grounding"]["caption"]}"', 32)
+            image, scale = Image.new('RGB', (_SIDE, _SIDE), '#eeeeee'), 0.0
+        box = line['grounding']['regions'][0]['bbox']
+        if scale:
+            scaled = [edge * scale for edge in box]
+            draw_box(ImageDraw.Draw(image), scaled, _HIT, _LINE, halo=_HALO)
+        axes.imshow(np.asarray(image))
+        text = _quoted(line['grounding']['caption'], 32)
         axes.set_title(f'{text}\n[{line["rule"]}]', fontsize=9, parse_math=False)
     figure.tight_layout()
     return figure, missing
@@ -107,11 +122,11 @@ def draw_grid(
     names: tuple[str, str] = ('predicted', 'true'),
     measure: str = 'IoU',
 ) -> Figure:
-    """Draw answers side by side.
+    """Draw results side by side.
 
     Args:
-        results (Sequence[Mapping]): As in :func:`draw_sample`, with ``image``,
-            the picture's file.
+        results (Sequence[Mapping]): As in :func:`draw_results`, with ``text`` and
+            ``image``, its file.
         title (str): Above the grid.
         columns (int): Defaults to 4.
         names (tuple[str, str]): What ``bbox`` and ``gt_bbox`` are called. Defaults
@@ -128,17 +143,17 @@ def draw_grid(
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, result in zip(grid.flat, results, strict=False):
-        with open_image(result['image']) as picture:
-            image = np.asarray(as_rgb(picture, bool(result.get('upright'))))
-            draw_sample(axes, image, result, measure)
+        axes.imshow(np.asarray(draw_results(Path(result['image']), [result])))
+        text, value = _quoted(result['text'], 30), f'{measure} {result["iou"]:.2f}'
+        axes.set_title(f'{text}\n{value}', fontsize=9, parse_math=False)
     figure.suptitle(title, fontsize=13)
-    answer = f'{names[0]}, {measure}'
+    predicted = f'{names[0]}, {measure}'
     legend = [
-        Line2D([], [], color=_HIT, linewidth=2.4, label=f'{answer} >= 0.5'),
-        Line2D([], [], color=_MISS, linewidth=2.4, label=f'{answer} < 0.5'),
+        Line2D([], [], color=_HIT, linewidth=2.2, label=f'{predicted} >= 0.5'),
+        Line2D([], [], color=_MISS, linewidth=2.2, label=f'{predicted} < 0.5'),
         Line2D([], [], color=_TRUE, linestyle='--', linewidth=1.6, label=names[1]),
     ]
     figure.legend(handles=legend, loc='lower center', ncols=3, frameon=False)
-    for _ in range(2):  # how far titles reach depends on the pictures' final shapes
+    for _ in range(2):  # how far titles reach depends on the images' final shapes
         figure.tight_layout(rect=(0, 0.05, 1, 0.98))
     return figure

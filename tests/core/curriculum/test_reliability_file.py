@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 
 from projects.clip_vg_core.curriculum.reliability_file import (
-    LabelFile,
     ReliabilityFile,
     file_sha256,
+    read_boxes,
     read_reliability,
 )
+from projects.clip_vg_core.data.label_files import LabelFile
 
-LABELS = LabelFile('labels', 'template', 'train', 6, 'a' * 64)
+KEYS = np.arange(6, dtype=np.uint64) ** np.uint64(9)
+LABELS = LabelFile('labels', 'template', 'train', 6, 'a' * 64, KEYS)
 MEASURER = dict(name='m', sha256='1' * 64, config='clip_vg.py')
 TRANSFORMS = [dict(type='PILResize', size=(32, 32))]  # a tuple: JSON makes it a list
 
@@ -25,7 +27,7 @@ def make(folder, labels=LABELS, transforms=TRANSFORMS, **measurer):
 def written(folder):
     """A file with values at places 4 and 1, as another process left it."""
     store = make(folder)
-    store.write(np.array([4, 1]), np.array([0.25, 1.0]), np.arange(8).reshape(2, 4))
+    store.write(KEYS[[4, 1]], np.array([0.25, 1.0]), np.arange(8).reshape(2, 4))
     store.flush()
     return store.path
 
@@ -57,14 +59,15 @@ def test_names_of_the_data_stay_in_the_folder(tmp_path):
 def test_what_is_written_is_seen_at_once(tmp_path):
     store = make(tmp_path)
     assert np.isnan(read_reliability(store.path)).all()
-    store.write(np.array([3]), np.array([0.5]), np.ones((1, 4)))
+    store.write(KEYS[[3]], np.array([0.5]), np.ones((1, 4)))
     assert read_reliability(store.path)[3] == 0.5
 
 
 def test_the_manifest_says_what_it_belongs_to(tmp_path):
     manifest = json.loads(written(tmp_path).with_suffix('.json').read_text())
     assert manifest['measurer'] == MEASURER
-    assert LabelFile(**manifest['labels']) == LABELS
+    assert LabelFile(**manifest['labels'], content=KEYS) == LABELS
+    assert manifest['keys'] == 'labels'
     assert manifest['transforms'] == [dict(type='PILResize', size=[32, 32])]
 
 
@@ -72,7 +75,7 @@ def test_going_on_keeps_what_is_there(tmp_path):
     written(tmp_path)
     store = make(tmp_path)
     assert np.array_equal(store.values, EXPECTED, equal_nan=True)
-    store.write(np.array([0]), np.array([0.0]), np.zeros((1, 4)))
+    store.write(KEYS[[0]], np.array([0.0]), np.zeros((1, 4)))
     values = read_reliability(store.path)
     assert values[[0, 1, 4]].tolist() == [0, 1, 0.25]
 
@@ -80,7 +83,7 @@ def test_going_on_keeps_what_is_there(tmp_path):
 def test_a_label_counts_as_scored_only_after_its_box(tmp_path):
     store = make(tmp_path)
     with pytest.raises(ValueError, match='broadcast'):
-        store.write(np.array([0, 1]), np.array([0.5, 0.5]), np.ones((3, 4)))
+        store.write(KEYS[[0, 1]], np.array([0.5, 0.5]), np.ones((3, 4)))
     assert np.isnan(store.values).all()
 
 
@@ -89,6 +92,7 @@ def test_nothing_half_made_is_left_or_taken_up(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         'm__template.boxes.npy',
         'm__template.json',
+        'm__template.keys.npy',
         'm__template.npy',
     ]
     # Interrupted after the manifest: it begins anew.
@@ -97,15 +101,25 @@ def test_nothing_half_made_is_left_or_taken_up(tmp_path):
     assert np.isnan(make(tmp_path).values).all()
 
 
+def make_old(path):
+    """Turn files into those of version 0.1, which had no keys."""
+    path.with_suffix('.keys.npy').unlink()
+    manifest = json.loads(path.with_suffix('.json').read_text())
+    del manifest['keys']
+    path.with_suffix('.json').write_text(json.dumps(manifest))
+    return path
+
+
+SEVEN = replace(LABELS, count=7, content=np.arange(7, dtype=np.uint64))
 OTHER = [
-    (replace(LABELS, count=7), '7 labels of labels'),
+    (SEVEN, '7 labels of labels'),
     (replace(LABELS, sample_ids_sha256='b' * 64, file='new'), 'labels of new.*b{12}'),
 ]
 
 
 @pytest.mark.parametrize(('labels', 'named'), OTHER)
 def test_other_labels_are_refused_by_the_writer_and_the_reader(tmp_path, labels, named):
-    path = written(tmp_path)
+    path = make_old(written(tmp_path))
     for refused in (
         lambda: make(tmp_path, labels),
         lambda: read_reliability(path, labels),
@@ -113,6 +127,43 @@ def test_other_labels_are_refused_by_the_writer_and_the_reader(tmp_path, labels,
         with pytest.raises(ValueError, match=rf'6 labels of labels.*a{{12}}.*{named}'):
             refused()
     assert np.array_equal(read_reliability(path, LABELS), EXPECTED, equal_nan=True)
+
+
+def test_a_file_without_keys_is_resumed_and_gets_keys(tmp_path):
+    path = make_old(written(tmp_path))
+    assert np.array_equal(read_reliability(path, LABELS), EXPECTED, equal_nan=True)
+    store = make(tmp_path)
+    assert np.array_equal(store.values, EXPECTED, equal_nan=True)
+    assert store.boxes[[4, 1]].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert np.array_equal(np.load(path.with_suffix('.keys.npy')), KEYS)
+
+
+def test_labels_are_joined_by_their_keys(tmp_path):
+    """The slow reference: a dict from key to score."""
+    path = written(tmp_path)
+    known = dict(zip(KEYS.tolist(), EXPECTED.tolist(), strict=True))
+    order = np.array([4, 0, 1])
+    labels = replace(LABELS, count=3, content=KEYS[order])
+    expected = [known[key] for key in labels.keys.tolist()]
+    assert read_reliability(path, labels) == pytest.approx(expected, nan_ok=True)
+    assert read_boxes(path, labels)[[0, 2]].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    unknown = replace(LABELS, count=2, content=np.array([1, 7], np.uint64))
+    with pytest.raises(ValueError, match=r'1 of the 2 labels of labels.*\[1\]'):
+        read_reliability(path, unknown)
+
+
+def test_a_scoring_takes_over_the_labels_that_are_the_same(tmp_path):
+    written(tmp_path)
+    keys = np.array([KEYS[4], 7, KEYS[1], KEYS[0]], np.uint64)
+    labels = replace(LABELS, count=4, content=keys, sample_ids_sha256='c' * 64)
+    store = make(tmp_path, labels)
+    expected = [0.25, np.nan, 1, np.nan]
+    assert store.values == pytest.approx(expected, nan_ok=True)
+    assert store.is_scored(keys[::-1]).tolist() == [False, True, False, True]
+    with pytest.raises(ValueError, match='1 of 2 keys'):
+        store.write(np.array([7, 8], np.uint64), np.zeros(2))
+    with pytest.raises(TypeError, match='int64'):  # indices are no keys
+        store.write(np.array([1, 2]), np.zeros(2))
 
 
 @pytest.mark.parametrize(
@@ -134,7 +185,7 @@ def test_scores_of_version_0_1_go_on_with_the_loader_that_it_ran(tmp_path):
     mmcv = dict(type='LoadImageFromFile', imdecode_backend='pillow')
     ours = dict(type='LoadGroundingImage')
     store = make(tmp_path, transforms=[mmcv, *TRANSFORMS])
-    store.write(np.array([3]), np.array([0.5]), np.ones((1, 4)))
+    store.write(KEYS[[3]], np.array([0.5]), np.ones((1, 4)))
     store.flush()
     again = make(tmp_path, transforms=[mmcv, ours, *TRANSFORMS])
     assert read_reliability(again.path)[3] == 0.5
@@ -210,7 +261,7 @@ def test_an_array_of_another_kind_or_length_is_refused(tmp_path, values):
 @pytest.mark.parametrize('wrong', [-0.5, 1.25, np.inf, -np.inf])
 def test_a_value_that_is_no_reliability_is_named_with_its_place(tmp_path, wrong):
     store = make(tmp_path)
-    store.write(np.array([2, 5]), np.array([wrong, wrong]), np.zeros((2, 4)))
+    store.write(KEYS[[2, 5]], np.array([wrong, wrong]), np.zeros((2, 4)))
     with pytest.raises(ValueError, match=rf'label 2: reliability {wrong}.*\[0, 1\]'):
         read_reliability(store.path)
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from projects.clip_vg.datasets.transforms.choice import PLACE_WORDS
+from projects.clip_vg.datasets.transforms.expression_aware import PLACE_WORDS
 from projects.clip_vg_core.metrics.breakdown import (
     breakdown,
     by_box_size,

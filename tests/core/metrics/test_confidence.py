@@ -11,7 +11,6 @@ import torch
 
 from benchmarks import confidence as benchmark
 from projects.clip_vg.evaluation.grounding_metric import top_scores
-from projects.clip_vg.visualization.confidence_figure import draw_confidence
 from projects.clip_vg_core.metrics.confidence import (
     auroc,
     expected_calibration_error,
@@ -180,7 +179,9 @@ def test_the_benchmark_of_an_oracle(shapes):
     figures = benchmark.table(scores[label], ious[label], scores[label & named], absent)
     assert '| AUROC, they or one word changed | 1.000 |' in figures
     assert '| ECE of the score as an IoU, 10 bins | 0.250 |' in figures
-    figure = draw_confidence(scores[label], ious[label], scores[label & named], absent)
+    figure = benchmark.draw_confidence(
+        scores[label], ious[label], scores[label & named], absent
+    )
     titles = [axes.get_title() for axes in figure.axes]
     assert len(titles) == 3 and 'ECE 0.250' in titles[0]
     plt.close(figure)

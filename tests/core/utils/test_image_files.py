@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from projects.clip_vg.apis.grounding_inferencer import load_picture
 from projects.clip_vg.apis.web import Limits, WrongInput, read_picture
 from projects.clip_vg.datasets.transforms import LoadGroundingImage
 from projects.clip_vg_core.pseudo_labels.predictions import list_pictures, picture_size
@@ -15,6 +14,7 @@ from projects.clip_vg_core.utils.image_files import (
     THINNEST,
     as_rgb,
     check_size,
+    load_image,
     open_image,
 )
 
@@ -35,7 +35,7 @@ def pipe(tmp_path):
 
 
 def test_a_pipe_is_not_waited_for(pipe):
-    for read in (open_image, load_picture, picture_size):
+    for read in (open_image, load_image, picture_size):
         with pytest.raises(ValueError, match=r'pipe\.jpg'):
             read(pipe)
     with pytest.raises(ValueError, match=r'pipe\.jpg'):
@@ -54,8 +54,8 @@ def test_large_pictures_and_strips_are_read_when_asked_for(tmp_path, monkeypatch
     monkeypatch.setattr('projects.clip_vg_core.utils.image_files.MOST_PIXELS', 11_999)
     for name, shape in (('large.png', (100, 120, 3)), ('strip.png', (1, 1000, 3))):
         with pytest.raises(ValueError, match=name):
-            load_picture(tmp_path / name)
-        read = load_picture(tmp_path / name, any_size=True)
+            load_image(tmp_path / name)
+        read = load_image(tmp_path / name, any_size=True)
         assert read.shape == shape
         assert np.unique(read[..., 0]) == [255]
 
@@ -80,7 +80,7 @@ def load_grounding_image(path):
     return LoadGroundingImage()(dict(img_path=str(path), sample_id='s7'))['img']
 
 
-@pytest.mark.parametrize('read', [load_picture, load_grounding_image])
+@pytest.mark.parametrize('read', [load_image, load_grounding_image])
 @pytest.mark.parametrize('name', ['grey8.png', 'grey16.png', 'grey16.tif'])
 def test_16_bits_a_channel_become_8(tmp_path, read, name):
     deep_images(tmp_path)
@@ -90,7 +90,7 @@ def test_16_bits_a_channel_become_8(tmp_path, read, name):
     np.testing.assert_allclose(colour.astype(int), expected, atol=1)
 
 
-@pytest.mark.parametrize('read', [load_picture, load_grounding_image])
+@pytest.mark.parametrize('read', [load_image, load_grounding_image])
 @pytest.mark.parametrize(
     ('name', 'mode'), [('int32.tif', 'integers'), ('float.tif', 'float')]
 )
@@ -103,11 +103,11 @@ def test_32_bits_a_channel_are_refused_by_name(tmp_path, read, name, mode):
 def test_deep_images_of_pil_and_arrays(tmp_path):
     deep_images(tmp_path)
     with Image.open(tmp_path / 'grey16.png') as image:
-        np.testing.assert_array_equal(load_picture(image)[..., 0], GREY)
+        np.testing.assert_array_equal(load_image(image)[..., 0], GREY)
     with pytest.raises(ValueError, match='float'):
-        load_picture(Image.fromarray(GREY.astype(np.float32)))
+        load_image(Image.fromarray(GREY.astype(np.float32)))
     with pytest.raises(ValueError, match='uint16'):
-        load_picture(np.zeros((4, 4, 3), np.uint16))
+        load_image(np.zeros((4, 4, 3), np.uint16))
 
 
 def test_the_page_names_a_deep_image(tmp_path):

@@ -1,6 +1,7 @@
 """Draw the labels of an image together."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from mmdet.registry import DATA_SAMPLERS
@@ -10,7 +11,7 @@ from torch.utils.data import Sampler
 
 from projects.clip_vg_core.data.grouping import ImageGroups
 
-__all__ = ['ImageGroupSampler', 'image_index_of']
+__all__ = ['ImageGroupSampler', 'image_index_of', 'is_grouped']
 
 
 def image_index_of(dataset: BaseDataset, who: str) -> np.ndarray:
@@ -34,6 +35,20 @@ def image_index_of(dataset: BaseDataset, who: str) -> np.ndarray:
     return dataset.table.image_index
 
 
+def is_grouped(sampler: Sampler | Mapping[str, Any]) -> bool:
+    """Whether a sampler draws the labels of an image together.
+
+    Args:
+        sampler (Sampler or Mapping): A sampler, or the config of one.
+    """
+    if isinstance(sampler, Mapping):
+        kind = sampler.get('type')
+        return kind in ('ImageGroupSampler', ImageGroupSampler) or bool(
+            sampler.get('grouped')
+        )
+    return bool(getattr(sampler, 'grouped', False))
+
+
 @DATA_SAMPLERS.register_module()
 class ImageGroupSampler(Sampler):
     """Yields tuples of labels of one image: grouped samples.
@@ -50,6 +65,8 @@ class ImageGroupSampler(Sampler):
         max_expressions (int, optional): Most labels in a group. Defaults to None:
             all of the image.
     """
+
+    grouped = True
 
     def __init__(
         self,

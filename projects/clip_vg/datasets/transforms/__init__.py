@@ -1,13 +1,10 @@
 """Transforms of image, box and expression together."""
 
-from .choice import ExpressionAwareChoice
 from .color import PILColorJitter
-from .crop import ReferentCrop
-from .flip import TextAwareFlip
+from .expression_aware import ExpressionAwareChoice, TextAwareFlip
 from .formatting import PackGroundingInputs
-from .letterbox import Letterbox
+from .geometry import Letterbox, PILResize, ReferentCrop
 from .loading import LoadGroundingImage
-from .resize import PILResize
 
 __all__ = [
     'ExpressionAwareChoice',

@@ -1,0 +1,113 @@
+"""Weights that no training changes: which they are, and whether two are the same."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+__all__ = [
+    'FINGERPRINT',
+    'PretrainedTower',
+    'fill_frozen',
+    'fingerprint',
+    'frozen_names',
+    'without_frozen',
+]
+
+# The entry of a checkpoint that stands for all frozen weights.
+FINGERPRINT = 'frozen_weights_sha256'
+
+
+@runtime_checkable
+class PretrainedTower(Protocol):
+    """What is needed here of :obj:`CLIPTower`.
+
+    Attributes:
+        frozen_names (list[str]): Its parameters that stay as ``pretrained`` has them.
+    """
+
+    frozen_names: list[str]
+
+    def get_parameter(self, target: str) -> nn.Parameter:
+        """A parameter by its name."""
+
+    def load_pretrained(self) -> None:
+        """Load the weights that ``pretrained`` names, unless that is done."""
+
+
+def frozen_names(model: nn.Module) -> list[str]:
+    """Sorted names of the parameters that stay as ``pretrained`` has them.
+
+    Not all that have no gradient: of an averaged copy of a model, nothing is trained.
+    """
+    return sorted(
+        f'{path}.{name}'
+        for path, module in model.named_modules()
+        if isinstance(module, PretrainedTower)
+        for name in module.frozen_names
+        if not module.get_parameter(name).requires_grad
+    )
+
+
+def fingerprint(state: Mapping[str, Tensor], names: list[str]) -> Tensor:
+    """Sha256 of some entries of a state dict: names, shapes and float32 values.
+
+    Args:
+        state (Mapping[str, Tensor]): The state dict.
+        names (list[str]): Which entries.
+
+    Returns:
+        Tensor: Of shape (32, ), uint8.
+    """
+    digest = hashlib.sha256()
+    for name in names:
+        value = state[name].detach().to('cpu', torch.float32).contiguous()
+        digest.update(f'{name} {tuple(value.shape)}\n'.encode())
+        digest.update(value.numpy().data)
+    return torch.tensor(list(digest.digest()), dtype=torch.uint8)
+
+
+def without_frozen(state: Mapping[str, Tensor], names: list[str]) -> dict[str, Tensor]:
+    """A state dict without some of its entries."""
+    left_out = set(names)
+    return {name: value for name, value in state.items() if name not in left_out}
+
+
+def fill_frozen(state: dict[str, Any], prefix: str, model: nn.Module) -> None:
+    """Put the model's own frozen weights where a checkpoint has their fingerprint.
+
+    Args:
+        state (dict[str, Any]): Changed in place.
+        prefix (str): Of the model's entries.
+        model (nn.Module): With towers of the CLIP that the checkpoint needs; what is
+            not loaded yet, is loaded now.
+
+    Raises:
+        ValueError: The model's frozen weights are other ones, or cannot be had.
+    """
+    needed = state.pop(prefix + FINGERPRINT, None)
+    if needed is None:
+        return
+    names = [name for name in frozen_names(model) if prefix + name not in state]
+    for path, module in model.named_modules():
+        if isinstance(module, PretrainedTower) and any(
+            name.startswith(f'{path}.') for name in names
+        ):
+            module.load_pretrained()
+    own = model.state_dict()
+    found = fingerprint(own, names)
+    if not torch.equal(found, needed.cpu()):
+        raise ValueError(
+            'The checkpoint was saved without its frozen weights (SlimCheckpointHook), '
+            f'and needs those of sha256 {_hex(needed)}; the {len(names)} frozen '
+            f'weights of this model have {_hex(found)}. Build the model with the '
+            'config of the training, its `pretrained` CLIP included.'
+        )
+    for name in names:
+        state[prefix + name] = own[name]
+
+
+def _hex(sha256: Tensor) -> str:
+    return bytes(sha256.tolist()).hex()[:16] + '...'

@@ -1,1 +1,0 @@
-"""Which pseudo-labels to trust: arrays in, arrays out, no training framework."""

@@ -1,0 +1,171 @@
+"""Zero-shot CLIP matching as a measurer: which labelled box does an expression mean?"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.structures.bbox import bbox_overlaps
+from mmengine.config import Config, ConfigDict
+from mmengine.dataset import BaseDataset
+from torch import Tensor, nn
+from torchvision.ops import nms
+
+from projects.clip_vg_core.curriculum.reliability_file import file_sha256
+from projects.clip_vg_core.data.grouping import ImageGroups
+from projects.clip_vg_core.data.label_files import LabelFile
+
+from ..checkpoints.clip_weights import resolve_weights
+from .scoring import Batch
+
+__all__ = [
+    'AGREEMENT_PIPELINE',
+    'AgreementScorer',
+    'agreement_config',
+    'agreement_measurer',
+    'distinct_boxes',
+    'expected_iou',
+]
+
+# Images as they are: crops are resized on their own.
+AGREEMENT_PIPELINE: list[dict[str, Any]] = [
+    dict(type='LoadGroundingImage'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='PackGroundingInputs'),
+]
+
+
+def agreement_config(cfg: Config) -> dict[str, Any]:
+    """The CLIP that matches: that of a config's detector, unless it names another.
+
+    Args:
+        cfg (Config): With ``model.visual_encoder`` of CLIP, or ``agreement =
+            dict(arch=, pretrained=)``, which may have further options of
+            :obj:`CropTextCLIP`.
+
+    Returns:
+        dict: Config of a :obj:`CropTextCLIP`.
+
+    Raises:
+        ValueError: No pretrained CLIP is named.
+    """
+    encoder = cfg.model.get('visual_encoder', {})
+    options = {key: encoder.get(key) for key in ('arch', 'pretrained')}
+    options.update(cfg.get('agreement', {}))
+    if not options['arch'] or not options['pretrained']:
+        raise ValueError(
+            'The config names no pretrained CLIP that could score its labels: give '
+            '--cfg-options agreement.arch=ViT-B-16-quickgelu '
+            'agreement.pretrained=openai (a tag of open_clip, or a file).'
+        )
+    return ConfigDict(options, type='CropTextCLIP').to_dict()
+
+
+def agreement_measurer(
+    options: Mapping[str, Any], files: Sequence[LabelFile]
+) -> dict[str, Any]:
+    """Manifest entries of such a measurer: all that its scores depend on.
+
+    Args:
+        options (Mapping): Of :func:`agreement_config`.
+        files (Sequence[LabelFile]): Of the data set, whose boxes are candidates.
+
+    Returns:
+        dict: All but its ``name``: ``sha256`` of the weights, the other options, and
+        the identity of all labels.
+    """
+    weights = resolve_weights(options['arch'], options['pretrained'])
+    return dict(
+        sha256=file_sha256(weights),
+        options={k: v for k, v in options.items() if k != 'pretrained'},
+        candidates={file.source: file.fingerprint for file in files},
+    )
+
+
+def distinct_boxes(boxes: Tensor, overlap: float = 0.5) -> Tensor:
+    """The objects of an image that an expression could mean, each once.
+
+    Args:
+        boxes (Tensor): Of all labels of an image, xyxy, of shape (N, 4).
+        overlap (float): IoU above which two boxes are of one object; the first
+            stays. Defaults to 0.5, as a prediction counts as right.
+
+    Returns:
+        Tensor: Of shape (K, 4), 1 <= K <= N, in order.
+    """
+    first_wins = -torch.arange(len(boxes), dtype=boxes.dtype)
+    return boxes[nms(boxes, first_wins, overlap).sort().values]
+
+
+def expected_iou(logits: Tensor, candidates: Tensor, boxes: Tensor) -> Tensor:
+    """Mean IoU with the label's box of a prediction drawn by its probability.
+
+    The reliability of the method (section 4) for a measurer that does not predict one
+    box, but a probability for each candidate.
+
+    Args:
+        logits (Tensor): How well each candidate matches each expression, of shape
+            (E, K).
+        candidates (Tensor): xyxy, of shape (K, 4).
+        boxes (Tensor): The labels' boxes, xyxy, of shape (E, 4).
+
+    Returns:
+        Tensor: In [0, 1], of shape (E, ).
+    """
+    return (logits.softmax(-1) * bbox_overlaps(boxes, candidates)).sum(-1)
+
+
+class AgreementScorer:
+    """Scores labels by zero-shot CLIP matching, see :data:`.scoring.Scorer`.
+
+    The candidates are the distinct boxes of all labels that the data set has of the
+    image, of every source. Reliability is the expected IoU of a candidate drawn by
+    CLIP's probabilities; the predicted box is the most probable one. An image with one
+    object tells nothing: its labels get 1.
+
+    Args:
+        dataset (BaseDataset): All labels, a :obj:`RefExpDataset`; samples hold
+            images as they are (``AGREEMENT_PIPELINE``).
+    """
+
+    def __init__(self, dataset: BaseDataset) -> None:
+        groups = ImageGroups(dataset.table.image_index)
+        firsts = groups.order[groups.starts]
+        self._groups, self._images = groups, dataset.table.image_index[firsts]
+
+    def _candidates(self, dataset: BaseDataset, label: int) -> Tensor:
+        image = dataset.table.image_index[label]
+        group = int(np.searchsorted(self._images, image))
+        start = self._groups.starts[group]
+        labels = self._groups.order[start : start + self._groups.sizes[group]]
+        return distinct_boxes(torch.from_numpy(dataset.table.boxes[labels]))
+
+    def __call__(
+        self, model: nn.Module, dataset: BaseDataset, batch: Batch, data: Any
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Score the labels of a batch.
+
+        Args:
+            model (nn.Module): A :obj:`CropTextCLIP`.
+            dataset (BaseDataset): The same.
+            batch (list[tuple[int, ...]]): Labels of each image.
+            data (dict): ``inputs``, BGR images as they are.
+
+        Returns:
+            tuple: Labels (n, ), their reliability (n, ), the most probable boxes
+            (n, 4) xyxy.
+        """
+        candidates = [self._candidates(dataset, sample[0]) for sample in batch]
+        table = dataset.table
+        logits = model(
+            [image.flip(0) for image in data['inputs']],  # CLIP takes RGB
+            candidates,
+            [[table.texts[label] for label in sample] for sample in batch],
+        )
+        values, predicted = [], []
+        for sample, own, boxes in zip(batch, logits, candidates, strict=True):
+            truth = torch.from_numpy(table.boxes[list(sample)])
+            values.append(expected_iou(own, boxes, truth).clamp(0, 1))
+            predicted.append(boxes[own.argmax(-1)])
+        labels = np.array([label for sample in batch for label in sample])
+        return labels, torch.cat(values).numpy(), torch.cat(predicted).numpy()

@@ -1,0 +1,119 @@
+"""Boxes on images: where they are drawn, in which colour, and what is said of them."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from PIL import Image, ImageDraw
+
+from projects.clip_vg_core.visualization.boxes import draw_box
+from projects.clip_vg_core.visualization.result_grid import draw_grid, draw_results
+
+# An image of 32 x 24 pixels is drawn 10 times larger.
+BOX, OTHER, TIMES = [4.0, 2.0, 20.0, 12.0], [1.0, 1.0, 9.0, 9.0], 10
+
+
+@pytest.fixture
+def results(tmp_path):
+    path = tmp_path / 'image.png'
+    Image.fromarray(np.full((24, 32, 3), 200, np.uint8)).save(path)
+    common = dict(image=str(path), gt_bbox=OTHER, bbox=BOX)
+    return [
+        dict(common, text='left man', iou=0.75),
+        dict(common, text='costs $5 or $6', iou=0.48),
+    ]
+
+
+def extent(pixels, color):
+    """Xyxy of the pixels of a colour."""
+    near = np.abs(np.asarray(pixels) - 255 * np.array(to_rgb(color))).max(-1) < 2
+    rows, columns = np.nonzero(near)
+    return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+
+
+@pytest.mark.parametrize('measure', ['IoU', 'reliability'])
+def test_every_result_is_drawn_with_its_boxes_and_its_value(results, measure):
+    figure = draw_grid(results, 'results', names=('ours', 'label'), measure=measure)
+    shown = [axes for axes in figure.axes if axes.images]
+    titles = [axes.get_title() for axes in shown]
+    assert titles == [
+        f'"left man"\n{measure} 0.75',
+        f'"costs $5 or $6"\n{measure} 0.48',
+    ]
+    (legend,) = figure.legends
+    labels = {
+        text.get_text(): line.get_color()
+        for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True)
+    }
+    assert list(labels) == [
+        f'ours, {measure} >= 0.5',
+        f'ours, {measure} < 0.5',
+        'label',
+    ]
+    hit, miss, true = labels.values()
+    for axes, color, others in zip(shown, (hit, miss), (miss, hit), strict=True):
+        pixels = axes.images[0].get_array()
+        scale = max(pixels.shape) / 32
+        np.testing.assert_allclose(
+            extent(pixels, color), np.multiply(BOX, scale), atol=1
+        )
+        left, top, _, _ = extent(pixels, true)
+        np.testing.assert_allclose((left, top), np.multiply(OTHER[:2], scale), atol=1)
+        with pytest.raises(ValueError, match='zero-size'):
+            extent(pixels, others)
+    plt.close(figure)
+
+
+def test_of_two_runs_the_first_line_is_broken_and_one_true_box_is_drawn(results):
+    first, second = results  # hit and miss
+    second = dict(second, bbox=[6.0, 14.0, 30.0, 22.0])
+    image = draw_results(first['image'], [first, second], side=32 * TIMES)
+    assert image.size == (32 * TIMES, 24 * TIMES)
+    colors = '#00c853', '#ff1744'
+    shares = []
+    for color, result in zip(colors, (first, second), strict=True):
+        left, _, right, bottom = (int(edge * TIMES) for edge in result['bbox'])
+        line = np.asarray(image)[bottom - 1, left:right]
+        shares.append((np.abs(line - 255 * np.array(to_rgb(color))) < 2).all(-1).mean())
+    assert 0.5 < shares[0] < 0.9
+    assert shares[1] == 1
+
+
+@pytest.mark.parametrize('dash', [None, (9, 4)])
+@pytest.mark.parametrize(
+    'box', [(10, 20, 70, 50), (10.4, 20.4, 69.6, 49.6), (-5, 10, 90, 60)]
+)
+def test_a_line_lies_inside_of_its_box(box, dash):
+    image = Image.new('RGB', (100, 80))
+    draw_box(ImageDraw.Draw(image), box, 'red', 3, dash=dash)
+    pixels = np.asarray(image)[..., 0]
+    rows, columns = np.nonzero(pixels)
+    # Pillow cuts fractions off: a pixel at most.
+    left, top, right, bottom = np.floor(box)
+    slack = float(np.ptp(np.array(box) % 1) > 0)
+    assert ((columns >= left) & (columns < right + slack)).all()
+    assert ((rows >= top) & (rows < bottom + slack)).all()
+    visible = np.array([left >= 0, top >= 0, right <= 100, bottom <= 80])
+    ends = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    off = np.abs(np.array(ends) - (left, top, right, bottom))
+    assert (off[visible] <= slack).all()
+    assert not pixels[30:40, 20:60].any()  # the middle stays as it was
+
+
+@pytest.mark.parametrize('dash', [None, (9, 4)])
+def test_a_box_without_an_area_is_a_dot(dash):
+    image = Image.new('RGB', (100, 80))
+    draw_box(ImageDraw.Draw(image), (7, 7, 7, 7), 'red', 3, dash=dash)
+    rows, columns = np.nonzero(np.asarray(image)[..., 0])
+    assert len(rows)
+    assert (np.abs([*rows - 7, *columns - 7]) <= 3).all()
+
+
+def test_the_true_box_is_seen_on_a_dark_image(tmp_path):
+    Image.new('RGB', (200, 200)).save(tmp_path / 'dark.png')
+    corner = dict(iou=0.0, bbox=[0, 0, 10, 10], gt_bbox=[50, 50, 150, 150])
+    image = draw_results(tmp_path / 'dark.png', [corner], side=200)
+    pixels = np.asarray(image).max(-1)
+    for edge in (pixels[46:54, 55:145], pixels[55:145, 146:154].T):
+        assert (edge.max(0) > 200).mean() > 0.5
+    assert pixels[60:140, 60:140].max() == 0
