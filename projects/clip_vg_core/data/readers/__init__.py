@@ -22,7 +22,7 @@ from ..table_builder import TARGETS, TableBuilder, shown
 from .common import keep_splits
 from .documents import Document, images_inside, open_document
 from .layout import Layout, Options
-from .odvg import write_odvg
+from .odvg import odvg_line, write_odvg
 from .rows import FIELDS
 from .tables import LAYOUTS, kinds_of, nearest_layout, without_ref_number
 
@@ -31,6 +31,7 @@ __all__ = [
     'LAYOUTS',
     'extract_images',
     'layout_of',
+    'odvg_line',
     'read_annotations',
     'write_odvg',
 ]

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from .common import entry_of, image_size, required, targets_of
 from .documents import Document
 from .layout import PIXEL_XYXY, Label, Layout, Options, refuse
 
-__all__ = ['ODVG', 'ODVG_DETECTION', 'write_odvg']
+__all__ = ['ODVG', 'ODVG_DETECTION', 'odvg_line', 'write_odvg']
 
 
 def _rows(document: Document) -> Iterator[tuple[int, Any]]:
@@ -123,11 +123,24 @@ def write_odvg(table: LabelTable, path: str | Path, overwrite: bool = False) -> 
     with replacing(path) as partial:
         with partial.open('w', encoding='utf-8') as file:
             for label in table:
-                file.write(json.dumps(_line(label), ensure_ascii=False) + '\n')
+                file.write(odvg_line(label))
         os.chmod(partial, 0o644)
 
 
-def _line(label: dict) -> dict:
+def odvg_line(label: Mapping[str, Any], **extra: Any) -> str:
+    """One label as a line of ODVG.
+
+    Args:
+        label (Mapping): ``image``, ``height``, ``width``, ``text``, ``bbox`` (xyxy in
+            pixels) or a list ``bboxes``, ``sample_id``, ``split``, ``source``.
+        extra: What the line has besides.
+
+    Returns:
+        str: JSON and a newline.
+
+    Raises:
+        ValueError: The size of the image is unknown; ODVG needs it.
+    """
     if label['height'] is None:
         raise ValueError(
             f'label {label["sample_id"]}: the size of {label["image"]} is unknown, and '
@@ -139,7 +152,7 @@ def _line(label: dict) -> dict:
     if boxes:
         box = boxes[0] if len(boxes) == 1 else boxes
         regions = [dict(bbox=box, phrase=text, tokens_positive=[[0, len(text)]])]
-    return dict(
+    line = dict(
         filename=label['image'],
         height=label['height'],
         width=label['width'],
@@ -147,4 +160,6 @@ def _line(label: dict) -> dict:
         sample_id=label['sample_id'],
         split=label['split'],
         source=label['source'],
+        **extra,
     )
+    return json.dumps(line, ensure_ascii=False) + '\n'
