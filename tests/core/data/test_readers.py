@@ -356,6 +356,10 @@ def test_several_regions_in_a_line_are_several_labels(tmp_path):
     (tmp_path / 'theirs.jsonl').write_text(json.dumps(line) + '\n\n')
     table = read_annotations(tmp_path / 'theirs.jsonl')
     assert list(table.texts) == ['a cat', 'a dog']
+    regions[1]['bbox'] = [5, 5, 9]
+    (tmp_path / 'theirs.jsonl').write_text(json.dumps(line))
+    with pytest.raises(ValueError, match=r'line 1, region 1: .*\[5, 5, 9\]'):
+        read_annotations(tmp_path / 'theirs.jsonl')
 
 
 BOX, OTHER = [1, 2, 10, 20], [5, 6, 30, 40]
