@@ -48,7 +48,7 @@ def test_a_folder_has_its_files_only(pipe):
     assert list_pictures(pipe.parent) == ['a.png']
 
 
-def test_large_pictures_and_strips_are_read_when_asked_for(tmp_path, monkeypatch):
+def test_large_images_and_strips_are_read_when_asked_for(tmp_path, monkeypatch):
     for name, size in (('large.png', (120, 100)), ('strip.png', (1000, 1))):
         Image.new('RGB', size, 'red').save(tmp_path / name)
     monkeypatch.setattr('projects.clip_vg_core.utils.image_files.MOST_PIXELS', 11_999)
