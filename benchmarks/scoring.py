@@ -22,9 +22,9 @@ from published_path import PublishedPath
 from projects.clip_vg.datasets import RefExpDataset
 from projects.clip_vg.engine.scoring import score_all
 from projects.clip_vg.models import CLIPVG
-from projects.clip_vg.models.answers import to_original
 from projects.clip_vg.models.clip_vg import patch_padding
 from projects.clip_vg.models.data_preprocessor import pixel_padding
+from projects.clip_vg.models.predictions import to_original
 
 
 def parse_args() -> argparse.Namespace:

@@ -4,11 +4,10 @@ A score is calibrated if predictions of a score s reach s on average: the IoU th
 expected, or the share of hits. It ranks if good predictions score higher than bad ones.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
-
-from ..curriculum.selection import auroc
 
 __all__ = [
     'ReliabilityBins',
@@ -102,6 +101,25 @@ def expected_calibration_error(
 def _last_of_ties(ordered: np.ndarray) -> np.ndarray:
     """Where a run of equal numbers ends: no threshold lies within it."""
     return np.flatnonzero(np.r_[ordered[1:] != ordered[:-1], True])
+
+
+def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Probability that a positive scores higher than a negative; ties are half.
+
+    Args:
+        scores (np.ndarray): Scores of shape (N, ); NaN is left out.
+        positive (np.ndarray): Bool, of shape (N, ).
+
+    Returns:
+        float: In [0, 1]; NaN where one side is empty.
+    """
+    known = ~np.isnan(scores)
+    scores, positive = scores[known], positive[known]
+    ordered = np.sort(scores[~positive])
+    wins = np.searchsorted(ordered, scores[positive], 'left')
+    not_lost = np.searchsorted(ordered, scores[positive], 'right')
+    pairs = len(ordered) * int(positive.sum())
+    return float((wins + not_lost).sum() / 2 / pairs) if pairs else math.nan
 
 
 def roc_curve(

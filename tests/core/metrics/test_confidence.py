@@ -74,6 +74,26 @@ def test_roc_equals_counting_at_every_threshold_and_its_area_is_auroc():
     assert area == pytest.approx(auroc(scores, positive))
 
 
+@pytest.mark.parametrize('levels', [3, 1000])  # many ties, few ties
+def test_auroc_equals_the_slow_reference_over_all_pairs(levels):
+    rng = np.random.default_rng(8)
+    scores = rng.integers(0, levels, 120) / levels
+    scores[rng.random(120) < 0.2] = np.nan
+    positive = rng.random(120) < 0.3 + 0.4 * np.nan_to_num(scores)
+    pairs = [
+        1.0 if high > low else 0.5 if high == low else 0.0
+        for high in scores[positive & ~np.isnan(scores)]
+        for low in scores[~positive & ~np.isnan(scores)]
+    ]
+    assert auroc(scores, positive) == pytest.approx(np.mean(pairs))
+    assert auroc(-scores, positive) == pytest.approx(1 - np.mean(pairs))
+
+
+def test_auroc_of_one_side_is_unknown():
+    assert np.isnan(auroc(np.array([0.1, 0.2]), np.array([True, True])))
+    assert np.isnan(auroc(np.array([0.1, np.nan]), np.array([True, False])))
+
+
 def test_risk_equals_keeping_what_is_above_every_threshold():
     scores, values = drawn()
     coverage, risk = risk_coverage(scores, values)
