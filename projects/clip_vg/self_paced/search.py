@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ from projects.clip_vg_core.curriculum.selection import VALLEYS, select_reliable
 from projects.clip_vg_core.data.label_files import LabelFile
 from projects.clip_vg_core.utils.atomic import replacing
 from projects.clip_vg_core.utils.file_names import file_name
-from projects.clip_vg_core.utils.folder_lock import FolderLock
+from projects.clip_vg_core.utils.folder_lock import lock_folder
 from projects.clip_vg_core.utils.resumable import append_line, read_journal
 
 from .launch import Launcher
@@ -234,7 +233,7 @@ class SelfPaced:
             ValueError: The work dir belongs to other settings, or no threshold
                 selects enough labels.
         """
-        with closing(FolderLock(self.work_dir)):
+        with lock_folder(self.work_dir):
             self._open_journal(overwrite)
             return self._search()
 
