@@ -304,13 +304,19 @@ def _job(args: argparse.Namespace) -> Generation:
 
 def main() -> None:
     """Generate, or merge."""
+    # Matplotlib takes half a second to import, which workers do without.
+    from projects.clip_vg_core.visualization import pseudo_label_report
+
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
+    draw = pseudo_label_report.write_label_report
     if args.kind == 'merge':
-        manifest = merge_shards(args.shards, args.out, args.images, args.overwrite)
+        manifest = merge_shards(
+            args.shards, args.out, args.images, args.overwrite, draw
+        )
     else:
         job = _job(args)
-        manifest = generate(job, _models(job))
+        manifest = generate(job, _models(job), draw)
     logging.info('%s', summary(manifest))
     logging.info('%s\n%s.html', args.out, args.out)
 

@@ -41,6 +41,7 @@ __all__ = [
     'LabelMaker',
     'MakerSettings',
     'Models',
+    'WriteReport',
     'generate',
     'merge_shards',
 ]
@@ -52,6 +53,8 @@ KINDS: Mapping[str, type[Options]] = dict(
     caption=CaptionOptions,
     geometry=GeometryOptions,
 )
+# Draws a file of labels, whose manifest is given, with images of a folder, on a page.
+WriteReport = Callable[[Path, Mapping[str, Any], Path | None, Path], Any]
 # What the labels of a source are made of.
 _MADE_OF = dict(
     template=('detections',),
@@ -365,7 +368,11 @@ def _refuse_to_replace(out: Path) -> None:
             )
 
 
-def generate(job: Generation, models: Models | None = None) -> dict[str, Any]:
+def generate(
+    job: Generation,
+    models: Models | None = None,
+    write_report: WriteReport | None = None,
+) -> dict[str, Any]:
     """Make labels.
 
     What models predict is kept in ``.<out>.unfinished`` until the labels are there, so
@@ -375,6 +382,8 @@ def generate(job: Generation, models: Models | None = None) -> dict[str, Any]:
         job (Generation): What to do.
         models (Models, optional): Run the job's detector and captioner, and CLIP for
             attributes. Defaults to None: for jobs without any.
+        write_report (Callable, optional): Draws the labels on a page, ``<out>.html``.
+            Defaults to None: there is no page.
 
     Returns:
         dict: The manifest: ``settings``, ``counts``, ``statistics``.
@@ -419,7 +428,9 @@ def generate(job: Generation, models: Models | None = None) -> dict[str, Any]:
                 counts.update(more)
                 bar.update(more['images'])
             file.flush()
-            manifest = _publish(unfinished, settings, counts, job.out, inputs.images)
+            manifest = _publish(
+                *(unfinished, settings, counts, job.out, inputs.images, write_report)
+            )
         # Last: an interrupted command finds them where it looks for them.
         for name in ('detections.json', 'captions.json'):
             if (work_dir / name).exists():
@@ -434,11 +445,9 @@ def _publish(
     counts: Counter,
     out: Path,
     images: Path | None,
+    write_report: WriteReport | None,
 ) -> dict[str, Any]:
     """Write what stands beside the labels, before them; returns the manifest."""
-    # Matplotlib takes half a second to import, which workers can do without.
-    from ..visualization.pseudo_label_report import write_label_report
-
     manifest = dict(
         # A name in files, which stays whatever the module is called.
         generator='projects.clip_vg.pseudo_labels',
@@ -446,13 +455,18 @@ def _publish(
         counts=dict(sorted(counts.items())),
         statistics=describe_labels(labels, counts),
     )
-    write_label_report(labels, manifest, images, Path(f'{out}.html'))
+    if write_report is not None:
+        write_report(labels, manifest, images, Path(f'{out}.html'))
     write_manifest(manifest, out)
     return manifest
 
 
 def merge_shards(
-    shards: Sequence[Path], out: Path, images: Path | None, overwrite: bool = False
+    shards: Sequence[Path],
+    out: Path,
+    images: Path | None,
+    overwrite: bool = False,
+    write_report: WriteReport | None = None,
 ) -> dict[str, Any]:
     """Make one file of labels of the shards of a run.
 
@@ -461,6 +475,7 @@ def merge_shards(
         out (Path): The file; the same bytes as from one run.
         images (Path, optional): Folder of the images, for the report.
         overwrite (bool): Whether what is there may be replaced. Defaults to False.
+        write_report (Callable, optional): As of :func:`generate`. Defaults to None.
 
     Returns:
         dict: The manifest.
@@ -478,4 +493,4 @@ def merge_shards(
             for shard in ordered:
                 with shard.open('rb') as part:
                     shutil.copyfileobj(part, file)
-        return _publish(unfinished, settings, counts, out, images)
+        return _publish(unfinished, settings, counts, out, images, write_report)
