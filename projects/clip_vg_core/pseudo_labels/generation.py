@@ -24,7 +24,7 @@ from .cleaning import copy_attributes
 from .detection import PseudoLabel, Scene
 from .geometry import GeometryOptions, geometry_labels
 from .inputs import InputFiles, WriteCaptions, read_scenes, shard_range
-from .predictions import list_pictures
+from .predictions import list_images
 from .relation import RelationOptions, relation_labels
 from .statistics import (
     GENERATOR_VERSION,
@@ -104,10 +104,10 @@ class Generation:
         inputs (InputFiles): What is read.
         maker (MakerSettings): How labels are made.
         detector (Sequence[str], optional): Config, or name in the model zoo, and
-            checkpoint of a detector to run on the images; its predictions are kept in
+            checkpoint of a detector to run on the images; its predictions go to
             ``<out>.detections.json``. Defaults to None.
         captioner (Sequence[str], optional): Name and weights of a CoCa to run on the
-            images; its captions are kept in ``<out>.captions.json``. Defaults to None.
+            images; its captions go to ``<out>.captions.json``. Defaults to None.
         shard (tuple[int, int]): Number of this part, from 1, and of all parts.
             Defaults to (1, 1).
         workers (int): Processes. Defaults to 1.
@@ -375,7 +375,7 @@ def generate(
 ) -> dict[str, Any]:
     """Make labels.
 
-    What models predict is kept in ``.<out>.unfinished`` until the labels are there, so
+    Predictions of models stay in ``.<out>.unfinished`` until the labels are there, so
     that an interrupted command does not run them again; the rules take seconds.
 
     Args:
@@ -405,7 +405,7 @@ def generate(
         describe: Describe | None = None
         if job.detector is not None:
             assert models is not None and inputs.images is not None
-            names = list_pictures(inputs.images)
+            names = list_images(inputs.images)
             mine = shard_range(len(names), shard)
             detections = models.detect(names[mine.start : mine.stop], upright, work_dir)
             # They are of the images of this shard alone.
@@ -423,10 +423,10 @@ def generate(
             unfinished.open('wb') as file,
             tqdm(total=len(scenes), desc=job.maker.source, unit='image') as bar,
         ):
-            for lines, more in _make(scenes, job.maker, describe, job.workers):
+            for lines, chunk_counts in _make(scenes, job.maker, describe, job.workers):
                 file.write(lines)
-                counts.update(more)
-                bar.update(more['images'])
+                counts.update(chunk_counts)
+                bar.update(chunk_counts['images'])
             file.flush()
             manifest = _publish(
                 *(unfinished, settings, counts, job.out, inputs.images, write_report)

@@ -375,7 +375,7 @@ def test_sizes_are_read_from_the_pictures_where_no_file_tells_them(tmp_path):
     data, _ = made(job(tmp_path, inputs))
     line = json.loads(data.splitlines()[0])
     assert (line['width'], line['height']) == (320, 200)
-    # The box of the file passes the border of this small picture.
+    # The box of the file passes the border of this small image.
     assert line['grounding']['regions'][0]['bbox'] == [10, 20, 210, 200]
 
 
