@@ -110,11 +110,11 @@ def test_the_stand_in_differentiates_and_changes_views_in_place(device):
     assert x.grad.tolist() == [[0, 0, 0], [54, 72, 90]]
 
 
-CONFIDENCE = dict(type='GroundingConfidenceHead', absent=0.5)
+CONFIDENCE = dict(type='GroundingConfidenceHead', neg_ratio=0.5)
 MODELS_TRIED = {
     'plain': {},
     'confidence': dict(confidence_head=CONFIDENCE),
-    'alone': dict(confidence_head=dict(CONFIDENCE, alone=True)),
+    'alone': dict(confidence_head=dict(CONFIDENCE, freeze_detector=True)),
     'trained towers': dict(
         visual_encoder=dict(frozen=False, with_cp=True),
         text_encoder=dict(frozen=False, prompt=dict(length=2)),

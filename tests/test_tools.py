@@ -51,11 +51,11 @@ def test_training_leaves_what_it_should(trained):
     assert {'epoch_1.pth', 'epoch_2.pth'} <= names
     assert any(name.startswith('best_grounding_acc_0.5') for name in names)
     losses = [line['loss'] for line in scalars(trained) if 'loss' in line]
-    assert len(losses) == 6  # 24 pictures in batches of 8, 2 epochs
+    assert len(losses) == 6  # 24 images in batches of 8, 2 epochs
     assert all(torch.isfinite(torch.tensor(losses)))
 
 
-def test_testing_writes_metrics_pictures_and_predictions(trained, config, tmp_path):
+def test_testing_writes_metrics_images_and_predictions(trained, config, tmp_path):
     out = tmp_path / 'results.jsonl'
     tool(
         *('tools/test.py', config, trained, '--work-dir', tmp_path / 'work'),
@@ -75,7 +75,7 @@ def test_testing_writes_metrics_pictures_and_predictions(trained, config, tmp_pa
     assert (tmp_path / 'grid.png').read_bytes()[:4] == b'\x89PNG'
 
 
-def test_several_views_of_a_picture_are_asked(trained, config, tmp_path):
+def test_several_views_of_an_image_are_asked(trained, config, tmp_path):
     out = tmp_path / 'results.jsonl'
     tool(
         *('tools/test.py', config, trained, '--tta', '--work-dir', tmp_path),
@@ -211,7 +211,8 @@ def test_a_moved_training_run_goes_on(trained, config, tmp_path):
     empty = tmp_path / 'empty'
     empty.mkdir()
     refused = tool('tools/train.py', config, '--resume', empty, check=False)
-    assert f'{empty}: it has no checkpoint' in refused.stderr
+    assert refused.stderr.splitlines()[-1].startswith('FileNotFoundError: ')
+    assert f'--resume {empty}: ' in refused.stderr
 
 
 def test_a_run_with_nothing_to_resume_keeps_its_weights(trained, config, tmp_path):

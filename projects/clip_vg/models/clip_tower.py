@@ -13,7 +13,7 @@ from mmdet.utils import OptMultiConfig
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 
-# Private, but the only ones that build one tower of a config; tests say what is
+# Private, but the only ones that build one tower of a config; tests hold what is
 # relied upon, and setup.py which versions have it.
 from open_clip.model import (
     _build_text_tower,
@@ -116,6 +116,7 @@ def resize_visual_positions(positions: Tensor, grid_size: tuple[int, int]) -> Te
     """
     if len(positions) < 2 or math.isqrt(len(positions) - 1) ** 2 + 1 != len(positions):
         return positions
+    # open_clip's function takes a whole model, of which it reads the grid.
     state = {'visual.positional_embedding': positions.float()}
     resize_pos_embed(
         state, SimpleNamespace(visual=SimpleNamespace(grid_size=grid_size))
@@ -158,7 +159,7 @@ def fit_positions(kind: str, positions: Any, tower: Any, name: str) -> Any:
 
 
 def log_interpolation(name: str, before: Tensor, after: Tensor) -> None:
-    """Say that positions were interpolated."""
+    """Log that positions were interpolated."""
     if before.shape != after.shape:
         print_log(
             f'{name}: positions of shape {tuple(before.shape)} are interpolated to '
@@ -326,6 +327,7 @@ class CLIPTower(BaseModule):
         Raises:
             ValueError: They cannot be had, or do not fit.
         """
+        # A checkpoint without frozen weights may have been loaded before.
         if self.pretrained is not None and not self._has_pretrained:
             net = getattr(self, self.net_name)
             load_clip_tower(

@@ -44,7 +44,11 @@ class KeyIndex:
             raise TypeError(f'Keys of labels are uint64, got {keys.dtype}.')
         if not len(self._sorted):
             return np.full(keys.shape, -1, np.int64)
-        places = np.searchsorted(self._sorted, keys).clip(max=len(self._sorted) - 1)
+        # In ascending order a million searches stay in the processor's cache.
+        order = np.argsort(keys)
+        places = np.empty(keys.shape, np.int64)
+        places[order] = np.searchsorted(self._sorted, keys[order])
+        places = places.clip(max=len(self._sorted) - 1)
         return np.where(self._sorted[places] == keys, self._order[places], -1)
 
 
@@ -213,7 +217,7 @@ class ReliabilityFile:
         _save(keys_path, self._labels.keys)
 
     def is_scored(self, keys: np.ndarray) -> np.ndarray:
-        """Which of some labels are scored, bool of the shape of their keys."""
+        """Whether labels are scored, bool of the shape of their keys."""
         return ~np.isnan(self.values[self._rows_of(keys)])
 
     def write(

@@ -35,11 +35,12 @@ class FolderLock:
     def __init__(self, folder: str | Path) -> None:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        # The operating system ends the lock with the process: a kill leaves a file, but
+        # nothing to remove by hand.
         path = folder / '.lock'
-        # Closed by whatever thread ends the job.
-        self._lock = FileLock(path, thread_local=False)
+        self._lock = FileLock(path)
         try:
-            self._lock.acquire(blocking=False)
+            self._lock.acquire(timeout=0)
         except Timeout:
             # Some versions of filelock empty the file in the attempt.
             holder = ' '.join(path.read_text(encoding='utf-8')[:500].split())
@@ -48,6 +49,7 @@ class FolderLock:
                 'two at once would mix their files. Wait for it, or name another '
                 'folder.'
             ) from None
+        # For the message of whoever comes second.
         command = Path(sys.argv[0]).name
         path.write_text(
             f'{command}, process {os.getpid()} on {socket.gethostname()}',

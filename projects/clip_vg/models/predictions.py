@@ -57,6 +57,7 @@ def instances_of(
                 bboxes=own,
                 scores=scored,
                 labels=torch.arange(len(own), device=own.device),
+                # MMDetection's visualiser writes these on the boxes.
                 label_names=expressions_of(sample),
             )
         )
@@ -77,6 +78,7 @@ def to_original(
     Returns:
         Tensor: xyxy, of shape (E, 4).
     """
+    # The border goes first: `scale_factor` is of the image without it.
     corners = [tuple(s.get('letterbox', (0, 0))[:2]) * 2 for s in data_samples]
     scales = [tuple(s.scale_factor) * 2 for s in data_samples]
     return (boxes - rows_of(corners, counts, boxes)) / rows_of(scales, counts, boxes)

@@ -1,44 +1,40 @@
-"""A trial of the search: an ordinary training run, its config and what it scored."""
+"""Configs of the search's training runs: changed copies of the user's config."""
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
+from projects.clip_vg_core.curriculum.search import Trial
 from projects.clip_vg_core.utils.atomic import replacing
 
-from ..checkpoints.safe_loading import load_from_local
-from ..checkpoints.work_dir import last_checkpoint
 from ..datasets.samplers import is_grouped
 
 __all__ = [
-    'TrialResult',
     'hold_out',
-    'keep_sources',
-    'read_result',
-    'source_names',
+    'image_folds',
+    'name_sources',
+    'select_sources',
+    'trial_name',
+    'with_image_folds',
     'with_online',
     'with_selection',
     'write_config',
 ]
 
-# Parts of the images, and the one that validates where there are no labels to do so.
+# Parts of the images, and the one that validates where no label of val is used.
 FOLDS, HELD_OUT = 10, 0
 
 
-@dataclass(frozen=True)
-class TrialResult:
-    """What a finished training says of itself."""
-
-    score: float
-    checkpoint: str
+def trial_name(trial: Trial) -> str:
+    """Name of a trial that lists its picks; also the name of its folder."""
+    return '+'.join(f'{p.source}_by_{p.measurer}_{p.threshold:g}' for p in trial)
 
 
 def _lists(dataset: Mapping[str, Any]) -> dict[str, list]:
-    """The settings of a data set that come once for each annotation file."""
+    """Settings of a data set that have one entry for each annotation file."""
     given = {key: dataset.get(key) for key in ('ann_file', 'split_file', 'source')}
     return {
         key: [value] if isinstance(value, str) else list(value)
@@ -47,8 +43,8 @@ def _lists(dataset: Mapping[str, Any]) -> dict[str, list]:
     }
 
 
-def source_names(cfg: Config, names: Sequence[str]) -> Config:
-    """The config with its sources named, so that parts of it can be named too.
+def name_sources(cfg: Config, names: Sequence[str]) -> Config:
+    """Config whose sources have names, by which some of them can be selected.
 
     Args:
         cfg (Config): Trains on a :obj:`RefExpDataset`.
@@ -56,6 +52,9 @@ def source_names(cfg: Config, names: Sequence[str]) -> Config:
 
     Returns:
         Config: A copy.
+
+    Raises:
+        ValueError: Two annotation files are of one source, or one file is of two.
     """
     cfg = copy.deepcopy(cfg)
     dataset = cfg.train_dataloader.dataset
@@ -70,12 +69,12 @@ def source_names(cfg: Config, names: Sequence[str]) -> Config:
     return cfg
 
 
-def keep_sources(cfg: Config, names: Sequence[str]) -> Config:
-    """The config, training on some of its sources only.
+def select_sources(cfg: Config, names: Sequence[str]) -> Config:
+    """Config that trains on some of its sources only.
 
     Args:
-        cfg (Config): As of :func:`source_names`.
-        names (Sequence[str]): Which to keep.
+        cfg (Config): As of :func:`name_sources`.
+        names (Sequence[str]): Names of the selected sources.
 
     Returns:
         Config: A copy.
@@ -83,14 +82,14 @@ def keep_sources(cfg: Config, names: Sequence[str]) -> Config:
     cfg = copy.deepcopy(cfg)
     dataset = cfg.train_dataloader.dataset
     lists = _lists(dataset)
-    places = [i for i, name in enumerate(lists['source']) if name in names]
+    selected = [i for i, name in enumerate(lists['source']) if name in names]
     for key, values in lists.items():
-        dataset[key] = [values[i] for i in places]
+        dataset[key] = [values[i] for i in selected]
     return cfg
 
 
 def hold_out(cfg: Config) -> Config:
-    """The config, validating on pseudo-labels of images that it does not train on.
+    """Config that validates on pseudo-labels of images that it does not train on.
 
     Labels that are wrong in a way that has nothing to do with the model lower every
     model's agreement alike, so the better model still agrees more often.
@@ -115,10 +114,40 @@ def hold_out(cfg: Config) -> Config:
     return cfg
 
 
+def image_folds(cfg: Config) -> dict[str, Any]:
+    """Parts of the images that a config trains on: their number, and the ``keep`` ones.
+
+    Args:
+        cfg (Config): Trains on a :obj:`RefExpDataset`.
+
+    Returns:
+        dict: As ``image_folds`` of the data set.
+    """
+    own = cfg.train_dataloader.dataset.get('image_folds')
+    return dict(own or dict(number=FOLDS, keep=list(range(FOLDS))))
+
+
+def with_image_folds(cfg: Config, parts: Sequence[int] | None) -> Config:
+    """Config that reads the labels of some parts of its images only.
+
+    Args:
+        cfg (Config): Trains on a :obj:`RefExpDataset`.
+        parts (Sequence[int], optional): Parts of the images; None: as they are.
+
+    Returns:
+        Config: A copy.
+    """
+    cfg = copy.deepcopy(cfg)
+    if parts is not None:
+        folds = dict(image_folds(cfg), keep=list(parts))
+        cfg.train_dataloader.dataset.image_folds = folds
+    return cfg
+
+
 def with_selection(
     cfg: Config, sources: Mapping[str, Mapping[str, Any]] | None
 ) -> Config:
-    """The config, drawing from a selection in epochs that repeat exactly.
+    """Config that draws from selected labels, in epochs that repeat exactly.
 
     Args:
         cfg (Config): Any.
@@ -145,13 +174,13 @@ def with_selection(
 
 
 def with_online(cfg: Config, folder: str | Path, **options: Any) -> Config:
-    """The config with the hook that selects while it trains.
+    """Config with the hook that scores and selects labels during training.
 
     Args:
         cfg (Config): As of :func:`with_selection`.
-        folder (str or Path): For reliability files.
+        folder (str or Path): Folder of the reliability files.
         **options: Of :obj:`PseudoLabelReliabilityHook`. Unless given, the labels are
-            scored after 60 % and 80 % of the training: a model that is still
+            scored after 60 % and 80 % of the training run: a model that is still
             learning its first words drops what it has not learnt yet
             (docs/benchmarks.md).
 
@@ -179,33 +208,3 @@ def write_config(cfg: Config, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
         cfg.dump(str(partial))
-
-
-def read_result(work_dir: str | Path, max_epochs: int) -> TrialResult | None:
-    """What a training has reached, if it has come to its end.
-
-    Args:
-        work_dir (str or Path): Of the training.
-        max_epochs (int): Of the training.
-
-    Returns:
-        TrialResult, optional: The best score and its checkpoint; None if the training
-        is not finished.
-
-    Raises:
-        ValueError: It has finished without a best checkpoint.
-    """
-    last = last_checkpoint(work_dir)
-    if last is None:
-        return None
-    checkpoint = load_from_local(str(last), map_location='cpu')
-    if checkpoint['meta']['epoch'] < max_epochs:
-        return None
-    known = checkpoint['message_hub']['runtime_info']
-    best = known.get('best_ckpt')
-    if best is None:
-        raise ValueError(
-            f'{last}: the training kept no best checkpoint. Set '
-            'default_hooks.checkpoint.save_best and validate at least once.'
-        )
-    return TrialResult(float(known['best_score']), str(Path(work_dir, Path(best).name)))
