@@ -18,8 +18,6 @@ from typing import Any
 
 from label_truth import VERDICTS, judge
 
-from projects.clip_vg.engine.labelling.maker import KINDS, MakerSettings
-from projects.clip_vg.engine.labelling.pipeline import Generation, generate
 from projects.clip_vg.synthetic.data_set import make_synthetic
 from projects.clip_vg.synthetic.detections import (
     ErrorRates,
@@ -27,6 +25,12 @@ from projects.clip_vg.synthetic.detections import (
     simulate_predictions,
 )
 from projects.clip_vg_core.pseudo_labels.detection import iou
+from projects.clip_vg_core.pseudo_labels.generation import (
+    KINDS,
+    Generation,
+    MakerSettings,
+    generate,
+)
 from projects.clip_vg_core.pseudo_labels.inputs import InputFiles
 
 

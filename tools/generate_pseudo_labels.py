@@ -11,19 +11,21 @@ Shards that several machines made become one file by `merge`.
 import argparse
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from projects.clip_vg.checkpoints.work_dir import find_weights
-from projects.clip_vg.engine.labelling.maker import KINDS, MakerSettings
-from projects.clip_vg.engine.labelling.pipeline import (
+from projects.clip_vg_core.pseudo_labels.caption import PARSER
+from projects.clip_vg_core.pseudo_labels.generation import (
+    KINDS,
     Generation,
+    MakerSettings,
+    Models,
     generate,
     merge_shards,
 )
 from projects.clip_vg_core.pseudo_labels.inputs import InputFiles
-from projects.clip_vg_core.pseudo_labels.parsing import MODEL
 from projects.clip_vg_core.pseudo_labels.statistics import summary
 from projects.clip_vg_core.pseudo_labels.template import PRESETS
 from projects.clip_vg_core.pseudo_labels.vocabulary import OFFICIAL_GROUPS
@@ -120,7 +122,7 @@ def _add_inputs(command: argparse.ArgumentParser, kind: str) -> None:
             help="caption --images by open_clip's CoCa",
         )
         group.add_argument(
-            '--parser', default=MODEL, help=f'spaCy model (default: {MODEL})'
+            '--parser', default=PARSER, help=f'spaCy model (default: {PARSER})'
         )
         return
     group.add_argument(
@@ -216,6 +218,25 @@ def _shard(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
+def _detector(parts: Sequence[str] | None) -> list[str] | None:
+    """Config (or name in the model zoo) and checkpoint; of a work dir, its best."""
+    if parts is None:
+        return None
+    from projects.clip_vg.checkpoints.work_dir import find_weights
+
+    # What is no folder is a config, a name of the model zoo or an address.
+    return [str(find_weights(part)) if Path(part).is_dir() else part for part in parts]
+
+
+def _models(job: Generation) -> Models | None:
+    """What runs the models of a job, if it has any: PyTorch takes seconds to import."""
+    if not (job.detector or job.captioner or job.maker.clip):
+        return None
+    from projects.clip_vg.labelling import LabelModels
+
+    return LabelModels(job)
+
+
 def _job(args: argparse.Namespace) -> Generation:
     """What the command line asks for."""
     given = {
@@ -266,16 +287,11 @@ def _job(args: argparse.Namespace) -> Generation:
             args.source,
             args.split,
             vocabulary,
-            get('parser', MODEL),
+            get('parser', PARSER),
             clip,
             use_attributes=attributes != 'none',
         ),
-        detector=[
-            # Not a config, nor a name of the model zoo, nor an address.
-            str(find_weights(part)) if Path(part).is_dir() else part
-            for part in get('detector') or ()
-        ]
-        or None,
+        detector=_detector(get('detector')),
         captioner=get('captioner'),
         shard=_shard(args.shard),
         workers=args.workers,
@@ -293,7 +309,8 @@ def main() -> None:
     if args.kind == 'merge':
         manifest = merge_shards(args.shards, args.out, args.images, args.overwrite)
     else:
-        manifest = generate(_job(args))
+        job = _job(args)
+        manifest = generate(job, _models(job))
     logging.info('%s', summary(manifest))
     logging.info('%s\n%s.html', args.out, args.out)
 

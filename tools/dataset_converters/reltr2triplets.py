@@ -19,7 +19,7 @@ from torch import Tensor
 from torchvision.ops import box_convert
 
 from projects.clip_vg_core.data.readers.common import entry_of, required
-from projects.clip_vg_core.pseudo_labels.entries import read_images, read_names
+from projects.clip_vg_core.pseudo_labels.entries import CocoFile, read_names
 from projects.clip_vg_core.utils.atomic import replacing
 from projects.clip_vg_core.utils.command_line import run_command
 from projects.clip_vg_core.utils.safe_torch import load_torch
@@ -113,7 +113,7 @@ def main() -> None:
     classes, predicates = read_names(args.classes), read_names(args.predicates)
     images = {
         name: (number, width, height)
-        for number, name, width, height in read_images(args.instances)
+        for number, name, width, height in CocoFile(args.instances).images()
     }
     entries = []
     for name, answer in answers.items():

@@ -1,13 +1,26 @@
 """What a generator is given and what it makes."""
 
 import hashlib
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
-__all__ = ['Box', 'Detection', 'PseudoLabel', 'Scene', 'Triplet', 'image_rng', 'iou']
+__all__ = [
+    'Box',
+    'CheckedOptions',
+    'Detection',
+    'PseudoLabel',
+    'Scene',
+    'Triplet',
+    'image_rng',
+    'intersection',
+    'iou',
+]
 
 Box = tuple[float, float, float, float]
+_MAY_BE_ZERO = ('seed', 'captions_per_image')
+_MAY_PASS_ONE = ('min_spread_pixels',)
 
 
 @dataclass(frozen=True)
@@ -74,6 +87,8 @@ class Scene:
         detections (tuple[Detection, ...]): In the order of their file.
         captions (tuple[str, ...]): In the order of their file.
         triplets (tuple[Triplet, ...]): In the order of their file.
+        described (tuple[Detection, ...]): Of a second detector, used for their
+            attributes alone; in the order of their file.
     """
 
     image_id: int | str
@@ -83,6 +98,7 @@ class Scene:
     detections: tuple[Detection, ...] = ()
     captions: tuple[str, ...] = ()
     triplets: tuple[Triplet, ...] = ()
+    described: tuple[Detection, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -135,3 +151,22 @@ def image_rng(seed: int, image_id: int | str) -> np.random.Generator:
     """
     digest = hashlib.blake2b(str(image_id).encode(), digest_size=8).digest()
     return np.random.default_rng([seed, int.from_bytes(digest, 'little')])
+
+
+class CheckedOptions:
+    """A dataclass of constants: counts from 1, and shares and scores in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        for constant in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, constant.name)
+            if value is None or isinstance(value, bool):
+                continue
+            if isinstance(value, int) and not isinstance(constant.default, float):
+                least, most = int(constant.name not in _MAY_BE_ZERO), math.inf
+            else:
+                least, most = 0, math.inf if constant.name in _MAY_PASS_ONE else 1
+            if not least <= value <= most:  # nor is nan
+                raise ValueError(
+                    f'{constant.name}={value}: expected a number of at least {least}'
+                    + (f' and at most {most}.' if most < math.inf else '.')
+                )

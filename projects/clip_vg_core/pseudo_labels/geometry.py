@@ -4,10 +4,16 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .attributes import use_attribute
-from .cleaning import clean_detections
-from .detection import Box, Detection, PseudoLabel, Scene, Triplet, intersection
-from .options import CheckedOptions
+from .cleaning import clean_detections, use_attribute
+from .detection import (
+    Box,
+    CheckedOptions,
+    Detection,
+    PseudoLabel,
+    Scene,
+    Triplet,
+    intersection,
+)
 from .relation import RelationOptions, rank_triplets
 from .template import Describe
 from .vocabulary import PEOPLE, THINGS, Vocabulary

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .cleaning import inside_image
-from .detection import PseudoLabel, Scene, Triplet, iou
-from .options import CheckedOptions
+from .detection import CheckedOptions, PseudoLabel, Scene, Triplet, iou
 from .vocabulary import Vocabulary
 
 __all__ = ['RelationOptions', 'rank_triplets', 'relation_labels']

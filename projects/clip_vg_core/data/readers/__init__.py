@@ -11,12 +11,12 @@ from pathlib import Path
 from ..box_checks import BOX_FORMATS, check_fit
 from ..label_table import LabelTable
 from .mdetr import read_mdetr
-from .odvg import read_odvg, write_odvg
+from .odvg import odvg_line, read_odvg, write_odvg
 from .refer import read_refer
 from .transvg import read_transvg
 from .vlm import read_vlm
 
-__all__ = ['FORMATS', 'guess_format', 'read_annotations', 'write_odvg']
+__all__ = ['FORMATS', 'guess_format', 'odvg_line', 'read_annotations', 'write_odvg']
 
 FORMATS: dict[str, Callable[..., LabelTable]] = {
     'refer': read_refer,

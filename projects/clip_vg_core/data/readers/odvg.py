@@ -5,8 +5,9 @@ import os
 import tempfile
 from array import array
 from codecs import BOM_UTF8
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from ..label_table import LabelTable
 from ..table_builder import TableBuilder
 from .common import entry_of, image_size, keep_splits, required, targets_of
 
-__all__ = ['read_odvg', 'write_odvg']
+__all__ = ['odvg_line', 'read_odvg', 'write_odvg']
 
 
 def read_odvg(
@@ -142,7 +143,7 @@ def write_odvg(table: LabelTable, path: str | Path, overwrite: bool = False) -> 
     ) as file:
         try:
             for label in table:
-                file.write(json.dumps(_line(label), ensure_ascii=False) + '\n')
+                file.write(odvg_line(label))
             file.close()
             os.chmod(file.name, 0o644)
             os.replace(file.name, path)
@@ -151,7 +152,20 @@ def write_odvg(table: LabelTable, path: str | Path, overwrite: bool = False) -> 
             raise
 
 
-def _line(label: dict) -> dict:
+def odvg_line(label: Mapping[str, Any], **extra: Any) -> str:
+    """One label as a line of ODVG.
+
+    Args:
+        label (Mapping): ``image``, ``height``, ``width``, ``text``, ``bbox`` (xyxy in
+            pixels), ``sample_id``, ``split``, ``source``.
+        extra: What the line has besides.
+
+    Returns:
+        str: JSON and a newline.
+
+    Raises:
+        ValueError: The size of the image is unknown; ODVG needs it.
+    """
     if label['height'] is None:
         raise ValueError(
             f'label {label["sample_id"]}: the size of {label["image"]} is unknown, and '
@@ -159,7 +173,7 @@ def _line(label: dict) -> dict:
         )
     text = label['text']
     region = dict(bbox=label['bbox'], phrase=text, tokens_positive=[[0, len(text)]])
-    return dict(
+    line = dict(
         filename=label['image'],
         height=label['height'],
         width=label['width'],
@@ -167,4 +181,6 @@ def _line(label: dict) -> dict:
         sample_id=label['sample_id'],
         split=label['split'],
         source=label['source'],
+        **extra,
     )
+    return json.dumps(line, ensure_ascii=False) + '\n'

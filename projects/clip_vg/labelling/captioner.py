@@ -11,6 +11,8 @@ from projects.clip_vg_core.utils.atomic import replacing
 from projects.clip_vg_core.utils.image_files import as_rgb, open_image
 from projects.clip_vg_core.utils.resumable import bind, resumable_map
 
+from .detector import file_identity
+
 __all__ = ['caption']
 
 
@@ -90,9 +92,15 @@ def caption(
         Path: ``out``.
 
     Raises:
-        ValueError: What is there is of other images: other names or bytes.
+        ValueError: What is there is of other images (other names or bytes), or of
+            another model.
     """
-    origin = dict(images=images_fingerprint(folder, names), upright=upright)
+    origin = dict(
+        images=images_fingerprint(folder, names),
+        upright=upright,
+        model=model,
+        weights=file_identity(weights),
+    )
     bind(out, origin, overwrite)
     if out.exists():
         return out

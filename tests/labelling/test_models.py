@@ -13,14 +13,18 @@ from mmdet import apis
 from mmengine.config import Config
 from PIL import Image
 
-from projects.clip_vg.engine.labelling.captioner import caption
-from projects.clip_vg.engine.labelling.clip_attributes import ClipAttributes
-from projects.clip_vg.engine.labelling.detector import detect
-from projects.clip_vg.engine.labelling.maker import MakerSettings
-from projects.clip_vg.engine.labelling.pipeline import Generation, generate
-from projects.clip_vg.engine.labelling.run import LabelRun
+from projects.clip_vg.labelling import LabelModels
+from projects.clip_vg.labelling.captioner import caption
+from projects.clip_vg.labelling.clip_attributes import ClipAttributes
+from projects.clip_vg.labelling.detector import detect
+from projects.clip_vg_core.pseudo_labels import generation as generation_module
 from projects.clip_vg_core.pseudo_labels.caption import CaptionOptions
 from projects.clip_vg_core.pseudo_labels.detection import Detection, Scene
+from projects.clip_vg_core.pseudo_labels.generation import (
+    Generation,
+    MakerSettings,
+    generate,
+)
 from projects.clip_vg_core.pseudo_labels.inputs import InputFiles
 from projects.clip_vg_core.pseudo_labels.template import TemplateOptions
 from projects.clip_vg_core.utils import resumable
@@ -168,7 +172,7 @@ def test_from_a_folder_to_labels_by_a_detector(tmp_path, pictures):
         device='cpu',
         min_score=0.0,
     )
-    manifest = generate(job)
+    manifest = generate(job, LabelModels(job))
     assert manifest['statistics']['images'] == 3
     assert manifest['statistics']['labels'] > 0
     kept = tmp_path / 'out.jsonl.detections.json'
@@ -206,6 +210,17 @@ def test_detecting_goes_on_where_it_was_killed(tmp_path, pictures):
     fresh.mkdir()
     other = detect(config, checkpoint, pictures, names, fresh / 'd', fresh, **more)
     assert out.read_bytes() == other.read_bytes()
+    # Neither another limit nor another model takes what is there for its own.
+    with pytest.raises(ValueError, match=r'd\.json .*min_score was 0\.0, is 0\.5'):
+        detect(
+            *(config, checkpoint, pictures, names, work / 'd.json', work),
+            **dict(more, min_score=0.5),
+        )
+    (work / 'd.json').unlink()
+    weights = torch.load(checkpoint)
+    torch.save(dict(weights, other=1), checkpoint)
+    with pytest.raises(ValueError, match=r'detected_0_of_1.* checkpoint was'):
+        detect(config, checkpoint, pictures, names, work / 'd.json', work, **more)
 
 
 def test_captions_by_coca(tmp_path, models, pictures):
@@ -298,13 +313,59 @@ def test_captions_are_kept_also_by_a_run_that_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(LabelRun, 'make', stop)
+        patch.setattr(generation_module, '_make', stop)
         with pytest.raises(KeyboardInterrupt):
-            generate(job)
-    # Captions took their time: other settings do not throw them away.
-    with pytest.raises(ValueError, match='other settings'):
-        generate(replace(job, maker=replace(job.maker, source='other')))
-    counts = generate(job)['counts']
+            generate(job, LabelModels(job))
+    # Captions took their time: those of another model do not replace them unasked.
+    (tmp_path / 'other.pt').write_bytes(b'other')
+    other = replace(job, captioner=('coca_of_the_test', str(tmp_path / 'other.pt')))
+    with pytest.raises(ValueError, match=r'captions\.json .*weights was'):
+        generate(other, LabelModels(other))
+    # Nor does what the rules alone depend on, and no model is loaded again.
+    job = replace(job, maker=replace(job.maker, source='other'))
+    with monkeypatch.context() as patch:
+        patch.setattr(open_clip, 'create_model_and_transforms', stop)
+        counts = generate(job, LabelModels(job))['counts']
     assert counts['captions'] == 1
     kept = json.loads((tmp_path / 'out.jsonl.captions.json').read_text())
     assert [entry['image_id'] for entry in kept] == ['b.jpg']
+
+
+def test_attributes_by_clip_are_those_of_the_labels(tmp_path, models, pictures):
+    """The same whatever the number of workers, which have no model."""
+    boxes = [[0, 0, 40, 30], [41, 0, 38, 60]]
+    detections = dict(
+        images=[dict(id=1, file_name='a.png', width=80, height=60)],
+        categories=[dict(id=1, name='dog')],
+        annotations=[dict(image_id=1, category_id=1, bbox=box) for box in boxes],
+    )
+    (tmp_path / 'd.json').write_text(json.dumps(detections))
+    (tmp_path / 'words.json').write_text(
+        json.dumps(dict(background=[], attributes=['red', 'blue']))
+    )
+    clip = dict(
+        model='clip_of_the_test',
+        weights=str(models / 'clip_of_the_test.pt'),
+        folder=str(pictures),
+    )
+    maker = MakerSettings(
+        'template',
+        TemplateOptions(use_location=False),
+        'template',
+        vocabulary=dict(words=str(tmp_path / 'words.json')),
+        clip=clip,
+    )
+    inputs = InputFiles(detections=tmp_path / 'd.json', images=pictures)
+    labels = []
+    for workers in (1, 2):
+        out = tmp_path / f'{workers}.jsonl'
+        job = Generation(out, inputs, maker, workers=workers)
+        manifest = generate(job, LabelModels(job))
+        labels.append(out.read_bytes())
+    assert labels[0] == labels[1]
+    texts = [json.loads(x)['grounding']['caption'] for x in labels[0].splitlines()]
+    assert len(texts) == 2
+    # Of two words the likelier one has at least 0.5, above the limit of 0.3.
+    assert all(text in ('red dog', 'blue dog') for text in texts)
+    assert manifest['settings']['clip']['weights']['name'] == 'clip_of_the_test.pt'
+    assert str(tmp_path) not in json.dumps(manifest['settings'])

@@ -9,7 +9,7 @@ import torch
 from projects.clip_vg_core.pseudo_labels.detection import Detection, Scene
 from projects.clip_vg_core.utils.image_files import as_rgb, open_image
 
-from ...models.crop_text_clip import CropTextCLIP
+from ..models.crop_text_clip import CropTextCLIP
 
 __all__ = ['ClipAttributes']
 

@@ -4,8 +4,11 @@ import sys
 
 import pytest
 
-from projects.clip_vg_core.pseudo_labels.caption import caption_labels
-from projects.clip_vg_core.pseudo_labels.parsing import load_parser, parse_with
+from projects.clip_vg_core.pseudo_labels.caption import (
+    caption_labels,
+    load_parser,
+    parse_with,
+)
 
 from ...helpers.scenes import VOCABULARY, at, scene, shuffled
 

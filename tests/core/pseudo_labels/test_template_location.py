@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from projects.clip_vg_core.pseudo_labels.detection import Detection
-from projects.clip_vg_core.pseudo_labels.location import locations
+from projects.clip_vg_core.pseudo_labels.template import locations
 
 from ...helpers.scenes import SIZE, at, scattered, shuffled
 

@@ -2,13 +2,14 @@
 
 import json
 import multiprocessing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from projects.clip_vg_core.curriculum.reliability_file import file_sha256
 from projects.clip_vg_core.data.label_keys import images_fingerprint
 from projects.clip_vg_core.pseudo_labels.inputs import UPRIGHT_MARK
 from projects.clip_vg_core.pseudo_labels.predictions import picture_size
@@ -16,7 +17,12 @@ from projects.clip_vg_core.utils.atomic import replacing
 from projects.clip_vg_core.utils.image_files import as_rgb, open_image
 from projects.clip_vg_core.utils.resumable import bind, resumable_map
 
-__all__ = ['detect']
+__all__ = ['detect', 'file_identity']
+
+
+def file_identity(value: str) -> str:
+    """The sha256 of a file, wherever it lies; any other value, as a name, itself."""
+    return file_sha256(value) if Path(value).is_file() else value
 
 
 def _inferencer(
@@ -62,6 +68,7 @@ def _part(
     names: Sequence[str],
     batch_size: int,
     overwrite: bool,
+    origin: Mapping[str, Any],
     *model: Any,
 ) -> tuple[list[str], int]:
     """Detect on a part of the pictures, in a process of its own."""
@@ -69,7 +76,8 @@ def _part(
     lines = resumable_map(
         *(part, names, answer, batch_size, 'detecting'),
         hidden=number > 0,
-        origin=dict(images=images_fingerprint(model[3], names), upright=model[4]),
+        # Of the images of this part, which does not see the others.
+        origin=dict(origin, images=images_fingerprint(model[3], names)),
         overwrite=overwrite,
     )
     return classes, sum(1 for _ in lines)
@@ -114,10 +122,17 @@ def detect(
         Path: ``out``.
 
     Raises:
-        ValueError: What is there is of other images: other names or bytes.
+        ValueError: What is there is of other images (other names or bytes), or of
+            another model.
     """
-    origin = dict(images=images_fingerprint(folder, names), upright=upright)
-    bind(out, origin, overwrite)
+    origin = dict(
+        images=images_fingerprint(folder, names),
+        upright=upright,
+        config=file_identity(config),
+        checkpoint=checkpoint and file_identity(checkpoint),
+    )
+    # Parts have detections of any score, and serve for another limit.
+    bind(out, dict(origin, min_score=min_score), overwrite)
     if out.exists():
         return out
     size = -(-len(names) // processes)
@@ -128,12 +143,13 @@ def detect(
     jobs = [job for job in jobs if job[2]]
     model = (config, checkpoint, device, folder, upright)
     if len(jobs) == 1:
-        classes, _ = _part(*jobs[0], batch_size, overwrite, *model)
+        classes, _ = _part(*jobs[0], batch_size, overwrite, origin, *model)
     else:
         context = multiprocessing.get_context('spawn')
         with ProcessPoolExecutor(len(jobs), context) as pool:
             futures = [
-                pool.submit(_part, *job, batch_size, overwrite, *model) for job in jobs
+                pool.submit(_part, *job, batch_size, overwrite, origin, *model)
+                for job in jobs
             ]
             classes = [future.result()[0] for future in futures][0]
     with replacing(out) as partial, partial.open('w', encoding='utf-8') as file:

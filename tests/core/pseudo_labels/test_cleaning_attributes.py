@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from projects.clip_vg_core.pseudo_labels.attributes import (
+from projects.clip_vg_core.pseudo_labels.cleaning import (
     best_attribute,
     copy_attributes,
     use_attribute,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from projects.clip_vg_core.pseudo_labels.clothes import dress, is_worn
 from projects.clip_vg_core.pseudo_labels.detection import Detection, intersection
+from projects.clip_vg_core.pseudo_labels.template import dress, is_worn
 from projects.clip_vg_core.pseudo_labels.vocabulary import CLOTHES
 
 from ...helpers.scenes import at, scattered, shuffled

@@ -4,7 +4,8 @@ import json
 import multiprocessing
 import os
 import signal
-from dataclasses import replace
+import time
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,30 +14,32 @@ from mmdet.datasets import ODVGDataset
 from mmdet.registry import DATASETS
 from PIL import Image
 
-from projects.clip_vg.engine.labelling import run as run_module
-from projects.clip_vg.engine.labelling.detector import detect
-from projects.clip_vg.engine.labelling.maker import MakerSettings
-from projects.clip_vg.engine.labelling.pipeline import (
+from projects.clip_vg.labelling.detector import detect
+from projects.clip_vg_core.data.readers import read_annotations
+from projects.clip_vg_core.pseudo_labels import generation as generation_module
+from projects.clip_vg_core.pseudo_labels.generation import (
+    KINDS,
     Generation,
+    MakerSettings,
     generate,
     merge_shards,
 )
-from projects.clip_vg_core.data.readers import read_annotations
-from projects.clip_vg_core.pseudo_labels.filling import shard_range
 from projects.clip_vg_core.pseudo_labels.geometry import GeometryOptions
-from projects.clip_vg_core.pseudo_labels.inputs import InputFiles
+from projects.clip_vg_core.pseudo_labels.inputs import InputFiles, shard_range
 from projects.clip_vg_core.pseudo_labels.statistics import manifest_path
 from projects.clip_vg_core.pseudo_labels.template import TemplateOptions
+from projects.clip_vg_core.utils.folder_lock import lock_folder
 
 from ...helpers.labels import detection, instances, spread, write
 
 IMAGES = list(range(1, 41))
+FORK = multiprocessing.get_context('fork')
 TEMPLATE = MakerSettings('template', TemplateOptions(), 'template')
 
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch):
-    monkeypatch.setattr(run_module, 'CHUNK', 7)
+    monkeypatch.setattr(generation_module, 'CHUNK', 7)
 
 
 @pytest.fixture
@@ -125,7 +128,7 @@ def test_shards_cover_all_images_once(count, total):
     assert [i for part in ranges for i in part] == list(range(count))
 
 
-def test_processes_and_the_order_of_the_files_change_nothing(tmp_path, inputs, forks):
+def test_processes_and_the_order_of_the_files_change_nothing(tmp_path, inputs):
     whole, manifest = made(job(tmp_path, inputs))
     assert made(job(tmp_path, inputs, 'two.jsonl', workers=2)) == (whole, manifest)
     data = json.loads(inputs.detections.read_text())
@@ -139,52 +142,46 @@ def test_processes_and_the_order_of_the_files_change_nothing(tmp_path, inputs, f
     assert made(job(tmp_path, other, 'turned.jsonl'))[0] == whole
 
 
-@pytest.mark.parametrize('after', [0, 1, 3, 5])
-def test_a_run_that_is_killed_goes_on_to_the_same_bytes(tmp_path, inputs, after):
+@pytest.mark.parametrize(('workers', 'after'), [(1, 0), (1, 3), (2, 3)])
+def test_a_run_that_is_killed_leaves_nothing_in_the_way(
+    tmp_path, inputs, workers, after
+):
     whole, manifest = made(job(tmp_path, inputs))
-    again = job(tmp_path, inputs, 'again.jsonl')
-    context = multiprocessing.get_context('fork')
-    process = context.Process(target=_die_after, args=(again, after))
+    again = job(tmp_path, inputs, 'again.jsonl', workers=workers)
+    process = FORK.Process(target=_die_after, args=(again, after))
     process.start()
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
     assert not again.out.exists()
+    # Nor do its workers wait for ever for tasks that nobody gives them.
+    pids = list(map(int, (tmp_path / 'workers').read_text().split()))
+    assert len(pids) == (workers if workers > 1 else 0)
+    until = time.monotonic() + 60
+    while any(Path(f'/proc/{pid}/exe').exists() for pid in pids):
+        assert time.monotonic() < until
+        time.sleep(0.05)
     assert made(again) == (whole, manifest)
+    # The labels, and their manifest, page and folder of the page.
     rest = {path.name for path in tmp_path.iterdir() if 'again' in path.name}
-    assert {name for name in rest if 'unfinished' in name} == set()
+    beside = {f'again.jsonl.{end}' for end in ('manifest.json', 'html', 'report')}
+    assert rest == {'again.jsonl', *beside}
 
 
 def _die_after(generation, chunks):
-    """Kill this process when it has written some chunks, within the next."""
-    original, seen = run_module.os.fsync, []
+    """Kill this process when it has the labels of some chunks."""
+    original = generation_module._make
 
-    def fsync(file):
-        seen.append(file)
-        if len(seen) > chunks:
-            os.write(file, b'{"half a line')
-            os.kill(os.getpid(), signal.SIGKILL)
-        original(file)
+    def make(*args):
+        for number, part in enumerate(original(*args)):
+            if number == chunks:
+                pids = [child.pid for child in multiprocessing.active_children()]
+                path = generation.out.with_name('workers')
+                path.write_text(' '.join(map(str, pids)))
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield part
 
-    run_module.os.fsync = fsync
+    generation_module._make = make
     generate(generation)
-
-
-def test_an_unfinished_run_with_other_settings_is_not_continued(tmp_path, inputs):
-    generation = job(tmp_path, inputs)
-    process = multiprocessing.get_context('fork').Process(
-        target=_die_after, args=(generation, 2)
-    )
-    process.start()
-    process.join(60)
-    other = replace(
-        generation, maker=replace(TEMPLATE, options=TemplateOptions(objects=1))
-    )
-    with pytest.raises(
-        ValueError, match='had other settings: options objects was 3, is 1. '
-    ):
-        generate(other)
-    fresh = made(replace(other, out=tmp_path / 'fresh.jsonl'))
-    assert made(replace(other, overwrite=True)) == fresh
 
 
 def test_a_failed_run_does_not_block_the_mended_one(tmp_path, inputs):
@@ -207,12 +204,12 @@ def test_what_lies_beside_is_not_overwritten_either(tmp_path, inputs, end):
 
 def test_a_run_killed_at_its_very_end_can_be_made_again(tmp_path, inputs, monkeypatch):
     whole, _ = made(job(tmp_path, inputs))
-    monkeypatch.setattr(run_module.shutil, 'rmtree', lambda path: None)
     again = job(tmp_path, inputs, 'again.jsonl')
-    generate(again)
-    monkeypatch.undo()
-    monkeypatch.setattr(run_module, 'CHUNK', 7)
+    with monkeypatch.context() as patch:
+        patch.setattr(generation_module.shutil, 'rmtree', lambda path: None)
+        generate(again)
     assert made(replace(again, overwrite=True))[0] == whole
+    assert not (tmp_path / '.again.jsonl.unfinished').exists()
 
 
 @pytest.mark.parametrize('spoil', ['cut', 'torn', 'copied'])
@@ -420,13 +417,11 @@ def test_attributes_of_another_detector_are_copied(tmp_path):
 
 
 def test_two_processes_do_not_make_the_same_file(tmp_path, inputs):
-    generation = job(tmp_path, inputs)
-    run = run_module.LabelRun(generation.out, generation.settings())
     with (
-        run.begun(),
+        lock_folder(tmp_path / '.out.jsonl.unfinished'),
         pytest.raises(RuntimeError, match='in use'),
     ):
-        generate(generation)
+        generate(job(tmp_path, inputs))
 
 
 def test_the_report_needs_no_other_file(tmp_path, inputs):
@@ -514,3 +509,23 @@ def test_a_detector_sees_images_as_their_labels_do(
     (image,) = json.loads(out.read_text())['images']
     assert seen == [shape] == [(image['height'], image['width'])]
     assert InputFiles(detections=out).is_upright() is upright
+
+
+@pytest.mark.parametrize('kind', KINDS.values())
+def test_counts_and_shares_out_of_range_are_refused(kind):
+    for field in fields(kind):
+        if isinstance(field.default, bool):
+            continue
+        for value in (-1, float('nan')):
+            with pytest.raises(ValueError, match=f'{field.name}='):
+                kind(**{field.name: value})
+    kind(**{field.name: field.default for field in fields(kind)})
+
+
+def test_limits():
+    template, caption = KINDS['template'], KINDS['caption']
+    template(max_iou=1, min_area=0, min_spread_pixels=300.0, seed=0)
+    caption(captions_per_image=0)
+    for wrong in (dict(max_iou=1.5), dict(objects=0), dict(min_area=5)):
+        with pytest.raises(ValueError, match='expected a number'):
+            template(**wrong)
