@@ -151,7 +151,7 @@ class SelfPaced:
                 'name it otherwise (`source` of RefExpDataset).'
             )
         self.reliability_dir = self.work_dir / 'reliability'
-        # Of each source, best first where scores are equal.
+        # Measurers of each source; the first wins over equals.
         self.measurers = (
             dict.fromkeys(self.sources, [AGREEMENT])
             if settings.agreement
@@ -210,7 +210,10 @@ class SelfPaced:
                 f'{settings.start:g}, then {_many(low, "threshold run", high)}.'
             )
             if measurers > 1:
-                lines.append(f'The best measurer at {settings.start:g} is run once.')
+                lines.append(
+                    f'The run of the best measurer at h = {settings.start:g} is its '
+                    'first threshold run.'
+                )
             fewest, most = (count * (measurers - 1 + runs) for runs in (low, high))
         lines.append(
             f'Total: {_many(models + fewest, "training run", models + most)} of '
