@@ -21,7 +21,7 @@ VERDICTS = (
 )
 _NOUN = rf'(?:(?:a|the) )?(?:(?:{"|".join(COLORS)}) )?(?:{"|".join(SHAPES)})\b'
 _RELATION = re.compile(
-    rf'\b(left of|right of|above|below|inside|next to|on) (?={_NOUN})'
+    rf'\b(left of|right of|above|below|inside|in front of|next to|on) (?={_NOUN})'
 )
 _AXES = {'left': (0, -1), 'right': (0, 1), 'top': (1, -1), 'bottom': (1, 1)}
 
@@ -52,7 +52,7 @@ def _placed(text: str, named: Sequence[Shape]) -> list[Shape]:
             axis, sign = _AXES[word]
             best = max(named, key=lambda item: sign * item.center[axis])
             found = [item for item in found if item is best]
-        elif word in ('front', 'behind'):
+        elif word in ('front', 'behind', 'back'):
             sign = 1 if word == 'front' else -1
             best = max(named, key=lambda item: sign * _area(item))
             found = [item for item in found if item is best]
@@ -74,7 +74,9 @@ def _related(
 
     def holds(item: Shape, anchor: Shape) -> bool:
         if predicate not in RELATIONS:
-            return predicate in predicates(item.box, anchor.box)
+            # Shapes hold nothing: what is within another is said to be before it.
+            predicate_of_boxes = 'inside' if predicate == 'in front of' else predicate
+            return predicate_of_boxes in predicates(item.box, anchor.box)
         axis, sign = RELATIONS[predicate]
         ahead = sign * (item.center[axis] - anchor.center[axis])
         return ahead > MARGIN * long_side

@@ -54,7 +54,7 @@ def test_template_in_shards_and_merged(tmp_path, files):
     made = json.loads((tmp_path / 'out.jsonl.manifest.json').read_text())['settings']
     groups = made['vocabulary']['groups']
     assert groups['name'] == 'class_groups_official.json' and groups['sha256']
-    assert made['generator_version'] == 2
+    assert made['generator_version'] == 3
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 import json
 import multiprocessing
 import os
+import re
 import signal
 from dataclasses import replace
+from urllib.error import URLError
 
 import open_clip
 import pytest
@@ -13,10 +15,10 @@ from mmdet import apis
 from mmengine.config import Config
 from PIL import Image
 
-from projects.clip_vg.labelling import LabelModels
+from projects.clip_vg.labelling import LabelModels, detector
 from projects.clip_vg.labelling.captioner import caption
 from projects.clip_vg.labelling.clip_attributes import ClipAttributes
-from projects.clip_vg.labelling.detector import detect
+from projects.clip_vg.labelling.detector import detect, find_detector
 from projects.clip_vg_core.pseudo_labels import generation as generation_module
 from projects.clip_vg_core.pseudo_labels.caption import CaptionOptions
 from projects.clip_vg_core.pseudo_labels.detection import Detection, Scene
@@ -28,6 +30,8 @@ from projects.clip_vg_core.pseudo_labels.generation import (
 from projects.clip_vg_core.pseudo_labels.inputs import InputFiles
 from projects.clip_vg_core.pseudo_labels.template import TemplateOptions
 from projects.clip_vg_core.utils import resumable
+
+from ..helpers import ROOT
 
 TEXT = dict(context_length=76, vocab_size=49408, width=32, heads=2, layers=1)
 VISION = dict(image_size=32, layers=1, width=32, head_width=16, patch_size=16)
@@ -161,6 +165,48 @@ def test_any_detector_runs_on_a_folder(tmp_path, images, forks):
     assert len(one['annotations']) == 12  # max_per_img of each
     assert one['categories'][79] == dict(id=79, name='thing 79')
     assert run('two', 2) == one
+
+
+@pytest.mark.parametrize(
+    'given',
+    [
+        'rtmdet_tiny_8xb32-300e_coco',
+        'RTMDet_Tiny_8xb32-300e_COCO',
+        'mmdet::rtmdet_tiny_8xb32-300e_coco',
+        'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py',
+    ],
+)
+def test_a_model_of_the_zoo_is_named_as_mmdetection_names_it(given):
+    name, weights = find_detector(given)
+    assert name == 'rtmdet_tiny_8xb32-300e_coco'
+    assert weights.endswith('.pth') and name in weights
+
+
+def test_the_detectors_of_the_tutorial_are_in_the_model_zoo():
+    page = (ROOT / 'docs' / 'tutorial_without_labels.md').read_text()
+    names = set(re.findall(r'--detector (\w[\w-]+_coco)', page))
+    assert names and {find_detector(name)[0] for name in names} == names
+
+
+def test_an_unknown_detector_is_refused_with_near_names():
+    with pytest.raises(ValueError, match='rtmdet_tiny_8xb32-300e_coco'):
+        find_detector('mmdet::rtmdet_tiny_8xb32_300e_coco')
+    with pytest.raises(ValueError, match='no_such_detector_at_all'):
+        find_detector('no_such_detector_at_all')
+
+
+def test_weights_that_cannot_be_fetched_are_named(tmp_path, images, monkeypatch):
+    class Offline(apis.DetInferencer):
+        def _load_weights_to_model(self, *args, **options):
+            raise URLError('no network')
+
+    monkeypatch.setattr(apis, 'DetInferencer', Offline)
+    with pytest.raises(OSError, match=r'https://.*rtmdet_tiny_8xb32.*\.pth'):
+        detector.detect(
+            *('rtmdet-t', None, images, ['a.png'], tmp_path / 'd.json', tmp_path),
+            device='cpu',
+        )
+    assert not (tmp_path / 'd.json').exists()
 
 
 def test_from_a_folder_to_labels_by_a_detector(tmp_path, images):

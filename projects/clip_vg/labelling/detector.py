@@ -2,10 +2,12 @@
 
 import json
 import multiprocessing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import numpy as np
 
@@ -16,12 +18,62 @@ from projects.clip_vg_core.utils.atomic import file_sha256, replacing
 from projects.clip_vg_core.utils.image_files import as_rgb, open_image
 from projects.clip_vg_core.utils.resumable import bind, resumable_map
 
-__all__ = ['detect', 'file_identity']
+__all__ = ['detect', 'file_identity', 'find_detector']
 
 
 def file_identity(value: str) -> str:
     """The sha256 of a file, wherever it lies; any other value, as a name, itself."""
     return file_sha256(value) if Path(value).is_file() else value
+
+
+def _model_zoo() -> Iterator[tuple[str, str]]:
+    """Names and aliases of MMDetection's models, and the addresses of their weights."""
+    import mmdet
+    from mmengine.fileio import load
+
+    package = Path(mmdet.__file__).parent
+    # An installed package has its configs in .mim, a checkout beside the package.
+    folders = (package / '.mim', package.parent)
+    folder = next((f for f in folders if (f / 'model-index.yml').is_file()), None)
+    for metafile in load(folder / 'model-index.yml')['Import'] if folder else ():
+        for model in load(folder / metafile)['Models']:
+            aliases = model.get('Alias') or []
+            aliases = [aliases] if isinstance(aliases, str) else aliases
+            weights = model.get('Weights') or ''
+            weights = weights[0] if isinstance(weights, list) else weights
+            for name in (model['Name'], *aliases):
+                yield name.strip(), weights
+
+
+def find_detector(config: str) -> tuple[str, str]:
+    """What MMDetection takes for a detector, and the address of its weights.
+
+    Args:
+        config (str): A file; or a model of MMDetection's zoo by its name, its alias, or
+            its config, each with the prefix 'mmdet::' or without.
+
+    Returns:
+        tuple[str, str]: The file, or the name in the model zoo; and where its weights
+        are, '' for a file.
+
+    Raises:
+        ValueError: It is neither; the nearest names are given.
+    """
+    if Path(config).is_file():
+        return config, ''
+    zoo = dict(_model_zoo())
+    by_lower = {name.lower(): name for name in zoo}
+    wanted = config.removeprefix('mmdet::').removesuffix('.py')
+    name = by_lower.get(wanted.rsplit('/', 1)[-1].lower())
+    if name is not None:
+        return name, zoo[name]
+    near = get_close_matches(wanted.rsplit('/', 1)[-1].lower(), by_lower, 3, 0.5)
+    names = ', '.join(by_lower[match] for match in near) or 'none is near'
+    raise ValueError(
+        f'--detector {config}: no such file, and MMDetection has no model of this '
+        f'name. Near names of its {len(zoo)} models: {names}. Give one of them, or '
+        'the files CONFIG CHECKPOINT.'
+    )
 
 
 def _inferencer(
@@ -37,7 +89,15 @@ def _inferencer(
 
     import projects.clip_vg  # noqa: F401  # it reads checkpoints
 
-    model = DetInferencer(config, checkpoint, device=device, show_progress=False)
+    config, address = find_detector(config)
+    try:
+        model = DetInferencer(config, checkpoint, device=device, show_progress=False)
+    except (URLError, TimeoutError, ConnectionError) as error:
+        raise OSError(
+            f'--detector {config}: its weights could not be fetched from '
+            f'{checkpoint or address} ({error}). Without a network, copy that file '
+            'here and give it: --detector CONFIG CHECKPOINT.'
+        ) from error
 
     def predict(names: Sequence[str]) -> list[Any]:
         # Arrays, not files, which MMDetection always turns by their EXIF entry; and not
@@ -100,7 +160,8 @@ def detect(
     """Write the detections of a model as one COCO file.
 
     Args:
-        config (str): Config of any MMDetection detector, or a name of its model zoo.
+        config (str): Config of any MMDetection detector, or a name of its model zoo,
+            see :func:`find_detector`.
         checkpoint (str, optional): Its weights; None for those of the model zoo.
         folder (Path): Of the images.
         names (Sequence[str]): Of the images, in a fixed order.
@@ -124,6 +185,7 @@ def detect(
         ValueError: What is there is of other images (other names or bytes), or of
             another model.
     """
+    config, _ = find_detector(config)
     origin = dict(
         images=images_fingerprint(folder, names),
         upright=upright,

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import permutations
 
 from .cleaning import clean_detections, use_attribute
 from .detection import (
@@ -18,7 +19,7 @@ from .relation import RelationOptions, rank_triplets
 from .template import Describe
 from .vocabulary import PEOPLE, THINGS, Vocabulary
 
-__all__ = ['GeometryOptions', 'geometry_labels', 'predicates']
+__all__ = ['GeometryOptions', 'geometry_labels', 'predicates', 'relation_word']
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ def _gap(one: Box, other: Box, axis: int) -> float:
 def predicates(subject: Box, other: Box) -> Iterator[str]:
     """How one box lies to another.
 
-    - 'inside': 90 % of the subject is in the object, which is twice as large;
+    - 'inside': 90 % of the subject is in the object, which is twice as large, as
+      :func:`relation_word` says it;
     - 'on': not inside; the boxes touch; half of the subject's width is above the
       object, its bottom in the object's upper half, its top above the object's top;
     - 'left of', 'right of': no overlap in x, and half of the lower one's height is
@@ -101,6 +103,32 @@ def predicates(subject: Box, other: Box) -> Iterator[str]:
         yield 'above' if subject[1] < other[1] else 'below'
 
 
+def relation_word(predicate: str, name: str, vocabulary: Vocabulary) -> str | None:
+    """How a predicate of boxes is said of an object of a class.
+
+    A box within another one shows a thing inside of a container, on a table that is
+    seen from above, or, of most classes, a thing in front of another; of vehicles it
+    may be the first or the last.
+
+    Args:
+        predicate (str): Of :func:`predicates`.
+        name (str): Class of the object, to which the subject lies.
+        vocabulary (Vocabulary): Which classes are containers, surfaces and vehicles,
+            by their name or its last word.
+
+    Returns:
+        str: Or None where the boxes do not tell.
+    """
+    if predicate != 'inside':
+        return predicate
+    known = {name, name.rsplit(' ', 1)[-1]}
+    if known & set(vocabulary.vehicles):
+        return None
+    if known & set(vocabulary.surfaces):
+        return 'on'
+    return 'inside' if known & set(vocabulary.containers) else 'in front of'
+
+
 def geometry_labels(
     scene: Scene,
     vocabulary: Vocabulary,
@@ -131,14 +159,15 @@ def geometry_labels(
     if describe is not None and items:
         items = describe(scene, items)
     items = [use_attribute(item, options.min_attribute_score) for item in items]
-    items = [Detection(item.phrase, item.box, item.score) for item in items]
-    triplets = [
-        Triplet(subject, predicate, other)
-        for subject in items
-        for other in items
-        if subject is not other
-        for predicate in predicates(subject.box, other.box)
-    ]
+    nodes = [Detection(item.phrase, item.box, item.score) for item in items]
+    triplets = []
+    for i, j in permutations(range(len(nodes)), 2):
+        for predicate in predicates(nodes[i].box, nodes[j].box):
+            word = relation_word(predicate, items[j].name, vocabulary)
+            if word is None:
+                dropped['inside or in front of a vehicle'] += 1
+            else:
+                triplets.append(Triplet(nodes[i], word, nodes[j]))
     # Many products are equal: which of them are selected shall not depend on the file.
     triplets.sort(
         key=lambda t: (t.subject.name, t.predicate, t.object.name, t.subject.box)

@@ -20,8 +20,32 @@ __all__ = [
 ]
 
 # Raised whenever the same inputs and options give other labels.
-GENERATOR_VERSION = 2  # 2: no template label says middle or center along y
+# 2: no template label says middle or center along y. 3: "in the back", not "in the
+# behind"; geometry says inside of containers alone.
+GENERATOR_VERSION = 3
 _COMMONEST = 50
+# What helps where a rule leaves everything out.
+_REMEDIES = {
+    'below --min-score': 'lower --min-score',
+    'too small': 'lower --min-area',
+    'overlapping': 'raise --max-iou',
+    'not sure': 'lower --min-object-score (geometry), --min-score (relation)',
+    'background': 'give other names for nothing by --words',
+    'unknown image': 'give the --instances file of these images',
+    'text of several objects': 'say --no-unique',
+    'text of several subjects': 'say --no-unique',
+    'subject not detected': 'use a detector of more classes, or add --synonyms',
+    'ambiguous caption': 'say --keep-ambiguous',
+    'caption not English': 'give English captions',
+    'caption without a subject': 'give captions that name what they show',
+    'inside or in front of a vehicle': 'use a detector of more classes',
+    'below --min-probability': 'lower --min-probability',
+    'text without a detection': 'lower --min-score or --min-area',
+    'images without detections': 'lower --min-score, or use another detector',
+    'images without captions': 'check that --captions has the ids of these images',
+    'images without triplets': 'check that --triplets has the ids of these images',
+    'images without texts': 'check that --texts has the names of these images',
+}
 
 
 def manifest_path(labels: str | Path) -> Path:
@@ -127,7 +151,24 @@ def summary(manifest: Mapping[str, Any]) -> str:
     }
     left_out.update({k: n for k, n in counts.items() if k.startswith('images without')})
     lines.append('left out: ' + ', '.join(f'{k} {v:,}' for k, v in left_out.items()))
+    if not made['labels']:
+        lines.append(_advice(left_out, made['images'], counts))
     return '\n'.join(lines)
+
+
+def _advice(left_out: Mapping[str, int], images: int, counts: Mapping) -> str:
+    """What to change where no label was made, by the rules that left out most."""
+    reasons = sorted(
+        ((n, key) for key, n in left_out.items() if n and key in _REMEDIES),
+        reverse=True,
+    )
+    what = '; '.join(f'{key} {n:,}: {_REMEDIES[key]}' for n, key in reasons)
+    if not what:
+        what = (
+            f'{counts.get("detections", 0):,} detections on {images:,} images fit no '
+            'rule: geometry needs two objects of an image, template one person or thing'
+        )
+    return f'No label was made. {what}.'
 
 
 def merge_manifests(

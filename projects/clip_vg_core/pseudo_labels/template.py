@@ -40,7 +40,9 @@ PRESETS: Mapping[str, Mapping[str, int | bool]] = {
 _PREPOSITIONS = {
     'left': 'on the left',
     'right': 'on the right',
-    **{word: f'in the {word}' for word in ('front', 'behind', 'middle', 'center')},
+    **{word: f'in the {word}' for word in ('front', 'middle', 'center')},
+    # The official code has "in the behind".
+    'behind': 'in the back',
 }
 
 

@@ -21,6 +21,7 @@ DATA = Path(__file__).parent / 'data'
 # not look at.
 OFFICIAL_GROUPS = DATA / 'class_groups_official.json'
 PEOPLE, THINGS = 'people', 'things'
+_KINDS_OF_THINGS = ('containers', 'surfaces', 'vehicles')
 CLOTHES = ('hat', 'shirt', 'pants', 'shoes')
 
 
@@ -46,12 +47,20 @@ class Vocabulary:
         synonyms (Mapping[str, Sequence[str]]): A word and what it may be called.
         background (Sequence[str]): Classes and predicates that say "nothing".
         attributes (Sequence[str]): Words that CLIP chooses among for a crop.
+        containers (Sequence[str]): Classes whose box holds what is inside of them.
+            Defaults to none, as the next two.
+        surfaces (Sequence[str]): Classes whose box holds what lies on them.
+        vehicles (Sequence[str]): Classes whose box may show what is inside of them or
+            before them.
     """
 
     groups: Mapping[str, Sequence[str]]
     synonyms: Mapping[str, Sequence[str]]
     background: Sequence[str]
     attributes: Sequence[str]
+    containers: Sequence[str] = ()
+    surfaces: Sequence[str] = ()
+    vehicles: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         known = {PEOPLE, THINGS, *CLOTHES}
@@ -78,8 +87,9 @@ class Vocabulary:
             groups (str or Path): JSON object, group -> class names. Defaults to ours;
                 ``OFFICIAL_GROUPS`` are Pseudo-Q's.
             synonyms (str or Path): JSON object, word -> words. Defaults to ours.
-            words (str or Path): JSON object of 'background' and 'attributes'.
-                Defaults to ours.
+            words (str or Path): JSON object of 'background' and 'attributes', and of
+                'containers', 'surfaces' and 'vehicles', which are ours where it has
+                none. Defaults to ours.
 
         Returns:
             Vocabulary: Of lower-case words.
@@ -93,11 +103,11 @@ class Vocabulary:
                 raise ValueError(
                     f'{words} has no list {key!r}; it has {sorted(lists)}.'
                 )
+        lists = {**_lists(DATA / 'words.json'), **lists}
         return cls(
             _lists(Path(groups)),
             _lists(Path(synonyms)),
-            lists['background'],
-            lists['attributes'],
+            *(lists[key] for key in ('background', 'attributes', *_KINDS_OF_THINGS)),
         )
 
     def group_of(self, name: str) -> str:

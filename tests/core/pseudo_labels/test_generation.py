@@ -26,7 +26,7 @@ from projects.clip_vg_core.pseudo_labels.generation import (
 )
 from projects.clip_vg_core.pseudo_labels.geometry import GeometryOptions
 from projects.clip_vg_core.pseudo_labels.inputs import InputFiles, shard_range
-from projects.clip_vg_core.pseudo_labels.statistics import manifest_path
+from projects.clip_vg_core.pseudo_labels.statistics import manifest_path, summary
 from projects.clip_vg_core.pseudo_labels.template import TemplateOptions
 from projects.clip_vg_core.utils.folder_lock import lock_folder
 from projects.clip_vg_core.visualization.pseudo_label_report import write_label_report
@@ -120,6 +120,24 @@ def test_shards_that_do_not_fit(tmp_path, inputs, names, message):
     with pytest.raises(ValueError, match=message):
         merge_shards(shards, tmp_path / 'joined.jsonl', None)
     assert not (tmp_path / 'joined.jsonl').exists()
+
+
+@pytest.mark.parametrize(
+    ('options', 'min_score', 'advice'),
+    [
+        (dict(min_area=1.0), 0.0, '--min-area'),
+        (dict(), 1.0, '--min-score'),
+    ],
+)
+def test_no_label_ends_with_the_option_to_change(
+    tmp_path, inputs, options, min_score, advice
+):
+    maker = replace(TEMPLATE, options=TemplateOptions(**options))
+    unsure = write(tmp_path / 'unsure.json', [detection(i, score=0.5) for i in IMAGES])
+    inputs = replace(inputs, detections=unsure, min_score=min_score)
+    data, manifest = made(job(tmp_path, inputs, maker=maker))
+    assert data == b''
+    assert advice in summary(manifest).splitlines()[-1]
 
 
 @pytest.mark.parametrize('count', [0, 1, 5, 16])
@@ -504,7 +522,9 @@ def test_a_detector_sees_images_as_their_labels_do(
 
     monkeypatch.setattr('mmdet.apis.DetInferencer', Detector)
     folder, out = turned_photograph(tmp_path).images, tmp_path / 'out.json'
-    detect('config.py', None, folder, ['1.jpg'], out, tmp_path, upright=upright)
+    config = tmp_path / 'config.py'
+    config.touch()
+    detect(str(config), None, folder, ['1.jpg'], out, tmp_path, upright=upright)
     (image,) = json.loads(out.read_text())['images']
     assert seen == [shape] == [(image['height'], image['width'])]
     assert InputFiles(detections=out).is_upright() is upright

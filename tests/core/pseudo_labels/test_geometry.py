@@ -11,6 +11,7 @@ from projects.clip_vg_core.pseudo_labels.geometry import (
     GeometryOptions,
     geometry_labels,
     predicates,
+    relation_word,
 )
 
 from ...helpers.scenes import VOCABULARY, at, scattered, scene, shuffled
@@ -25,6 +26,7 @@ CONVERSE = {
     'next to': 'next to',
 }
 BOX = (100, 100, 200, 200)
+SAID = {'inside': 'in front of'}  # of classes that hold nothing
 
 
 def how(subject, other=BOX):
@@ -168,13 +170,42 @@ def test_every_pair_is_said_both_ways_with_the_box_of_the_first():
     assert all((x.entities, x.words) == (2, {'relation'}) for x in found)
 
 
+@pytest.mark.parametrize(
+    ('name', 'expected'),
+    [
+        ('man', {'cup in front of man'}),
+        ('tv', {'cup in front of tv'}),
+        ('bowl', {'cup inside bowl'}),
+        ('cardboard box', {'cup inside cardboard box'}),
+        ('dining table', {'cup on dining table'}),
+        ('bus', set()),  # a driver, or who waits for it
+    ],
+)
+def test_a_box_within_another_is_inside_of_containers_alone(name, expected):
+    inner, outer = at(300, 240, 'cup', (100, 100)), at(300, 240, name, (300, 400))
+    dropped = Counter()
+    assert {label.text for label in make(inner, outer, dropped=dropped)} == expected
+    assert dropped['inside or in front of a vehicle'] == (name == 'bus')
+
+
+def test_an_attribute_does_not_make_another_class_of_an_object():
+    red = dict(attribute='red', attribute_score=0.9)
+    inner, bowl = at(300, 240, 'cup', (90, 90)), at(300, 240, 'bowl', (300, 300), **red)
+    assert texts(inner, bowl) == ['cup inside red bowl']
+
+
+def test_other_predicates_are_said_as_they_are():
+    for predicate, name in itertools.product(ALL - {'inside'}, ('bus', 'bowl', 'bed')):
+        assert relation_word(predicate, name, VOCABULARY) == predicate
+
+
 @pytest.mark.parametrize('seed', range(5))
 def test_labels_are_the_relations_between_all_objects(seed):
     items = scattered(seed, ['man'], 8)
     items = [replace(item, name=f'thing{i}') for i, item in enumerate(items)]
     found = {(x.text, x.box) for x in make(*items, expressions=999, max_iou=1.0)}
     assert found and found == {
-        (f'{one.name} {predicate} {other.name}', one.box)
+        (f'{one.name} {SAID.get(predicate, predicate)} {other.name}', one.box)
         for one, other in itertools.permutations(items, 2)
         for predicate in predicates(one.box, other.box)
     }

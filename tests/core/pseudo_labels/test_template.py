@@ -16,9 +16,10 @@ from projects.clip_vg_core.pseudo_labels.template import (
 
 from ...helpers.scenes import VOCABULARY, at, scattered, scene, shuffled
 
-PREPOSITIONS = {  # specification 1.8
-    **dict.fromkeys(('left', 'right'), 'on the'),
-    **dict.fromkeys(('front', 'behind', 'middle', 'center'), 'in the'),
+PREPOSITIONS = {  # specification 1.8, but for its "in the behind"
+    **{place: f'on the {place}' for place in ('left', 'right')},
+    **{place: f'in the {place}' for place in ('front', 'middle', 'center')},
+    'behind': 'in the back',
     **dict.fromkeys(('top', 'bottom')),
 }
 EVERYTHING = dict(objects=10**6, expressions=10**6)
@@ -44,7 +45,7 @@ def spec_texts(noun, places, clothes):
     for place in places:
         found += [f'{noun} {place}', f'{place} {noun}']
         if PREPOSITIONS[place]:
-            found += [f'{noun} {PREPOSITIONS[place]} {place}']
+            found += [f'{noun} {PREPOSITIONS[place]}']
     for cloth in clothes:
         found += [f'{noun} {cloth}', f'{cloth} {noun}']
     for cloth, place in itertools.product(clothes, places):
@@ -52,7 +53,7 @@ def spec_texts(noun, places, clothes):
             found.append(' '.join(order))
             # A preposition needs its noun before it: three of the six.
             if PREPOSITIONS[place] and order.index(noun) < order.index(place):
-                said = f'{PREPOSITIONS[place]} {place}'
+                said = PREPOSITIONS[place]
                 found.append(' '.join(said if w == place else w for w in order))
     return found
 
@@ -191,7 +192,7 @@ def test_attributes_may_come_from_elsewhere():
 
 
 def spec_where(found):
-    return {word for text in found for word in text.split()} & set(PREPOSITIONS)
+    return {word for text in found for word in text.split()} & {*PREPOSITIONS, 'back'}
 
 
 def test_places_can_be_left_out():
@@ -316,7 +317,7 @@ def test_a_label_says_which_kinds_of_words_it_has():
     man = at(100, 240, 'man', (100, 200), attribute='old', attribute_score=0.9)
     cap = at(100, 150, 'cap', (30, 10))
     for label in make(man, cap, at(500, 240, 'man', (100, 200)), **EVERYTHING):
-        kinds = dict(attribute={'old'}, cloth={'cap'}, where=set(PREPOSITIONS))
+        kinds = dict(attribute={'old'}, cloth={'cap'}, where={*PREPOSITIONS, 'back'})
         expected = {k for k, words in kinds.items() if words & set(tokens(label))}
         assert label.words == expected
         assert label.entities == 1 + ('cap' in tokens(label))
