@@ -5,7 +5,9 @@ import sys
 
 import pytest
 import torch
+from PIL import Image
 
+from projects.clip_vg_core.data.readers import read_annotations
 from projects.clip_vg_core.pseudo_labels.entries import CocoFile
 
 from .helpers import ROOT
@@ -61,6 +63,7 @@ def test_template_in_shards_and_merged(tmp_path, files):
     ('args', 'message'),
     [
         (['template', '--shard', '3/2'], 'expected NUMBER/TOTAL'),
+        (['assign', '--texts', 'I', '--clip', 'a', 'b'], 'folder by --images'),
         (['template', '--attributes', 'clip'], 'needs --clip and --images'),
         (['caption'], 'Give --captions FILE, or --captioner'),
         (
@@ -74,6 +77,32 @@ def test_commands_that_ask_for_too_little(tmp_path, files, args, message):
     files = files[:2] + files[4:] if args[0] == 'caption' else files
     with pytest.raises(ValueError, match=message):
         generate(*args, *files)
+
+
+def test_texts_get_boxes_and_a_page_that_shows_negatives(tmp_path, files):
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    rows = []
+    for image in IMAGES:
+        Image.new('RGB', (640, 480)).save(folder / f'{image}.jpg')
+        rows.append(dict(file=f'{image}.jpg', words=['left dog', 'a person']))
+        rows.append(dict(file=f'{image}.jpg', words='zebra', negative=True))
+    (tmp_path / 't.jsonl').write_text(''.join(json.dumps(r) + '\n' for r in rows))
+    command = [
+        *('assign', *files, '--texts', tmp_path / 't.jsonl', '--images', folder),
+        *('--fields', 'image=file', 'text=words'),
+    ]
+    generate(*command, '--source', 'captions', '--min-probability', '0.9')
+    made = read_annotations(tmp_path / 'out.jsonl', targets='any')
+    manifest = json.loads((tmp_path / 'out.jsonl.manifest.json').read_text())
+    assert set(made.source_names) == {'captions'}
+    counts = made.target_counts()
+    assert (counts == 0).sum() == manifest['statistics']['rules']['negative'] == 8
+    assert 0 < counts.sum() == manifest['statistics']['rules']['assigned'] < 16
+    assert manifest['counts']['left out: below --min-probability'] > 0
+    assert (tmp_path / 'out.jsonl.report' / 'examples.png').is_file()
+    with pytest.raises(ValueError, match=r'--fields words'):
+        generate(*command, 'words', '--overwrite')
 
 
 def test_rules_start_without_pytorch(tmp_path, files):

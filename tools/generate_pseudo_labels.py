@@ -3,8 +3,9 @@
     python tools/generate_pseudo_labels.py template --detections FILE --out FILE
 
 Sources: template ("left red car"), relation ("man riding horse", from scene graphs),
-caption (whole captions) and geometry ("cup on table", from the boxes alone). Writes
-ODVG JSON Lines, a manifest and a report. Interrupted, the same command continues.
+caption (whole captions) and geometry ("cup on table", from the boxes alone); assign
+gives boxes to texts that you have. Writes ODVG JSON Lines, a manifest and a report.
+Interrupted, the same command continues.
 Shards that several machines made become one file by `merge`.
 """
 
@@ -16,6 +17,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from projects.clip_vg_core.data.readers.rows import fields_of
 from projects.clip_vg_core.pseudo_labels.caption import PARSER
 from projects.clip_vg_core.pseudo_labels.generation import (
     KINDS,
@@ -36,6 +38,7 @@ HELP = dict(
     relation='"subject predicate object", from scene graphs',
     caption='whole captions, with the box of their subject',
     geometry='"left of", "on", "inside" and the like, from detections',
+    assign='texts of a file, each with the detection that it means',
 )
 
 
@@ -125,6 +128,9 @@ def _add_inputs(command: argparse.ArgumentParser, kind: str) -> None:
             '--parser', default=PARSER, help=f'spaCy model (default: {PARSER})'
         )
         return
+    if kind == 'assign':
+        _add_texts(group)
+        return
     group.add_argument(
         '--attributes',
         default='detections',
@@ -136,6 +142,37 @@ def _add_inputs(command: argparse.ArgumentParser, kind: str) -> None:
         nargs=2,
         metavar=('MODEL', 'WEIGHTS'),
         help='a CLIP of open_clip, for --attributes clip',
+    )
+
+
+def _add_texts(group: argparse._ArgumentGroup) -> None:
+    """Inputs of texts that are there already."""
+    group.add_argument(
+        '--texts',
+        type=Path,
+        required=True,
+        help='COCO captions, rows of an image and a text, or a layout of docs/data.md',
+    )
+    group.add_argument(
+        '--split-file', type=Path, help="REFER's refs, where --texts are its instances"
+    )
+    group.add_argument(
+        '--fields',
+        nargs='+',
+        metavar='FIELD=COLUMN',
+        help='columns of --texts, if they are rows, as image=file text=words',
+    )
+    group.add_argument(
+        '--ignore-boxes',
+        action='store_true',
+        help='find a box for texts that have one, too',
+    )
+    group.add_argument(
+        '--clip',
+        nargs=2,
+        metavar=('MODEL', 'WEIGHTS'),
+        help='match crops with texts by this CLIP of open_clip (default: names of '
+        'classes and words of place and size alone)',
     )
 
 
@@ -253,6 +290,11 @@ def _job(args: argparse.Namespace) -> Generation:
             raise ValueError('--attributes clip needs --clip and --images.')
         clip = dict(model=args.clip[0], weights=args.clip[1], folder=str(args.images))
         clip['device'] = args.device or 'cpu'
+    elif args.kind == 'assign' and args.clip:
+        if not args.images:
+            raise ValueError('--clip reads images: give their folder by --images.')
+        clip = dict(model=args.clip[0], weights=args.clip[1], folder=str(args.images))
+        clip['device'] = args.device or 'cpu'
     elif args.kind == 'caption' and not (args.captions or args.captioner):
         raise ValueError('Give --captions FILE, or --captioner MODEL WEIGHTS.')
     if args.kind != 'relation' and not (args.detections or args.detector):
@@ -274,6 +316,10 @@ def _job(args: argparse.Namespace) -> Generation:
         else Path(attributes),
         captions=get('captions'),
         triplets=get('triplets'),
+        texts=get('texts'),
+        texts_split_file=get('split_file'),
+        text_fields=fields_of(get('fields')),
+        ignore_boxes=bool(get('ignore_boxes')),
         min_score=get('min_score') or 0.0,
         ignore_unknown_images=args.ignore_unknown_images,
         upright=args.upright,

@@ -8,6 +8,7 @@ import signal
 from dataclasses import replace
 from urllib.error import URLError
 
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -17,9 +18,12 @@ from PIL import Image
 
 from projects.clip_vg.labelling import LabelModels, detector
 from projects.clip_vg.labelling.captioner import caption
+from projects.clip_vg.labelling.clip_assignment import ClipAssignment
 from projects.clip_vg.labelling.clip_attributes import ClipAttributes
 from projects.clip_vg.labelling.detector import detect, find_detector
+from projects.clip_vg.models.crop_text_clip import CropTextCLIP
 from projects.clip_vg_core.pseudo_labels import generation as generation_module
+from projects.clip_vg_core.pseudo_labels.assign import AssignOptions
 from projects.clip_vg_core.pseudo_labels.caption import CaptionOptions
 from projects.clip_vg_core.pseudo_labels.detection import Detection, Scene
 from projects.clip_vg_core.pseudo_labels.generation import (
@@ -332,6 +336,58 @@ def test_attributes_by_clip_are_the_likeliest_words(models, images):
     )
     assert [item.name for item in found] == ['car', 'dog']
     assert found[1].attribute in words
+
+
+def test_texts_are_assigned_by_crops_as_clip_matches_them(tmp_path, models, images):
+    boxes = np.array([[0, 0, 40, 30], [41, 0, 79, 60.0]])
+    scene = Scene(1, 'a.png', 80, 60)
+    weights = str(models / 'clip_of_the_test.pt')
+    assign = ClipAssignment('clip_of_the_test', weights, images)
+    found = assign(scene, ['red car', 'dog', 'a cat'], boxes)
+    assert found.shape == (3, 2)
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-6)
+    clip = CropTextCLIP('clip_of_the_test', weights)
+    clip.init_weights()
+    with Image.open(images / 'a.png') as image:
+        ((logits,),) = clip([image], [torch.from_numpy(boxes)], [['dog']])
+    np.testing.assert_allclose(found[1], logits.softmax(0), atol=1e-5)
+    # A text does not depend on those beside it.
+    np.testing.assert_allclose(found[1:2], assign(scene, ['dog'], boxes), atol=1e-5)
+
+
+def test_from_texts_to_labels_by_clip(tmp_path, models, images):
+    entries = [
+        dict(image_id=1, category_id=1, bbox=box)
+        for box in ([0, 0, 40, 30], [41, 0, 38, 60])
+    ]
+    detections = dict(
+        images=[dict(id=1, file_name='a.png', width=80, height=60)],
+        categories=[dict(id=1, name='dog')],
+        annotations=entries,
+    )
+    (tmp_path / 'd.json').write_text(json.dumps(detections))
+    (tmp_path / 't.csv').write_text('image,text\na.png,brown dog\na.png,x\n')
+    clip = dict(
+        model='clip_of_the_test',
+        weights=str(models / 'clip_of_the_test.pt'),
+        folder=str(images),
+    )
+    maker = MakerSettings('assign', AssignOptions(use_words=False), 'assign', clip=clip)
+    inputs = InputFiles(
+        detections=tmp_path / 'd.json', images=images, texts=tmp_path / 't.csv'
+    )
+    job = Generation(tmp_path / 'out.jsonl', inputs, maker)
+    manifest = generate(job, LabelModels(job))
+    labels = [json.loads(line) for line in job.out.read_text().splitlines()]
+    assert [x['grounding']['caption'] for x in labels] == ['brown dog', 'x']
+    boxes = np.array([[0, 0, 40, 30], [41, 0, 79, 60.0]])
+    scored = ClipAssignment(**clip)(
+        Scene(1, 'a.png', 80, 60), ['brown dog', 'x'], boxes
+    )
+    for label, row in zip(labels, scored, strict=True):
+        assert label['score'] == pytest.approx(row.max(), abs=1e-4)
+        assert label['grounding']['regions'][0]['bbox'] == boxes[row.argmax()].tolist()
+    assert manifest['settings']['clip']['weights']['name'] == 'clip_of_the_test.pt'
 
 
 def test_captions_are_kept_also_by_a_run_that_goes_on(

@@ -24,6 +24,7 @@ from projects.clip_vg_core.data.readers import (
     read_annotations,
     write_odvg,
 )
+from projects.clip_vg_core.data.readers.rows import fields_of
 from projects.clip_vg_core.data.table_builder import TARGETS
 from projects.clip_vg_core.utils.command_line import run_command
 from projects.clip_vg_core.utils.image_files import open_image, size_of
@@ -91,23 +92,6 @@ def parse_args() -> argparse.Namespace:
         '--overwrite', action='store_true', help='replace an existing file'
     )
     return parser.parse_args()
-
-
-def fields_of(pairs: list[str] | None) -> dict[str, str | list[str]]:
-    """The columns of fields, of ``FIELD=COLUMN`` each.
-
-    Raises:
-        ValueError: One is not of this form.
-    """
-    fields: dict[str, str | list[str]] = {}
-    for pair in pairs or []:
-        field, separator, column = pair.partition('=')
-        if not separator or not column:
-            raise ValueError(
-                f'--fields {pair}: expected FIELD=COLUMN, e.g. text=words.'
-            )
-        fields[field] = column.split(',') if ',' in column else column
-    return fields
 
 
 def with_sizes(table: LabelTable, roots: ImageRoots, upright: bool) -> LabelTable:

@@ -1,4 +1,4 @@
-"""Models that are run for pseudo-labels: detectors, captioners, CLIP for attributes."""
+"""Models that are run for pseudo-labels: detectors, captioners, CLIP for crops."""
 
 from .models import LabelModels
 

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from projects.clip_vg_core.pseudo_labels.assign import Score
 from projects.clip_vg_core.pseudo_labels.generation import Generation
 from projects.clip_vg_core.pseudo_labels.template import Describe
 
 from .captioner import caption
+from .clip_assignment import ClipAssignment
 from .clip_attributes import ClipAttributes
 from .detector import detect
 
@@ -76,3 +78,8 @@ class LabelModels:
         """A function that gives detections one of the words as attribute."""
         assert self.job.maker.clip is not None
         return ClipAttributes(words=words, upright=upright, **self.job.maker.clip)
+
+    def score(self, upright: bool) -> Score:
+        """A function that scores how well boxes match texts."""
+        assert self.job.maker.clip is not None
+        return ClipAssignment(upright=upright, **self.job.maker.clip)

@@ -10,6 +10,7 @@ __all__ = [
     'Box',
     'CheckedOptions',
     'Detection',
+    'GivenText',
     'PseudoLabel',
     'Scene',
     'Triplet',
@@ -34,6 +35,8 @@ class Detection:
         attribute (str, optional): Its most likely attribute, such as a colour.
             Defaults to None.
         attribute_score (float): Confidence of that in [0, 1]. Defaults to 0.
+        region (int, optional): Its number among the detections of its image, from 0,
+            in the order of their file. Defaults to None: nothing refers to it.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Detection:
     score: float = 1.0
     attribute: str | None = None
     attribute_score: float = 0.0
+    region: int | None = None
 
     @property
     def area(self) -> float:
@@ -76,6 +80,25 @@ class Triplet:
 
 
 @dataclass(frozen=True)
+class GivenText:
+    """An expression or caption that somebody wrote about an image.
+
+    Args:
+        text (str): As it is in its file.
+        box (tuple[float, float, float, float], optional): xyxy in pixels, where the
+            file has the box it is about. Defaults to None.
+        region (int, optional): :attr:`Detection.region` of what it is about. Defaults
+            to None: not said.
+        negative (bool): Whether it has no referent in the image. Defaults to False.
+    """
+
+    text: str
+    box: Box | None = None
+    region: int | None = None
+    negative: bool = False
+
+
+@dataclass(frozen=True)
 class Scene:
     """One image and what models predicted on it.
 
@@ -89,6 +112,7 @@ class Scene:
         triplets (tuple[Triplet, ...]): In the order of their file.
         described (tuple[Detection, ...]): Of a second detector, used for their
             attributes alone; in the order of their file.
+        texts (tuple[GivenText, ...]): In the order of their file.
     """
 
     image_id: int | str
@@ -99,6 +123,7 @@ class Scene:
     captions: tuple[str, ...] = ()
     triplets: tuple[Triplet, ...] = ()
     described: tuple[Detection, ...] = ()
+    texts: tuple[GivenText, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,7 +132,8 @@ class PseudoLabel:
 
     Args:
         text (str): The expression.
-        box (tuple[float, float, float, float]): xyxy in pixels of the original image.
+        box (tuple[float, float, float, float], optional): xyxy in pixels of the
+            original image; None for an expression that has no referent.
         rule (str): Which rule made it.
         entities (int): How many things the expression names.
         score (float): Confidence of what it was made from.
@@ -116,7 +142,7 @@ class PseudoLabel:
     """
 
     text: str
-    box: Box
+    box: Box | None
     rule: str
     entities: int = 1
     score: float = 1.0

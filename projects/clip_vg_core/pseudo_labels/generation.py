@@ -18,6 +18,7 @@ from tqdm import tqdm
 from ..data.readers import odvg_line
 from ..utils.atomic import file_sha256, replacing
 from ..utils.folder_lock import lock_folder
+from .assign import AssignOptions, Score, assign_labels
 from .caption import PARSER, CaptionOptions, caption_labels, load_parser
 from .cleaning import copy_attributes
 from .detection import PseudoLabel, Scene
@@ -45,12 +46,15 @@ __all__ = [
     'merge_shards',
 ]
 
-Options = TemplateOptions | RelationOptions | CaptionOptions | GeometryOptions
+Options = (
+    TemplateOptions | RelationOptions | CaptionOptions | GeometryOptions | AssignOptions
+)
 KINDS: Mapping[str, type[Options]] = dict(
     template=TemplateOptions,
     relation=RelationOptions,
     caption=CaptionOptions,
     geometry=GeometryOptions,
+    assign=AssignOptions,
 )
 # Draws a file of labels, whose manifest is given, with images of a folder, on a page.
 WriteReport = Callable[[Path, Mapping[str, Any], Path | None, Path], Any]
@@ -60,6 +64,7 @@ _MADE_OF = dict(
     relation=('triplets',),
     caption=('detections', 'captions'),
     geometry=('detections',),
+    assign=('detections', 'texts'),
 )
 # Images of a task: large enough that sending them costs little, small enough that all
 # workers end at about the same time.
@@ -78,8 +83,9 @@ class MakerSettings:
         vocabulary (Mapping[str, str]): Files of :meth:`Vocabulary.load`, where not
             the package's. Defaults to none.
         parser (str): spaCy model, for captions. Defaults to 'en_core_web_sm'.
-        clip (Mapping, optional): Arguments of ``ClipAttributes`` but for its words.
-            Defaults to None: attributes are those of the detections.
+        clip (Mapping, optional): Arguments of ``ClipAttributes`` but for its words, or
+            of ``ClipAssignment``. Defaults to None: attributes are those of the
+            detections, and words alone assign texts.
         use_attributes (bool): Whether attributes are used at all. Defaults to True.
     """
 
@@ -215,6 +221,9 @@ class Models(Protocol):
     def describe(self, words: Sequence[str], upright: bool) -> Describe:
         """A function that gives detections one of the words as attribute."""
 
+    def score(self, upright: bool) -> Score:
+        """A function that scores how well boxes match texts."""
+
 
 class LabelMaker:
     """Makes the labels of scenes.
@@ -223,12 +232,17 @@ class LabelMaker:
         settings (MakerSettings): How.
         describe (Callable, optional): Gives detections their attributes. Defaults to
             None: they have those of their file.
+        score (Callable, optional): Scores how well boxes match texts, for 'assign'.
+            Defaults to None: words alone decide.
     """
 
     def __init__(
-        self, settings: MakerSettings, describe: Describe | None = None
+        self,
+        settings: MakerSettings,
+        describe: Describe | None = None,
+        score: Score | None = None,
     ) -> None:
-        self.settings, self.describe = settings, describe
+        self.settings, self.describe, self.score = settings, describe, score
         self.vocabulary = Vocabulary.load(**settings.vocabulary)
         if settings.kind == 'caption':
             self.parse = load_parser(settings.parser)
@@ -256,6 +270,9 @@ class LabelMaker:
             caption=lambda: caption_labels(
                 scene, self.vocabulary, self.parse, options, dropped
             ),
+            assign=lambda: assign_labels(
+                scene, self.vocabulary, options, self.score, dropped
+            ),
         )
         return make[self.settings.kind]()
 
@@ -282,6 +299,7 @@ class LabelMaker:
             counts['detections'] += len(scene.detections)
             counts['captions'] += len(scene.captions)
             counts['triplets'] += len(scene.triplets)
+            counts['texts'] += len(scene.texts)
             counts['labels'] += len(labels)
             counts.update(f'label: {w}' for label in labels for w in label.words)
             counts.update({f'left out: {k}': n for k, n in dropped.items()})
@@ -289,13 +307,14 @@ class LabelMaker:
 
     def _line(self, scene: Scene, number: int, label: PseudoLabel) -> str:
         source = self.settings.source
+        boxes = [] if label.box is None else [[round(edge, 2) for edge in label.box]]
         return odvg_line(
             dict(
                 image=scene.file_name,
                 height=scene.height,
                 width=scene.width,
                 text=label.text,
-                bbox=[round(edge, 2) for edge in label.box],
+                bboxes=boxes,
                 sample_id=f'{source}_{scene.image_id}_{number}',
                 split=self.settings.split,
                 source=source,
@@ -334,13 +353,15 @@ def _make(
     settings: MakerSettings,
     describe: Describe | None,
     workers: int,
+    score: Score | None = None,
 ) -> Iterator[tuple[bytes, Counter]]:
     """The labels of chunks of images, in order whatever process makes them."""
     chunks = [scenes[i : i + CHUNK] for i in range(0, len(scenes), CHUNK)]
     # What is wrong with the settings is raised here, not in a worker.
-    maker = LabelMaker(settings, describe)
-    # A model that describes crops takes nearly all the time, and is loaded once.
-    if workers == 1 or describe is not None or len(chunks) < 2:
+    maker = LabelMaker(settings, describe, score)
+    # A model that looks at crops takes nearly all the time, and is loaded once.
+    has_model = describe is not None or score is not None
+    if workers == 1 or has_model or len(chunks) < 2:
         yield from map(maker, chunks)
         return
     # Not forked: a process with PyTorch in it has threads, whose locks a fork may copy.
@@ -402,6 +423,7 @@ def generate(
     with lock_folder(work_dir):
         write_captions: WriteCaptions | None = None
         describe: Describe | None = None
+        score: Score | None = None
         if job.detector is not None:
             assert models is not None and inputs.images is not None
             names = list_images(inputs.images)
@@ -413,7 +435,10 @@ def generate(
             assert models is not None
             write_captions = partial(models.caption, upright=upright, work_dir=work_dir)
         scenes, counts = read_scenes(inputs, shard, write_captions)
-        if job.maker.clip is not None:
+        if job.maker.clip is not None and job.maker.kind == 'assign':
+            assert models is not None
+            score = models.score(upright)
+        elif job.maker.clip is not None:
             assert models is not None
             words = Vocabulary.load(**job.maker.vocabulary).attributes
             describe = models.describe(words, upright)
@@ -422,7 +447,9 @@ def generate(
             unfinished.open('wb') as file,
             tqdm(total=len(scenes), desc=job.maker.source, unit='image') as bar,
         ):
-            for lines, chunk_counts in _make(scenes, job.maker, describe, job.workers):
+            for lines, chunk_counts in _make(
+                scenes, job.maker, describe, job.workers, score
+            ):
                 file.write(lines)
                 counts.update(chunk_counts)
                 bar.update(chunk_counts['images'])

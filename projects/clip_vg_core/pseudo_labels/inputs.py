@@ -3,14 +3,14 @@
 import hashlib
 from codecs import BOM_UTF8
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from ..utils.atomic import file_sha256
-from .detection import Detection, Scene
+from .detection import Detection, GivenText, Scene
 from .entries import CocoFile, ListedImage, read_names
 from .predictions import (
     is_turned,
@@ -19,6 +19,7 @@ from .predictions import (
     read_image_size,
     read_inferencer_predictions,
 )
+from .texts import read_texts
 
 __all__ = [
     'UPRIGHT_MARK',
@@ -51,6 +52,12 @@ class InputFiles:
             alone; as ``detections``, of COCO's kind. Defaults to None.
         captions (Path, optional): COCO caption results. Defaults to None.
         triplets (Path, optional): Scene graphs. Defaults to None.
+        texts (Path, optional): Texts without boxes, see :func:`read_texts`. Defaults to
+            None.
+        texts_split_file (Path, optional): REFER's refs of the texts. Defaults to None.
+        text_fields (Mapping[str, str]): Columns of the texts, if they are rows.
+            Defaults to none: by the usual names.
+        ignore_boxes (bool): Whether boxes of the texts are not read. Defaults to False.
         min_score (float): Less sure detections are left out. Defaults to 0.
         ignore_unknown_images (bool): Whether what belongs to images that are not
             listed is left out, or an error. Defaults to False.
@@ -68,6 +75,10 @@ class InputFiles:
     attributes: Path | None = None
     captions: Path | None = None
     triplets: Path | None = None
+    texts: Path | None = None
+    texts_split_file: Path | None = None
+    text_fields: Mapping[str, Any] = field(default_factory=dict)
+    ignore_boxes: bool = False
     min_score: float = 0.0
     ignore_unknown_images: bool = False
     upright: bool | None = None
@@ -92,16 +103,22 @@ class InputFiles:
             'attributes',
             'captions',
             'triplets',
+            'texts',
+            'texts_split_file',
         ):
             path = getattr(self, key)
             if path is None:
                 continue
             if not path.exists():
-                raise FileNotFoundError(f'--{key} {path}: no such file.')
+                flag = key.replace('texts_', '').replace('_', '-')
+                raise FileNotFoundError(f'--{flag} {path}: no such file.')
             fingerprint[key] = dict(name=path.name, sha256=_sha256(path))
         fingerprint['min_score'] = self.min_score
         fingerprint['ignore_unknown_images'] = self.ignore_unknown_images
         fingerprint['upright'] = self.is_upright()
+        if self.texts is not None:
+            fingerprint['text_fields'] = dict(self.text_fields)
+            fingerprint['ignore_boxes'] = self.ignore_boxes
         return fingerprint
 
     def origin(self) -> Path | None:
@@ -191,6 +208,8 @@ def read_scenes(
     if inputs.triplets is not None:
         edges = reader.load(inputs.triplets).triplets(reader.categories())
         reader.add('triplets', inputs.triplets, edges)
+    if inputs.texts is not None:
+        reader.add('texts', inputs.texts, reader.texts(inputs.texts))
     return reader.scenes(), reader.left_out
 
 
@@ -214,6 +233,8 @@ class _Reader:
         )
         self.entries.update((image[0], {}) for image in self.images)
         self.left_out: Counter = Counter()
+        # Detections of each image, of any score: what numbers of regions count.
+        self.regions: Counter = Counter()
 
     def categories(self) -> dict[int, str] | None:
         """Of the file that lists the images."""
@@ -293,6 +314,35 @@ class _Reader:
             return ((ids[name], d) for name, items in read for d in items)
         return self.load(path).detections(self.categories_of(path))
 
+    def texts(self, path: Path) -> Iterator[tuple[int | str, GivenText]]:
+        """Image id and text, in the order of the file."""
+        inputs = self.inputs
+        ids = {name: number for number, name, *_ in self.listed}
+        # Texts may name images without their folder, where that is clear.
+        bare: dict[str, list[int | str]] = {}
+        for name, number in ids.items():
+            bare.setdefault(PurePath(name).name, []).append(number)
+        entries = read_texts(
+            path, inputs.texts_split_file, inputs.text_fields, inputs.ignore_boxes
+        )
+        for where, image, text in entries:
+            own = [image] if image in self.entries else bare.get(str(image), [])
+            image_id = ids.get(str(image), own[0] if len(own) == 1 else None)
+            if image_id is None:
+                self._leave_out_unknown(where, image)
+                continue
+            if (
+                text.region is not None
+                and self.entries[image_id] is not None
+                and text.region >= self.regions[image_id]
+            ):
+                raise ValueError(
+                    f'{where}: region {text.region} of image {image!r}, which has '
+                    f'{self.regions[image_id]} detections in {inputs.detections}; '
+                    'expected the number of one of them, from 0.'
+                )
+            yield image_id, text
+
     def add(
         self, what: str, path: Path, entries: Iterable[tuple[int | str, Any]]
     ) -> None:
@@ -306,9 +356,13 @@ class _Reader:
         min_score = self.inputs.min_score if what == 'detections' else 0.0
         for number, (image_id, item) in enumerate(entries, 1):
             if image_id not in self.entries:
-                self._leave_out_unknown(path, number, image_id)
+                self._leave_out_unknown(f'{path}, entry {number}', image_id)
                 continue
             mine = self.entries[image_id]
+            if what == 'detections' and self.inputs.texts is not None:
+                if item is not None:
+                    item = replace(item, region=self.regions[image_id])
+                self.regions[image_id] += 1
             if item is None:
                 self.left_out['left out: crowd'] += mine is not None
             elif isinstance(item, Detection) and item.score < min_score:
@@ -316,10 +370,10 @@ class _Reader:
             elif mine is not None:
                 mine.setdefault(what, []).append(item)
 
-    def _leave_out_unknown(self, path: Path, number: int, image_id: int | str) -> None:
+    def _leave_out_unknown(self, where: str, image_id: int | str) -> None:
         if not self.inputs.ignore_unknown_images:
             raise ValueError(
-                f'{path}, entry {number}: image {image_id!r} is not among the '
+                f'{where}: image {image_id!r} is not among the '
                 f'{len(self.entries):,} images of {self.inputs.origin()}. Give the '
                 'instances file of these images, or say --ignore-unknown-images to '
                 'leave such entries out.'

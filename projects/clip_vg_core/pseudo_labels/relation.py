@@ -60,14 +60,16 @@ def rank_triplets(
     ]
     dropped['not sure'] += len(triplets) - len(sure)
     labels: list[PseudoLabel] = []
+    kept: list[Triplet] = []
     for triplet in sorted(sure, key=_product, reverse=True):
         text, box = _text(triplet), triplet.subject.box
         if any(
-            text == other.text and iou(box, other.box) > options.max_iou
-            for other in labels
+            text == _text(other) and iou(box, other.subject.box) > options.max_iou
+            for other in kept
         ):
             dropped['double'] += 1
             continue
+        kept.append(triplet)
         labels.append(
             PseudoLabel(
                 text,

@@ -104,8 +104,8 @@ def draw_labels(
         except UNREADABLE:
             missing.append(line['filename'])
             image, scale = Image.new('RGB', (_SIDE, _SIDE), '#eeeeee'), 0.0
-        box = line['grounding']['regions'][0]['bbox']
-        if scale:
+        for region in line['grounding']['regions'] if scale else ():
+            box = region['bbox']
             scaled = [edge * scale for edge in box]
             draw_box(ImageDraw.Draw(image), scaled, _HIT, _LINE, halo=_HALO)
         axes.imshow(np.asarray(image))

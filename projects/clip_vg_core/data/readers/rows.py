@@ -4,7 +4,7 @@ The fields are told by the usual names of columns, or by the user.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..box_formats import BoxKind
@@ -12,7 +12,7 @@ from .common import entry_of, image_size, split_of, targets_of
 from .documents import Document
 from .layout import PIXEL_XYWH, PIXEL_XYXY, UNSETTLED, Label, Layout, Options, value_at
 
-__all__ = ['FIELDS', 'ROWS']
+__all__ = ['FIELDS', 'ROWS', 'fields_of', 'texts_of_rows']
 
 # What `fields` may name, and the names that are taken where it does not.
 FIELDS: dict[str, tuple[str, ...]] = {
@@ -48,13 +48,34 @@ COLUMNS = {
 _KINDS = {'xyxy': PIXEL_XYXY, 'xywh': PIXEL_XYWH}
 
 
+def fields_of(pairs: Sequence[str] | None) -> dict[str, str | list[str]]:
+    """The columns of fields, of ``FIELD=COLUMN`` each.
+
+    Raises:
+        ValueError: One is not of this form.
+    """
+    fields: dict[str, str | list[str]] = {}
+    for pair in pairs or []:
+        field, separator, column = pair.partition('=')
+        if not separator or not column:
+            raise ValueError(
+                f'--fields {pair}: expected FIELD=COLUMN, e.g. text=words.'
+            )
+        fields[field] = column.split(',') if ',' in column else column
+    return fields
+
+
 def _names(document: Document) -> list[str]:
     """Columns that any of the first rows has."""
     rows = [row for row in document.head if isinstance(row, dict)]
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
-def _fields(document: Document, given: Mapping[str, Any]) -> dict[str, Any]:
+def _fields(
+    document: Document,
+    given: Mapping[str, Any],
+    needed: Sequence[str] = ('image', 'text', 'box'),
+) -> dict[str, Any]:
     """The column or columns of each field.
 
     Raises:
@@ -78,7 +99,7 @@ def _fields(document: Document, given: Mapping[str, Any]) -> dict[str, Any]:
             raise _ambiguous(document, field, present)
         if present:
             fields[field] = present[0]
-    for field in ('image', 'text', 'box'):
+    for field in needed:
         if field not in fields:
             raise ValueError(
                 f'{document.path}: no column is named as the {field} of a label; it '
@@ -140,7 +161,27 @@ def _side(value: Any) -> Any:
 
 
 def _labels(document: Document, options: Options) -> Iterator[Label]:
-    fields = _fields(document, options.fields)
+    for label, _ in _read(document, _fields(document, options.fields)):
+        yield label
+
+
+def texts_of_rows(
+    document: Document, given: Mapping[str, Any]
+) -> Iterator[tuple[Label, dict]]:
+    """Labels of rows that have an image and an expression, with a box or without.
+
+    Args:
+        document (Document): The rows.
+        given (Mapping): Columns of fields, of ``FIELDS``; empty: by the usual names.
+
+    Yields:
+        tuple[Label, dict]: A label, and the row that it is in.
+    """
+    return _read(document, _fields(document, given, ('image', 'text')))
+
+
+def _read(document: Document, fields: Mapping) -> Iterator[tuple[Label, dict]]:
+    """Labels of rows by their columns."""
     stem, split = document.path.stem, split_of(document.path.stem)
     for number, row in document.rows():
         where = document.where(number)
@@ -149,7 +190,7 @@ def _labels(document: Document, options: Options) -> Iterator[Label]:
         if isinstance(image, dict):  # Hugging Face's images
             image = image.get('path') or f'{stem}_{number}.jpg'
         texts = value_at(row, fields['text'], where)
-        boxes = _boxes(row, fields['box'], where)
+        boxes = _boxes(row, fields['box'], where) if 'box' in fields else []
         several = isinstance(texts, list | tuple)
         given = {
             key: str(row[fields[key]])
@@ -159,7 +200,7 @@ def _labels(document: Document, options: Options) -> Iterator[Label]:
         size = {key: _side(row.get(fields.get(key))) for key in ('height', 'width')}
         name = row.get(fields.get('sample_id')) or f'{stem}_{number}'
         for index, text in enumerate(texts if several else [texts]):
-            yield Label(
+            label = Label(
                 number,
                 image,
                 boxes,
@@ -170,6 +211,7 @@ def _labels(document: Document, options: Options) -> Iterator[Label]:
                 image_size(size),
                 image_set=given.get('image_set', ''),
             )
+            yield label, row
 
 
 def _kinds(document: Document) -> tuple[BoxKind, ...]:
