@@ -185,10 +185,10 @@ def make_noisy_sources(
         Path: ``root``.
     """
     root = Path(root)
-    pictures = make_synthetic(root / 'pictures', images, seed, sides=LARGE_SIDES)
+    toy = make_synthetic(root / 'pictures', images, seed, sides=LARGE_SIDES)
     if all((root / f'{source}.kinds.npy').exists() for source in rates):
         return root
-    scenes = list(read_shapes(pictures / 'shapes' / 'instances.json'))
+    scenes = list(read_shapes(toy / 'shapes' / 'instances.json'))
     objects = {image['id']: items for image, items in scenes}
     firsts = np.cumsum([0, *images.values()])
     parts = {

@@ -32,6 +32,7 @@ from projects.clip_vg_core.pseudo_labels.generation import (
     generate,
 )
 from projects.clip_vg_core.pseudo_labels.inputs import InputFiles
+from projects.clip_vg_core.utils.command_line import parse_command
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,10 +40,24 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--pictures', type=int, default=2000)
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--parser', default='en_core_web_sm', help='spaCy model')
-    return parser.parse_args()
+    parser.add_argument(
+        '--num-images',
+        type=int,
+        default=2000,
+        help='number of images to draw (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--seed',
+        type=int,
+        default=0,
+        help='seed of images and errors (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--parser',
+        default='en_core_web_sm',
+        help='spaCy model that parses captions (default: %(default)s)',
+    )
+    return parse_command(parser, 'benchmarks/pseudo_label_correctness.py')
 
 
 @dataclass
@@ -100,7 +115,7 @@ def main() -> None:
     args = parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = make_synthetic(
-            Path(folder, 'data'), dict(train=args.pictures), args.seed
+            Path(folder, 'data'), dict(train=args.num_images), args.seed
         )
         instances = root / 'shapes' / 'instances.json'
         models = simulate_predictions(instances, Path(folder, 'models'), seed=args.seed)

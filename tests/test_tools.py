@@ -166,11 +166,11 @@ def test_a_checkpoint_of_another_model_is_refused(
     out = tmp_path / 'out'
     command = dict(
         test=('tools/test.py', deeper, last, '--work-dir', out),
-        score=('tools/score_reliability.py', deeper, last, '--out', out),
+        score=('tools/score_reliability.py', deeper, last, '--out-dir', out),
         resume=('tools/train.py', deeper, '--work-dir', out, '--resume', last),
         export=(
             *('tools/deployment/export.py', last, '--config', deeper),
-            *('--out', out),
+            *('--out-dir', out),
         ),
         ground=(
             *('demo/ground.py', image, 'star', '--checkpoint', last),
@@ -193,7 +193,9 @@ def test_a_work_dir_is_taken_by_every_tool(trained, config, shapes, tmp_path):
         *('demo/ground.py', image, 'red circle', '--checkpoint', trained),
         *('--out-dir', tmp_path / 'ground'),
     )
-    tool('tools/score_reliability.py', config, trained, '--out', tmp_path / 'scores')
+    tool(
+        'tools/score_reliability.py', config, trained, '--out-dir', tmp_path / 'scores'
+    )
     assert list((tmp_path / 'scores').glob('best_grounding_acc_0.5_*.npy'))
     reverse = ('tools/model_converters/official_clip_vg.py', '--reverse', trained)
     tool(*reverse, tmp_path / 'official.pth')
@@ -286,8 +288,8 @@ def test_mmdetections_analysis_tools(trained, config, tmp_path):
 
 def test_the_synthetic_generator_says_what_it_made(tmp_path):
     out = tmp_path / 'shapes'
-    command = ('tools/make_synthetic.py', '--out', out, '--train', 2, '--val', 1)
-    assert '4 pictures' in tool(*command, '--test', 1).stderr
+    command = ('tools/make_synthetic.py', '--out-dir', out, '--train', 2, '--val', 1)
+    assert ' 4 ' in tool(*command, '--test', 1).stderr
 
 
 def test_a_converted_data_set_is_the_same(shapes, tmp_path):
@@ -295,7 +297,7 @@ def test_a_converted_data_set_is_the_same(shapes, tmp_path):
 
     files = (shapes / 'shapes/instances.json', shapes / 'shapes/refs(synthetic).p')
     out = tmp_path / 'labels.jsonl'
-    command = ('tools/dataset_converters/refexp2odvg.py', files[0], out)
+    command = ('tools/dataset_converters/refexp2odvg.py', files[0], '--out', out)
     tool(*command, '--split-file', files[1], '--split', 'val')
     assert list(read_annotations(out)) == list(read_annotations(*files, splits=['val']))
     refused = tool(*command, '--split-file', files[1], check=False)
@@ -307,7 +309,7 @@ def test_the_pretraining_of_the_tiny_clip_runs(tmp_path):
 
     out = tmp_path / 'clip.safetensors'
     tool(
-        *('tools/pretrain_tiny_clip.py', '--out', out, '--pictures', 8),
+        *('tools/pretrain_tiny_clip.py', '--out', out, '--num-images', 8),
         *('--steps', 2, '--batch-size', 4),
     )
     made, quick_gelu = read_clip_weights(out)

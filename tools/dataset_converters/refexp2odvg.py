@@ -1,5 +1,7 @@
 """Convert any of the annotation formats to ODVG JSON Lines.
 
+    python tools/dataset_converters/refexp2odvg.py labels.json --out labels.jsonl
+
 MMDetection's own ``ODVGDataset`` (Grounding DINO) reads the result, and so does
 ``RefExpDataset``. There is no need to convert for this project: ``RefExpDataset``
 reads all of them.
@@ -17,41 +19,58 @@ from projects.clip_vg_core.data.box_checks import BOX_FORMATS, MANY_INVALID, che
 from projects.clip_vg_core.data.image_checks import describe_missing, missing_images
 from projects.clip_vg_core.data.label_table import LabelTable, invalid_boxes
 from projects.clip_vg_core.data.readers import FORMATS, read_annotations, write_odvg
-from projects.clip_vg_core.utils.command_line import run_command
+from projects.clip_vg_core.utils.command_line import parse_command, run_command
 from projects.clip_vg_core.utils.image_files import open_image, size_of
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('ann_file', help='annotation file (REFER: instances.json)')
-    parser.add_argument('out', help='JSON Lines to write')
-    parser.add_argument('--split-file', help="REFER's refs(<split_by>).p")
-    parser.add_argument('--split', nargs='+', help='splits to keep (default: all)')
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
-        '--format', choices=sorted(FORMATS), help='of ann_file (default: by its name)'
+        'ann_file', help='annotation file to read (of REFER: instances.json)'
+    )
+    parser.add_argument('--out', metavar='FILE', help='JSON Lines to write (required)')
+    parser.add_argument(
+        '--split-file',
+        metavar='FILE',
+        help="REFER's refs(<split_by>).p (default: none, as for other formats)",
+    )
+    parser.add_argument(
+        '--split', nargs='+', help='splits that are converted (default: all)'
+    )
+    parser.add_argument(
+        '--format',
+        choices=sorted(FORMATS),
+        help='format of ann_file (default: told by its name)',
     )
     parser.add_argument(
         '--box-format',
         choices=BOX_FORMATS,
-        help='of the boxes of ann_file (default: as its format has them, docs/data.md)',
+        help='format of the boxes in ann_file (default: as in docs/data.md)',
     )
     parser.add_argument(
-        '--source', help='who made the labels (default: as the file says)'
+        '--source', help='source of the labels (default: as the file says)'
     )
     parser.add_argument(
         '--images',
-        help='folder of the pictures, where the file does not tell their size',
+        metavar='DIR',
+        help='folder of the images, from which sizes are read that ann_file does not '
+        'have (default: none are read)',
     )
     parser.add_argument(
         '--upright',
         action='store_true',
-        help='the labels are of the images as their EXIF entry turns them',
+        help='take the labels as drawn on images turned by their EXIF entry (default: '
+        'on images as stored)',
     )
     parser.add_argument(
-        '--overwrite', action='store_true', help='replace what is there'
+        '--overwrite',
+        action='store_true',
+        help='replace an existing file (default: an error)',
     )
-    return parser.parse_args()
+    return parse_command(parser, 'tools/dataset_converters/refexp2odvg.py')
 
 
 def with_sizes(table: LabelTable, folder: Path, upright: bool) -> LabelTable:
