@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from projects.clip_vg_core.curriculum.reliability_file import file_sha256
 from projects.clip_vg_core.data.label_keys import images_fingerprint
 from projects.clip_vg_core.pseudo_labels.inputs import UPRIGHT_MARK
 from projects.clip_vg_core.pseudo_labels.predictions import read_image_size
-from projects.clip_vg_core.utils.atomic import replacing
+from projects.clip_vg_core.utils.atomic import file_sha256, replacing
 from projects.clip_vg_core.utils.image_files import as_rgb, open_image
 from projects.clip_vg_core.utils.resumable import bind, resumable_map
 

@@ -17,7 +17,6 @@ from mmengine.logging import print_log
 from projects.clip_vg_core.curriculum.reliability_file import (
     AGREEMENT,
     ReliabilityFile,
-    file_sha256,
     read_boxes,
     read_reliability,
     reliability_path,
@@ -35,7 +34,7 @@ from projects.clip_vg_core.curriculum.search import (
 )
 from projects.clip_vg_core.curriculum.selection import VALLEYS, select_reliable
 from projects.clip_vg_core.data.label_files import LabelFile
-from projects.clip_vg_core.utils.atomic import replacing
+from projects.clip_vg_core.utils.atomic import file_sha256, replacing
 from projects.clip_vg_core.utils.file_names import file_name
 from projects.clip_vg_core.utils.folder_lock import lock_folder
 from projects.clip_vg_core.utils.resumable import append_line, read_journal

@@ -15,9 +15,8 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from ..curriculum.reliability_file import file_sha256
 from ..data.readers import odvg_line
-from ..utils.atomic import replacing
+from ..utils.atomic import file_sha256, replacing
 from ..utils.folder_lock import lock_folder
 from .caption import PARSER, CaptionOptions, caption_labels, load_parser
 from .cleaning import copy_attributes

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..curriculum.reliability_file import file_sha256
+from ..utils.atomic import file_sha256
 from .detection import Detection, Scene
 from .entries import CocoFile, ListedImage, read_names
 from .predictions import (
