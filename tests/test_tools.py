@@ -289,7 +289,7 @@ def test_mmdetections_analysis_tools(trained, config, tmp_path):
 def test_the_synthetic_generator_says_what_it_made(tmp_path):
     out = tmp_path / 'shapes'
     command = ('tools/make_synthetic.py', '--out-dir', out, '--train', 2, '--val', 1)
-    assert ' 4 ' in tool(*command, '--test', 1).stderr
+    assert re.search(rf'{out}: 4 \w+, \d+ ', tool(*command, '--test', 1).stderr)
 
 
 def test_a_converted_data_set_is_the_same(shapes, tmp_path):

@@ -164,7 +164,7 @@ def _add_inputs(command: argparse.ArgumentParser, kind: str) -> None:
 
 
 def _helps(options: type) -> dict[str, str]:
-    """What the docstring of a class says about each of its arguments."""
+    """Descriptions of the arguments in the docstring of a class."""
     text = re.sub(r'\s+', ' ', (options.__doc__ or '').split('Args:')[1])
     parts = re.split(r'(\w+) \((?:int|float|bool|str)(?:, optional)?\): ', text)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
@@ -183,13 +183,13 @@ def _add_options(command: argparse.ArgumentParser, kind: str) -> None:
     helps = _helps(KINDS[kind])
     for field in fields(KINDS[kind]):
         flag = f'--{field.name.replace("_", "-")}'
-        said = helps[field.name].replace('%', '%%').strip()
+        text = helps[field.name].replace('%', '%%').strip()
         if isinstance(field.default, bool):
             action = argparse.BooleanOptionalAction
-            group.add_argument(flag, action=action, help=said, default=None)
+            group.add_argument(flag, action=action, help=text, default=None)
         else:
             kind_of = int if isinstance(field.default, int) else float
-            group.add_argument(flag, type=kind_of, help=said)
+            group.add_argument(flag, type=kind_of, help=text)
 
 
 def _add_output(command: argparse.ArgumentParser, kind: str) -> None:
@@ -245,10 +245,10 @@ def _add_output(command: argparse.ArgumentParser, kind: str) -> None:
 
 
 def _shard(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r'(\d+)/(\d+)', text)
-    if not found or not 1 <= int(found[1]) <= int(found[2]):
+    match = re.fullmatch(r'(\d+)/(\d+)', text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
         raise ValueError(f'--shard {text}: expected NUMBER/TOTAL, as 1/8 to 8/8.')
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])
 
 
 def _detector(parts: Sequence[str] | None) -> list[str] | None:
@@ -271,7 +271,7 @@ def _models(job: Generation) -> Models | None:
 
 
 def _job(args: argparse.Namespace) -> Generation:
-    """What the command line asks for."""
+    """The generation that the command line describes."""
     given = {
         field.name: getattr(args, field.name)
         for field in fields(KINDS[args.kind])
@@ -337,13 +337,19 @@ def _job(args: argparse.Namespace) -> Generation:
 
 def main() -> None:
     """Generate, or merge."""
+    # Matplotlib takes half a second to import, which workers do without.
+    from projects.clip_vg_core.visualization import pseudo_label_report
+
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
+    draw = pseudo_label_report.write_label_report
     if args.kind == 'merge':
-        manifest = merge_shards(args.shards, args.out, args.images, args.overwrite)
+        manifest = merge_shards(
+            args.shards, args.out, args.images, args.overwrite, draw
+        )
     else:
         job = _job(args)
-        manifest = generate(job, _models(job))
+        manifest = generate(job, _models(job), draw)
     logging.info('%s', summary(manifest))
     logging.info('%s\n%s.html', args.out, args.out)
 

@@ -23,7 +23,6 @@ from projects.clip_vg_core.curriculum.official_files import (
 )
 from projects.clip_vg_core.curriculum.reliability_file import (
     ReliabilityFile,
-    file_sha256,
     read_boxes,
     read_reliability,
 )
@@ -32,6 +31,7 @@ from projects.clip_vg_core.data.box_checks import BOX_FORMATS
 from projects.clip_vg_core.data.label_files import LabelFile, describe_files
 from projects.clip_vg_core.data.label_table import LabelTable
 from projects.clip_vg_core.data.readers import read_annotations
+from projects.clip_vg_core.utils.atomic import file_sha256
 from projects.clip_vg_core.utils.command_line import parse_command, run_command
 
 
