@@ -175,13 +175,13 @@ def add_negatives(images: list[LabelledImage], rng: np.random.Generator) -> None
             twin = change_word(text, image.objects, rng)
             if twin is None:
                 continue
-            foreign = next(
+            negative = next(
                 other
                 for other in rng.permutation(everything)
                 if has_no_referent(other, image.objects)
             )
             image.negatives.append((number, ONE_WORD, twin))
-            image.negatives.append((number, OTHER_IMAGE, str(foreign)))
+            image.negatives.append((number, OTHER_IMAGE, str(negative)))
 
 
 def predict(

@@ -83,7 +83,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def read(args: argparse.Namespace) -> None:
-    """Read the labels, say what that took."""
+    """Read the labels and log time and memory."""
     before, started = peak_mib(), time.perf_counter()
     table = read_annotations(args.ann_file, args.split_file)
     seconds = time.perf_counter() - started

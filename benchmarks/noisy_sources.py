@@ -174,7 +174,7 @@ def make_noisy_sources(
     label: 0 none, 1 sloppy box, 2 wrong object, 3 ambiguous expression.
 
     Args:
-        root (str or Path): Where to; what is complete there is not made again.
+        root (str or Path): Output folder; what is complete there is not made again.
         images (Mapping[str, int]): Images of 'train', 'val', 'test'.
         rates (Mapping): For each source ('template', 'relation', 'caption', 'names')
             the shares 'wrong', 'ambiguous', and 'sloppy' (of the others).

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from label_truth import VERDICTS, judge
+from label_truth import VERDICTS, verdict_of
 
 from projects.clip_vg.synthetic.data_set import make_synthetic
 from projects.clip_vg.synthetic.detections import (
@@ -110,7 +110,7 @@ def table(title: str, rows: Mapping[str, Counter]) -> str:
 
 
 def main() -> None:
-    """Make, judge, print."""
+    """Make, compare, print."""
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -145,16 +145,16 @@ def main() -> None:
             generate(Generation(out, inputs, settings))
             by_run[run.name] = Counter()
             found: set[tuple[str, int]] = set()
-            for picture, rule, text, box in read_labels(out):
-                size, objects = truth[picture]
-                verdict = judge(text, box, size, objects)
+            for image, rule, text, box in read_labels(out):
+                size, objects = truth[image]
+                verdict = verdict_of(text, box, size, objects)
                 by_run[run.name][verdict] += 1
                 if run.name == run.kind:
                     rules = by_rule.setdefault(run.kind, {})
                     rules.setdefault(rule, Counter())[verdict] += 1
                 if verdict == 'right':
                     ious = [iou(tuple(box), item.box) for item in objects]
-                    found.add((picture, ious.index(max(ious))))
+                    found.add((image, ious.index(max(ious))))
             everything = sum(len(objects) for _, objects in truth.values())
             reached[run.name] = len(found) / everything
         logging.info('Errors of the models: %s', ErrorRates())

@@ -87,7 +87,7 @@ def test_again_it_trains_nothing(searched, config):
     assert (searched / 'curriculum.json').read_bytes() == record
     done = tool(*command, '--strategy', 'grid', check=False)
     assert done.returncode
-    assert 'begun with other settings' in done.stderr + done.stdout
+    assert str(searched) in done.stderr.splitlines()[-1]
 
 
 def test_two_processes_score_as_one(searched, tmp_path):
@@ -125,7 +125,7 @@ def test_clips_agreement_scores_without_a_checkpoint(config, tmp_path):
     assert done.returncode and 'agreement__one' in done.stderr
     both = ('x.pth', *options)
     done = tool('tools/score_reliability.py', config, *both, check=False)
-    assert done.returncode and 'not allowed with' in done.stderr
+    assert done.returncode and '--agreement' in done.stderr.splitlines()[-1]
 
 
 def test_released_files_there_and_back(searched, sources, tmp_path):
@@ -150,7 +150,7 @@ def test_released_files_there_and_back(searched, sources, tmp_path):
     tool(script, 'select', labels, scored, '--out', refined, '--threshold', '0')
     assert len(read_annotations(refined)) == (np.load(scored) > 0).sum()
     done = tool(script, 'select', labels, scored, '--out', refined, check=False)
-    assert done.returncode and 'exists' in done.stderr
+    assert done.returncode and str(refined) in done.stderr
 
 
 def weights(work_dir):

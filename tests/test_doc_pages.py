@@ -18,8 +18,9 @@ from .helpers.pages import EXTRAS, blocks, load
 MESSAGES = list(blocks('text'))
 OPTIONS = [
     str(path.relative_to(ROOT))
-    for folder in ('tools', 'demo')
+    for folder in ('tools', 'demo', 'benchmarks')
     for path in sorted((ROOT / folder).rglob('*.py'))
+    if 'def parse_args' in path.read_text()
 ]
 ROOMS = ('apis', 'datasets', 'engine', 'evaluation', 'models')
 
@@ -115,11 +116,11 @@ def actions(parser):
             for command in action.choices.values():
                 yield from actions(command)
         elif not isinstance(action, argparse._HelpAction):
-            yield parser, action
+            yield action
 
 
 @pytest.mark.parametrize('script', OPTIONS)
-def test_every_option_says_what_it_is_and_its_default(script, monkeypatch):
+def test_every_help_has_an_example_and_every_option_its_default(script, monkeypatch):
     if script in EXTRAS:
         pytest.importorskip(EXTRAS[script])
 
@@ -131,13 +132,17 @@ def test_every_option_says_what_it_is_and_its_default(script, monkeypatch):
     monkeypatch.setattr('sys.argv', [script])
     with pytest.raises(_Captured) as caught:
         load(script).parse_args()
-    for parser, action in actions(caught.value.args[0]):
+    parser = caught.value.args[0]
+    assert re.search(rf'^    python {script}\b', parser.description, re.M)
+    for action in actions(parser):
         name = '/'.join(action.option_strings) or action.dest
         assert action.help, f'{script}: {name}'
-        if action.default not in (None, False, argparse.SUPPRESS):
-            said = action.help == argparse.SUPPRESS or 'default' in action.help.lower()
-            shown = parser.formatter_class is argparse.ArgumentDefaultsHelpFormatter
-            assert said or shown, f'{script}: {name} is {action.default}'
+        if action.help == argparse.SUPPRESS:
+            continue
+        assert len(action.help.split()) > 1, f'{script}: {name}'
+        if action.option_strings and not action.required:
+            said = re.search(r'default|\(required\)', action.help.lower())
+            assert said, f'{script}: {name} is {action.default}'
 
 
 @pytest.fixture(scope='module')

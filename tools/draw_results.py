@@ -1,6 +1,8 @@
 """Draw results of a test run: expressions with predicted and true boxes.
 
-python tools/draw_results.py results.jsonl --out results.png
+    python tools/draw_results.py results.jsonl --out results.png
+
+The results are chosen at random, so misses are as frequent as they are.
 """
 
 import argparse

@@ -1,6 +1,8 @@
 """Make the built-in toy data set: images of shapes with referring expressions.
 
-python tools/make_synthetic.py --out-dir data/synthetic
+    python tools/make_synthetic.py --out-dir data/synthetic
+
+The folder has images, and annotations in REFER's layout with three splits.
 """
 
 import argparse

@@ -72,8 +72,8 @@ def parse_args() -> argparse.Namespace:
     measurer.add_argument(
         '--agreement',
         action='store_true',
-        help='score by zero-shot CLIP matching of crops and expressions instead of by '
-        'a checkpoint',
+        help='score by zero-shot CLIP matching of crops and expressions (default: by '
+        'the checkpoint)',
     )
     parser.add_argument(
         '--out-dir', required=True, metavar='DIR', help='folder for reliability files'

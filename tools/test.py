@@ -1,6 +1,8 @@
 """Score a checkpoint: MMDetection's options, on any config of ours or of theirs.
 
-python tools/test.py configs/clip_vg_refcoco.py work_dirs/clip_vg_refcoco
+    python tools/test.py configs/clip_vg_refcoco.py work_dirs/clip_vg_refcoco
+
+Prints the metrics of test_evaluator in the config, of all splits in one run.
 """
 
 import argparse

@@ -1,6 +1,8 @@
 """Train a detector: MMDetection's options, on any config of ours or of theirs.
 
-python tools/train.py configs/clip_vg_refcoco.py --data-root data/coco
+    python tools/train.py configs/clip_vg_refcoco.py --data-root data/coco
+
+Logs and checkpoints go into the work dir; --resume resumes an interrupted run.
 """
 
 import argparse

@@ -29,7 +29,8 @@ def add_scoring_options(parser: argparse.ArgumentParser, required: bool) -> None
         type=Path,
         required=required,
         metavar='FILE',
-        help='annotation file with the labels, in any layout of docs/data.md',
+        help='annotation file with the labels, in any layout of docs/data.md'
+        + ('' if required else ' (default: none, for results)'),
     )
     group.add_argument(
         '--split-file',
