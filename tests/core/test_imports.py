@@ -21,6 +21,6 @@ def test_all_of_it_is_imported_without_what_is_heavy():
     )
     assert done.returncode == 0, done.stderr
     loaded = json.loads(done.stdout)
-    assert 'projects.clip_vg_core.data.readers.refer' in loaded
+    assert 'projects.clip_vg_core.data.readers.coco' in loaded
     assert {name.split('.')[0] for name in loaded} & HEAVY == set()
     assert 'projects.clip_vg' not in loaded

@@ -1,4 +1,4 @@
-"""The data set: labels, grouped samples, filters, and pictures of all kinds."""
+"""The data set: labels, grouped samples, filters, and images of all kinds."""
 
 import hashlib
 import json
@@ -26,6 +26,7 @@ from projects.clip_vg_core.data.readers import write_odvg
 from projects.clip_vg_core.data.table_builder import TableBuilder
 
 from ..helpers import ROOT
+from ..helpers.layout_files import WRITERS
 
 PIPELINE = [
     dict(type='LoadGroundingImage'),
@@ -37,7 +38,7 @@ PIPELINE = [
 
 
 def make(
-    tmp_path, labels, pictures=('a.jpg',), size=(60, 40), steps=PIPELINE[:1], **options
+    tmp_path, labels, images=('a.jpg',), size=(60, 40), steps=PIPELINE[:1], **options
 ):
     """A data set of ODVG labels (image, xyxy box, text) and grey images.
 
@@ -47,7 +48,7 @@ def make(
     for i, (image, box, text) in enumerate(labels):
         builder.add(image, box, text, f's{i}', 'train', 'human', (size[1], size[0]))
     write_odvg(builder.build('xyxy'), tmp_path / 'labels.jsonl', overwrite=True)
-    for name in pictures:
+    for name in images:
         if not (tmp_path / name).exists():
             Image.new('RGB', size, (90, 120, 30)).save(tmp_path / name)
     return DATASETS.build(
@@ -80,7 +81,7 @@ def test_a_grouped_sample_is_its_labels_in_order(tmp_path):
     assert torch.equal(dataset[0]['inputs'], dataset[1, 0]['inputs'])
 
 
-def test_labels_of_two_pictures_are_no_group(tmp_path):
+def test_labels_of_two_images_are_no_group(tmp_path):
     dataset = make(tmp_path, LABELS, ('a.jpg', 'b.jpg'))
     with pytest.raises(ValueError, match=r'a\.jpg.*b\.jpg'):
         dataset[0, 2]
@@ -110,15 +111,15 @@ def test_the_end_of_iteration_and_subsets(tmp_path):
 def test_invalid_boxes_are_dropped_counted_and_named(
     tmp_path, monkeypatch, box, reason
 ):
-    said = []
+    texts = []
     monkeypatch.setattr(
-        refexp_dataset, 'print_log', lambda text, **_: said.append(text)
+        refexp_dataset, 'print_log', lambda text, **_: texts.append(text)
     )
     dataset = make(tmp_path, [*LABELS[:2], ('a.jpg', box, 'wrong')])
     assert len(dataset) == 2
-    assert len(said) == 1
-    assert '1 of 3 labels dropped' in said[0]
-    assert reason in said[0] and 's2 (a.jpg)' in said[0]
+    assert len(texts) == 1
+    assert '1 of 3 labels dropped' in texts[0]
+    assert reason in texts[0] and 's2 (a.jpg)' in texts[0]
 
 
 def test_nan_boxes_are_dropped(tmp_path):
@@ -133,13 +134,13 @@ def test_boxes_that_pass_the_border_are_kept(tmp_path):
 
 
 def test_invalid_boxes_that_are_kept_are_counted_too(tmp_path, monkeypatch):
-    said = []
+    texts = []
     monkeypatch.setattr(
-        refexp_dataset, 'print_log', lambda text, **_: said.append(text)
+        refexp_dataset, 'print_log', lambda text, **_: texts.append(text)
     )
     labels = [*LABELS[:2], ('a.jpg', [5, 5, 5, 9], 'wrong')]
     assert len(make(tmp_path, labels, filter_cfg=dict(invalid_boxes=False))) == 3
-    assert len(said) == 1 and '1 of 3 labels kept' in said[0] and 's2' in said[0]
+    assert len(texts) == 1 and '1 of 3 labels kept' in texts[0] and 's2' in texts[0]
 
 
 @pytest.mark.parametrize(
@@ -195,17 +196,6 @@ def test_all_missing_images_are_reported_at_once(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ('name', 'there', 'message'),
     [
-        (
-            'COCO_train2014_000000000001.jpg',
-            '000000000001.jpg',
-            r'COCO 2014; .*/000000000001\.jpg, .*COCO 2017',
-        ),
-        (
-            '000000000001.jpg',
-            'COCO_val2014_000000000001.jpg',
-            r'COCO 2017; .*/COCO_val2014_000000000001\.jpg, .*COCO 2014',
-        ),
-        ('sub\\a.jpg', 'sub/a.jpg', r'backslash.*\(sub/a\.jpg is there'),
         ('train2014/a.jpg', 'a.jpg', r'a\.jpg is in .*folder train2014/ is too much'),
         ('a.jpg', 'a.JPG', r'a\.JPG is there'),
     ],
@@ -220,6 +210,156 @@ def test_a_missing_image_says_what_is_wrong_with_its_name(
     dataset = make(tmp_path, labels, (), check_images='off')
     with pytest.raises(FileNotFoundError, match=rf's0(?s:.*){message}'):
         dataset[0]
+
+
+COCO_2014, COCO_2017 = 'COCO_train2014_000000000001.jpg', '000000000001.jpg'
+
+
+@pytest.mark.parametrize(
+    ('name', 'there', 'folder', 'hint'),
+    [
+        (COCO_2014, COCO_2017, '', 'COCO 2014.*COCO 2017'),
+        (COCO_2014, f'train2017/{COCO_2017}', 'train2014/', 'COCO 2014.*COCO 2017'),
+        (COCO_2017, 'COCO_val2014_000000000001.jpg', '', 'COCO 2017.*COCO 2014'),
+        ('sub\\a.jpg', 'sub/a.jpg', '', 'backslash'),
+        # VLM-R1's names begin with the folder that ours ends with.
+        (f'train2014/{COCO_2014}', f'train2014/{COCO_2014}', 'train2014', 'too much'),
+        (f'coco/train2014/{COCO_2014}', f'train2017/{COCO_2017}', 'train2014', ''),
+    ],
+)
+def test_an_image_is_found_under_its_other_name(
+    tmp_path, monkeypatch, name, there, folder, hint
+):
+    labels = [(name, [1, 1, 9, 9], 'x')]
+    (tmp_path / 'coco').mkdir()
+    for each in ('train2014', 'train2017', 'sub'):
+        (tmp_path / 'coco' / each).mkdir()
+    Image.new('RGB', (60, 40)).save(tmp_path / 'coco' / there)
+    texts = logged(monkeypatch)
+    prefix = dict(img=f'coco/{folder}')
+    dataset = make(tmp_path, labels, (), data_prefix=prefix, check_images='error')
+    assert Path(dataset.get_data_info(0)['img_path']).samefile(
+        tmp_path / 'coco' / there
+    )
+    assert dataset[0]['data_samples'].text == 'x'
+    assert len(texts) == 1 and '1 images' in texts[0] and there in texts[0]
+    # The bytes of an image belong to the key of its labels.
+    assert (dataset.label_files[0].keys != dataset.label_files[0].content).all()
+    unchecked = make(tmp_path, labels, (), data_prefix=prefix, check_images='off')
+    with pytest.raises(FileNotFoundError, match=f's0(?s:.*){hint}'):
+        unchecked[0]
+
+
+def test_several_folders_are_looked_through(tmp_path):
+    for folder, name in (('one', 'a.jpg'), ('two', 'b.jpg')):
+        (tmp_path / folder).mkdir()
+        Image.new('RGB', (60, 40)).save(tmp_path / folder / name)
+    for check in ('error', 'off'):
+        options = dict(data_prefix=dict(img=['one/', 'two/']), check_images=check)
+        dataset = make(tmp_path, LABELS, (), **options)
+        paths = [dataset.get_data_info(i)['img_path'] for i in range(3)]
+        assert paths == [
+            *(str(tmp_path / 'one/a.jpg'),) * 2,
+            str(tmp_path / 'two/b.jpg'),
+        ]
+        assert pickle.loads(pickle.dumps(dataset.image_roots)).path('b.jpg') == paths[2]
+    Image.new('RGB', (60, 40), 'red').save(tmp_path / 'two/a.jpg')
+    with pytest.raises(ValueError, match=r"'a\.jpg' is in .*one and in .*two"):
+        make(tmp_path, LABELS, (), **dict(options, check_images='error'))
+    (tmp_path / 'one/a.jpg').unlink()
+    (tmp_path / 'two/a.jpg').unlink()
+    with pytest.raises(FileNotFoundError, match=r'1 of 2 .*one, .*two: a\.jpg'):
+        make(tmp_path, LABELS, (), **dict(options, check_images='error'))
+
+
+def test_data_sets_have_a_folder_each_where_names_coincide(tmp_path):
+    rows = [('1.jpg', name, [0, 0, 9, 9], name, []) for name in ('referit', 'flickr')]
+    torch.save(rows, tmp_path / 'mixup_train.pth')
+    for folder in ('r', 'f'):
+        (tmp_path / folder).mkdir()
+        Image.new('RGB', (60, 40)).save(tmp_path / folder / '1.jpg')
+    dataset = DATASETS.build(
+        dict(
+            type='RefExpDataset',
+            data_root=str(tmp_path),
+            ann_file='mixup_train.pth',
+            data_prefix=dict(img=dict(referit='r', flickr='f')),
+            check_images='error',
+        )
+    )
+    paths = [dataset.get_data_info(i)['img_path'] for i in range(2)]
+    assert paths == [str(tmp_path / 'r/1.jpg'), str(tmp_path / 'f/1.jpg')]
+
+
+def test_any_number_of_targets_is_a_sample(tmp_path, monkeypatch):
+    texts = logged(monkeypatch)
+    boxes = [[1, 1, 9, 9], [10, 10, 20, 20]]
+    rows = [('a.jpg', '', b, f't{n}', []) for n, b in enumerate([[], boxes[:1], boxes])]
+    torch.save(rows, tmp_path / 'referit_train.pth')
+    Image.new('RGB', (60, 40)).save(tmp_path / 'a.jpg')
+    config = dict(
+        type='RefExpDataset', data_root=str(tmp_path), ann_file='referit_train.pth'
+    )
+    one = DATASETS.build(config)
+    assert [one.get_data_info(i)['text'] for i in range(len(one))] == ['t1']
+    assert sorted(text[:6] for text in texts) == ['1 of 3', '1 of 3']
+    dataset = DATASETS.build(dict(config, targets='any'))
+    infos = [dataset.get_data_info(i) for i in range(3)]
+    assert [info['num_targets'] for info in infos] == [0, 1, 2]
+    assert [[i['bbox'] for i in info['instances']] for info in infos] == [
+        *([], boxes[:1], boxes)
+    ]
+    grouped = dataset.get_data_info([2, 0, 1])
+    assert grouped['num_targets'] == [2, 0, 1] and len(grouped['instances']) == 3
+    # The key of a label with one target is the same in both.
+    assert one.label_files[0].keys[0] == dataset.label_files[0].keys[1]
+    assert len(texts) == 2
+
+
+def test_labels_of_held_out_images_are_refused_or_dropped(tmp_path, monkeypatch):
+    texts = logged(monkeypatch)
+    labels = [(COCO_2014, [1, 1, 9, 9], 'x'), ('b.jpg', [1, 1, 9, 9], 'y')]
+    torch.save([(COCO_2017, '', [1, 1, 9, 9], 'z', [])], tmp_path / 'unc_testA.pth')
+    held_out = dict(held_out=dict(ann_file='unc_testA.pth', split='testA'))
+    with pytest.raises(
+        ValueError, match=r'1 of 2 .*1 images.*unc_testA\.pth.*COCO_train'
+    ):
+        make(tmp_path, labels, (COCO_2014, 'b.jpg'), **held_out)
+    dataset = make(tmp_path, labels, (), **held_out, on_leak='drop')
+    assert list(dataset.table.texts) == ['y']
+    assert len(texts) == 1 and '1 of 2' in texts[0]
+    assert len(dataset.indices_of(dataset.label_files[0])) == 1
+    with pytest.raises(ValueError, match="on_leak='warn'"):
+        make(tmp_path, labels, (), **held_out, on_leak='warn')
+
+
+def test_a_set_without_a_training_split_is_not_trained_on(tmp_path):
+    path, labels = WRITERS['ref_l4_lines'](tmp_path)
+    config = dict(
+        type='RefExpDataset', ann_file=str(path['ann_file']), check_images='off'
+    )
+    with pytest.raises(ValueError, match='no training split'):
+        DATASETS.build(config)
+    for options in (dict(test_mode=True), dict(split='val')):
+        assert len(DATASETS.build(dict(config, **options))) == len(labels)
+
+
+def test_a_file_of_rows_is_read_with_sizes_from_the_images(tmp_path):
+    """Boxes are fractions; no file says how large the image is."""
+    (tmp_path / 'mine.csv').write_text(
+        'file,words,x1,y1,x2,y2\na.jpg,x,0.1,0.1,0.5,0.5'
+    )
+    Image.new('RGB', (60, 40)).save(tmp_path / 'a.jpg')
+    dataset = DATASETS.build(
+        dict(
+            type='RefExpDataset',
+            data_root=str(tmp_path),
+            ann_file='mine.csv',
+            fields=dict(text='words'),
+            box_unit='1',
+        )
+    )
+    np.testing.assert_allclose(dataset.table.boxes, [[6, 4, 30, 20]], rtol=1e-6)
 
 
 def test_configs_stop_at_missing_images():
@@ -297,14 +437,14 @@ def test_a_missing_root_is_named(tmp_path):
         )
 
 
-def test_a_missing_picture_is_named_with_its_label(tmp_path):
-    dataset = make(tmp_path, [('gone.jpg', [1, 1, 9, 9], 'x')], pictures=())
+def test_a_missing_image_is_named_with_its_label(tmp_path):
+    dataset = make(tmp_path, [('gone.jpg', [1, 1, 9, 9], 'x')], images=())
     with pytest.raises(FileNotFoundError, match=r'gone\.jpg.*s0'):
         dataset[0]
 
 
 @pytest.mark.parametrize('keep', [0, 100, 500])
-def test_a_damaged_picture_is_named_with_its_label(tmp_path, keep):
+def test_a_damaged_image_is_named_with_its_label(tmp_path, keep):
     dataset = make(tmp_path, LABELS[:1])
     path = tmp_path / 'a.jpg'
     noise = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
@@ -314,7 +454,7 @@ def test_a_damaged_picture_is_named_with_its_label(tmp_path, keep):
         dataset[0]
 
 
-def test_a_picture_of_another_size_is_an_error(tmp_path):
+def test_a_image_of_another_size_is_an_error(tmp_path):
     dataset = make(tmp_path, LABELS[:1])
     Image.new('RGB', (61, 40)).save(tmp_path / 'a.jpg')
     with pytest.raises(ValueError, match=r'\(40, 61\).*\(40, 60\)'):
@@ -322,7 +462,7 @@ def test_a_picture_of_another_size_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize('mode', ['L', 'CMYK', 'RGB'])
-def test_pictures_of_other_kinds_become_colour(tmp_path, mode):
+def test_images_of_other_kinds_become_colour(tmp_path, mode):
     dataset = make(tmp_path, LABELS[:1])
     Image.new('RGB', (60, 40), (90, 120, 30)).convert(mode).save(tmp_path / 'a.jpg')
     assert dataset[0]['inputs'].shape == (3, 32, 32)
@@ -525,12 +665,12 @@ def test_indices_and_keys_follow_dropped_labels(tmp_path):
 @pytest.mark.parametrize('chosen', [-3, [4, 1, 0]])
 def test_indices_and_keys_follow_a_subset(tmp_path, chosen):
     dataset = make_two(tmp_path, indices=chosen)
-    found = {}
+    names = {}
     for file in dataset.label_files:
         for index in dataset.indices_of(file):
             (place,) = np.flatnonzero(file.keys == dataset.label_keys()[index])
-            found[int(index)] = f'{file.source}{place}'
-    assert found == dict(enumerate(dataset.table.sample_ids))
+            names[int(index)] = f'{file.source}{place}'
+    assert names == dict(enumerate(dataset.table.sample_ids))
 
 
 def test_label_files_do_not_depend_on_what_is_dropped_or_read_with_them(tmp_path):
@@ -694,12 +834,12 @@ def test_the_fingerprint_is_of_what_labels_say(tmp_path):
     assert make_two(tmp_path, **options).fingerprint() != before
 
 
-PICTURES = [f'{i:02}.jpg' for i in range(60)]
+IMAGES = [f'{i:02}.jpg' for i in range(60)]
 
 
-def folds(tmp_path, pictures, **options):
-    """The pictures that are kept, two labels each."""
-    labels = [(name, [1, 1, 9, 9], text) for text in 'xy' for name in pictures]
+def folds(tmp_path, images, **options):
+    """The images that are selected, two labels each."""
+    labels = [(name, [1, 1, 9, 9], text) for text in 'xy' for name in images]
     table = make(tmp_path, labels, (), **options).table
     names = [label['image'] for label in table]
     assert {names.count(name) for name in names} == {2}  # an image stays whole
@@ -708,28 +848,27 @@ def folds(tmp_path, pictures, **options):
 
 def test_folds_part_the_images(tmp_path):
     parts = [
-        folds(tmp_path, PICTURES, image_folds=dict(number=4, keep=[k]))
-        for k in range(4)
+        folds(tmp_path, IMAGES, image_folds=dict(number=4, keep=[k])) for k in range(4)
     ]
-    assert set.union(*parts) == set(PICTURES)
-    assert sum(map(len, parts)) == len(PICTURES)
+    assert set.union(*parts) == set(IMAGES)
+    assert sum(map(len, parts)) == len(IMAGES)
     # 60 in 4 parts: 15 each, binomial with a deviation of 3.4.
     assert all(5 <= len(part) <= 25 for part in parts)
-    two = folds(tmp_path, PICTURES, image_folds=dict(number=4, keep=[3, 0]))
+    two = folds(tmp_path, IMAGES, image_folds=dict(number=4, keep=[3, 0]))
     assert two == parts[3] | parts[0]
 
 
 def test_the_fold_of_an_image_depends_on_its_name_and_the_seed_alone(tmp_path):
     keep = dict(number=2, keep=[0])
-    of_all = folds(tmp_path, PICTURES, image_folds=keep)
-    some = PICTURES[40:10:-1]
-    assert folds(tmp_path, some, image_folds=keep) == of_all & set(some)
-    assert folds(tmp_path, PICTURES, image_folds=dict(keep, seed=1)) != of_all
+    of_all = folds(tmp_path, IMAGES, image_folds=keep)
+    part = IMAGES[40:10:-1]
+    assert folds(tmp_path, part, image_folds=keep) == of_all & set(part)
+    assert folds(tmp_path, IMAGES, image_folds=dict(keep, seed=1)) != of_all
 
 
 def test_indices_and_keys_follow_folds(tmp_path):
     keep = dict(number=2, keep=[1])
-    labels = [(name, [1, 1, 9, 9], 'x') for name in PICTURES]
+    labels = [(name, [1, 1, 9, 9], 'x') for name in IMAGES]
     dataset = make(tmp_path, labels, (), image_folds=keep)
     assert 0 < len(dataset) < dataset.label_files[0].count == 60
     (file,) = dataset.label_files

@@ -15,10 +15,18 @@ from pathlib import Path
 
 import numpy as np
 
-from projects.clip_vg_core.data.box_checks import BOX_FORMATS, MANY_INVALID, check_fit
-from projects.clip_vg_core.data.image_checks import describe_missing, missing_images
+from projects.clip_vg_core.data.box_checks import MANY_INVALID, check_fit
+from projects.clip_vg_core.data.box_formats import BOX_FORMATS, BOX_UNITS
+from projects.clip_vg_core.data.image_checks import describe_missing
+from projects.clip_vg_core.data.image_roots import ImageRoots
 from projects.clip_vg_core.data.label_table import LabelTable, invalid_boxes
-from projects.clip_vg_core.data.readers import FORMATS, read_annotations, write_odvg
+from projects.clip_vg_core.data.readers import (
+    LAYOUTS,
+    extract_images,
+    read_annotations,
+    write_odvg,
+)
+from projects.clip_vg_core.data.table_builder import TARGETS
 from projects.clip_vg_core.utils.command_line import parse_command, run_command
 from projects.clip_vg_core.utils.image_files import open_image, size_of
 
@@ -35,29 +43,61 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--split-file',
         metavar='FILE',
-        help="REFER's refs(<split_by>).p (default: none, as for other formats)",
+        help="REFER's refs(<split_by>).p, or VOC's list of a split (default: none)",
     )
     parser.add_argument(
         '--split', nargs='+', help='splits that are converted (default: all)'
     )
     parser.add_argument(
         '--format',
-        choices=sorted(FORMATS),
-        help='format of ann_file (default: told by its name)',
+        choices=sorted(LAYOUTS),
+        metavar='LAYOUT',
+        help='layout of ann_file, one of docs/data.md (default: told by its content)',
     )
     parser.add_argument(
         '--box-format',
         choices=BOX_FORMATS,
-        help='format of the boxes in ann_file (default: as in docs/data.md)',
+        help='format of the boxes in ann_file (default: as its layout has them)',
+    )
+    parser.add_argument(
+        '--box-unit',
+        choices=BOX_UNITS,
+        help='unit of the boxes in ann_file (default: as its layout has them)',
+    )
+    parser.add_argument(
+        '--fields',
+        nargs='+',
+        metavar='FIELD=COLUMN',
+        help='columns of rows: image=file text=caption box=bbox, or box=x1,y1,x2,y2 '
+        '(default: told by their usual names)',
+    )
+    parser.add_argument(
+        '--instruction',
+        help='form of the questions of a chat file, with {expression} (default: one of '
+        'the known forms)',
+    )
+    parser.add_argument(
+        '--targets',
+        choices=TARGETS,
+        default='one',
+        help='any: expressions with no target or several are converted, too (default: '
+        '%(default)s)',
     )
     parser.add_argument(
         '--source', help='source of the labels (default: as the file says)'
     )
     parser.add_argument(
         '--images',
+        nargs='+',
         metavar='DIR',
-        help='folder of the images, from which sizes are read that ann_file does not '
+        help='folders of the images, from which sizes are read that ann_file does not '
         'have (default: none are read)',
+    )
+    parser.add_argument(
+        '--extract-images',
+        metavar='DIR',
+        help='folder for the images inside a parquet file (default: they are not '
+        'written)',
     )
     parser.add_argument(
         '--upright',
@@ -73,15 +113,37 @@ def parse_args() -> argparse.Namespace:
     return parse_command(parser, 'tools/dataset_converters/refexp2odvg.py')
 
 
-def with_sizes(table: LabelTable, folder: Path, upright: bool) -> LabelTable:
+def fields_of(pairs: list[str] | None) -> dict[str, str | list[str]]:
+    """The columns of fields, of ``FIELD=COLUMN`` each.
+
+    Raises:
+        ValueError: One is not of this form.
+    """
+    fields: dict[str, str | list[str]] = {}
+    for pair in pairs or []:
+        field, separator, column = pair.partition('=')
+        if not separator or not column:
+            raise ValueError(
+                f'--fields {pair}: expected FIELD=COLUMN, e.g. text=words.'
+            )
+        fields[field] = column.split(',') if ',' in column else column
+    return fields
+
+
+def with_sizes(table: LabelTable, roots: ImageRoots, upright: bool) -> LabelTable:
     """The table with the sizes it lacks, read from the heads of the images."""
     sizes = table.sizes.copy()
     unknown = np.unique(table.image_index[(sizes[table.image_index] < 0).any(1)])
-    missing = missing_images(folder, (table.images[index] for index in unknown))
+    names = [table.images[index] for index in unknown]
+    missing, renamed = roots.locate(names)
     if missing:
-        raise FileNotFoundError(describe_missing(folder, missing, len(unknown)))
-    for index in unknown:
-        with open_image(folder / table.images[index]) as image:
+        raise FileNotFoundError(
+            describe_missing(roots.folders[0], missing, len(unknown), str(roots))
+        )
+    if renamed:
+        logging.warning('%s', roots.describe_renamed(renamed))
+    for index, name in zip(unknown, names, strict=True):
+        with open_image(roots.path(name)) as image:
             sizes[index] = size_of(image, upright)[::-1]
     return replace(table, sizes=sizes)
 
@@ -90,6 +152,13 @@ def main() -> None:
     """Convert."""
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
+    folders = list(args.images or [])
+    if args.extract_images:
+        folder = Path(args.extract_images)
+        count = extract_images(Path(args.ann_file), folder)
+        logging.info('%s: %d images written', folder, count)
+        folders.insert(0, str(folder))
+    roots = ImageRoots(folders) if folders else None
     table = read_annotations(
         args.ann_file,
         args.split_file,
@@ -97,11 +166,16 @@ def main() -> None:
         args.format,
         args.source,
         box_format=args.box_format,
+        box_unit=args.box_unit,
+        fields=fields_of(args.fields),
+        instruction=args.instruction,
+        targets=args.targets,
+        read_sizes=None if roots is None else roots.size_reader(args.upright),
     )
     for note in table.notes:
         logging.warning('%s', note)
-    if args.images:
-        table = with_sizes(table, Path(args.images), args.upright)
+    if roots is not None:
+        table = with_sizes(table, roots, args.upright)
         check_fit(table, args.ann_file)
     keep = np.ones(len(table), bool)
     for reason, indices in invalid_boxes(table):

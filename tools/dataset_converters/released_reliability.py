@@ -27,7 +27,7 @@ from projects.clip_vg_core.curriculum.reliability_file import (
     read_reliability,
 )
 from projects.clip_vg_core.curriculum.selection import select_reliable
-from projects.clip_vg_core.data.box_checks import BOX_FORMATS
+from projects.clip_vg_core.data.box_formats import BOX_FORMATS
 from projects.clip_vg_core.data.label_files import LabelFile, describe_files
 from projects.clip_vg_core.data.label_table import LabelTable
 from projects.clip_vg_core.data.readers import read_annotations

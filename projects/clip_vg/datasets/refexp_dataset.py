@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,24 +19,21 @@ from projects.clip_vg_core.curriculum.reliability_file import (
     source_of,
 )
 from projects.clip_vg_core.data.box_checks import MANY_INVALID, check_fit
-from projects.clip_vg_core.data.image_checks import (
-    describe_missing,
-    describe_turned,
-    missing_images,
-    read_heads,
-)
+from projects.clip_vg_core.data.image_checks import describe_missing, describe_turned
+from projects.clip_vg_core.data.image_roots import ImageRoots
 from projects.clip_vg_core.data.label_files import (
     LabelFile,
     describe_files,
     describe_invalid,
-    distinct,
     in_folds,
+    make_ids_unique,
 )
 from projects.clip_vg_core.data.label_table import (
     LabelTable,
     concatenate,
     invalid_boxes,
 )
+from projects.clip_vg_core.data.leaks import describe_leaks, leaking_labels
 from projects.clip_vg_core.data.readers import read_annotations
 
 from .transforms.loading import LoadGroundingImage, turns_by_exif
@@ -62,15 +60,31 @@ class RefExpDataset(BaseDataset):
             for each annotation file. Defaults to None.
         split (str or Sequence[str], optional): The split or splits to keep.
             Defaults to None: all.
-        ann_format (str, optional): 'refer', 'transvg', 'mdetr', 'odvg' or 'vlm'.
-            Defaults to None: told by the files.
+        ann_format (str, optional): A layout of docs/data.md. Defaults to None: told
+            by what is in the files.
         source (str or Sequence[str], optional): Names of the sources, one for
             each annotation file. Defaults to None: what the files say.
         int_boxes (bool): Whether boxes lose their fraction in the file's own
-            format before anything else, as in the release. Defaults to False.
-        box_format (str, optional): 'xywh' or 'xyxy', where the files' boxes are not
-            what their format has. Defaults to None: as the format says
+            format before anything else, as in the official code. Defaults to False.
+        box_format (str, optional): 'xywh', 'xyxy' or 'cxcywh', where the files' boxes
+            are not what their layout has. Defaults to None: as the layout says
             (docs/data.md).
+        box_unit (str or Mapping, optional): 'pixel', '1', '999', '1000', '1024',
+            'square' or 'resized', as of ``read_annotations``. Defaults to None: as the
+            layout says.
+        fields (Mapping, optional): Columns of files of rows, e.g. ``dict(image='file',
+            text='caption', box=('x1', 'y1', 'x2', 'y2'))``. Defaults to None: by the
+            usual names.
+        instruction (str, optional): The form of questions in chat files, with
+            ``{expression}``. Defaults to None: the known forms.
+        targets (str): 'one' keeps the labels with exactly one target box and logs how
+            many have none or several; 'any' keeps all, each sample having as many
+            ``instances`` as targets, and ``num_targets``. Defaults to 'one'.
+        held_out (Mapping or Sequence[Mapping]): Files whose images must not be trained
+            on: ``dict(ann_file=..., split_file=..., split=('val', 'testA'))``, with
+            further arguments of ``read_annotations``. Defaults to (): none.
+        on_leak (str): What to do about labels of held-out images: 'error' or 'drop'.
+            Defaults to 'error'.
         upright (bool): Whether images are turned by their EXIF entry, as viewers do:
             for labels that were drawn or made on upright images. Defaults to False:
             labels are of the images as stored, as those of published data sets.
@@ -79,7 +93,9 @@ class RefExpDataset(BaseDataset):
             images are read, too, for a warning about EXIF entries, and for the sizes
             that boxes must fit. Defaults to 'warn'.
         data_prefix (dict): ``img``, the folder of the images, relative to
-            ``data_root``. Defaults to ``dict(img='')``.
+            ``data_root``; a list of folders that are looked through; or a dict with a
+            folder for each data set or source, where one name may be two images.
+            Defaults to ``dict(img='')``.
         image_folds (dict, optional): ``dict(number=5, keep=[0, 1], seed=0)`` keeps
             the labels of those of 5 parts of the images; an image's part depends on
             its name and the seed alone. For measurers that score what they have not
@@ -112,6 +128,12 @@ class RefExpDataset(BaseDataset):
         source: str | Sequence[str] | None = None,
         int_boxes: bool = False,
         box_format: str | None = None,
+        box_unit: str | Mapping[str, Any] | None = None,
+        fields: Mapping[str, Any] | None = None,
+        instruction: str | None = None,
+        targets: str = 'one',
+        held_out: Mapping[str, Any] | Sequence[Mapping[str, Any]] = (),
+        on_leak: str = 'error',
         upright: bool = False,
         check_images: str = 'warn',
         data_prefix: dict | None = None,
@@ -126,6 +148,14 @@ class RefExpDataset(BaseDataset):
         self.source = source
         self.int_boxes = int_boxes
         self.box_format = box_format
+        self.box_unit = box_unit
+        self.fields = fields
+        self.instruction = instruction
+        self.targets = targets
+        self.held_out = [held_out] if isinstance(held_out, Mapping) else list(held_out)
+        if on_leak not in ('error', 'drop'):
+            raise ValueError(f"on_leak={on_leak!r}; expected 'error' or 'drop'.")
+        self.on_leak = on_leak
         self.upright = upright
         if check_images not in ('error', 'warn', 'off'):
             raise ValueError(
@@ -170,9 +200,18 @@ class RefExpDataset(BaseDataset):
                     f'{len(given)} {what} for {len(self.ann_files)} ann_file: give one '
                     'for each.'
                 )
-        self.data_prefix: dict[str, str] = {
-            key: str(root / prefix) for key, prefix in self.data_prefix.items()
+        images = self.data_prefix.get('img', '')
+        self.image_folders = dict(images) if isinstance(images, Mapping) else None
+        if self.image_folders is not None:  # names begin with these folders
+            images = ''
+        self.data_prefix: dict[str, Any] = {
+            key: str(root / prefix)
+            for key, prefix in self.data_prefix.items()
+            if key != 'img'
         }
+        folders = [str(root / folder) for folder in _as_list(images)]
+        self.data_prefix['img'] = folders[0] if len(folders) == 1 else folders
+        self.image_roots = ImageRoots(folders)
 
     def load_data_list(self) -> LabelTable:
         """Read all annotation files into one table."""
@@ -202,16 +241,21 @@ class RefExpDataset(BaseDataset):
                     int_boxes=self.int_boxes,
                     box_format=self.box_format,
                     check_boxes=self._checks_boxes,
+                    box_unit=self.box_unit,
+                    fields=self.fields,
+                    instruction=self.instruction,
+                    targets=self.targets,
+                    training=not self.test_mode and self.splits is None,
+                    read_sizes=self.image_roots.size_reader(self.upright),
+                    image_folders=self.image_folders,
                 )
                 for name in names
             ]
             stems += [Path(name).stem for name in names]
         for note in (note for table in tables for note in table.notes):
             self._warn(note)
-        self.label_files = describe_files(
-            tables, stems, self.splits, self.data_prefix['img']
-        )
-        return concatenate(distinct(tables, stems))
+        self.label_files = describe_files(tables, stems, self.splits, self.image_roots)
+        return concatenate(make_ids_unique(tables, stems))
 
     def indices_of(self, label_file: LabelFile) -> np.ndarray:
         """The labels of a file.
@@ -308,11 +352,11 @@ class RefExpDataset(BaseDataset):
         if (not self.upright) in turns and not any(
             isinstance(step, LoadGroundingImage) for step in self._steps
         ):
-            found, wanted = 'turns images by', 'as stored'
+            loads, wanted = 'turns images by', 'as stored'
             if self.upright:
-                found, wanted = 'ignores', 'as it turns them'
+                loads, wanted = 'ignores', 'as it turns them'
             self._warn(
-                f'LoadImageFromFile {found} their EXIF entry, and the labels are of '
+                f'LoadImageFromFile {loads} their EXIF entry, and the labels are of '
                 f'images {wanted} (upright={self.upright}): write '
                 "dict(type='LoadGroundingImage') in its place, or behind it."
             )
@@ -325,21 +369,25 @@ class RefExpDataset(BaseDataset):
         print_log(text, logger='current', level=logging.WARNING)
 
     def _look_at_images(self, table: LabelTable) -> None:
-        """Say which images are missing or turned, and check boxes by their sizes."""
-        prefix = self.data_prefix['img']
-        if self.check_images == 'off' or '://' in prefix or not len(table):
+        """Find the images, report missing and turned ones, check boxes by sizes."""
+        roots = self.image_roots
+        # Paths have one slash of two; a letter alone is a drive.
+        remote = any(re.match(r'\w\w+:/', str(folder)) for folder in roots.folders)
+        if self.check_images == 'off' or remote or not len(table):
             return
         used = np.unique(table.image_index)
-        missing = missing_images(Path(prefix), (table.images[i] for i in used))
+        missing, renamed = roots.locate(table.images[i] for i in used)
+        if renamed:
+            self._warn(roots.describe_renamed(renamed))
         if missing:
-            text = describe_missing(Path(prefix), missing, len(used))
+            text = describe_missing(roots.folders[0], missing, len(used), str(roots))
             if self.check_images == 'error':
                 raise FileNotFoundError(text)
             self._warn(text)
             return
         chosen = used[np.linspace(0, len(used) - 1, min(_HEADS, len(used))).astype(int)]
         names = [table.images[i] for i in chosen]
-        sizes, turned = read_heads(Path(prefix), names, self.upright)
+        sizes, turned = roots.heads(names, self.upright)
         if turned.any():
             self._warn(describe_turned(names, turned, len(used), self.upright))
         if self._checks_boxes:
@@ -350,13 +398,48 @@ class RefExpDataset(BaseDataset):
             files = ', '.join(map(str, self.ann_files))
             check_fit(replace(table, sizes=learnt), files)
 
+    def _without_leaks(self, table: LabelTable) -> LabelTable:
+        """Refuse or drop labels of images that are held out."""
+        if not self.held_out:
+            return table
+        root = Path(self.data_root or '').expanduser()
+        tables, files = [], []
+        for options in self.held_out:
+            arguments = dict(options)
+            ann_file, split_file = (
+                arguments.pop(key, None) for key in ('ann_file', 'split_file')
+            )
+            if ann_file is None:
+                raise ValueError(f'held_out={options!r} has no ann_file.')
+            splits = arguments.pop('split', None)
+            arguments['splits'] = [splits] if isinstance(splits, str) else splits
+            files.append(str(root / ann_file))
+            tables.append(
+                read_annotations(
+                    files[-1],
+                    None if split_file is None else root / split_file,
+                    # An image is held out however many targets its labels have.
+                    **dict(dict(targets='any', check_boxes=False), **arguments),
+                )
+            )
+        leaking = leaking_labels(table, tables)
+        if not len(leaking):
+            return table
+        text = describe_leaks(table, leaking, files)
+        if self.on_leak == 'error':
+            raise ValueError(f"{text}. Drop them with on_leak='drop'.")
+        self._warn(f'{text}; they are dropped.')
+        keep = np.ones(len(table), bool)
+        keep[leaking] = False
+        return table.take(np.flatnonzero(keep))
+
     def filter_data(self) -> LabelTable:
         """Drop labels with invalid boxes, and say how many and why."""
         table: LabelTable = self.data_list
-        found = len(table)
+        total = len(table)
         self._look_at_images(table)
         drop = (self.filter_cfg or {}).get('invalid_boxes', True)
-        keep = np.ones(found, bool)
+        keep = np.ones(total, bool)
         texts = []
         for reason, indices in invalid_boxes(table):
             keep[indices] = False
@@ -365,21 +448,26 @@ class RefExpDataset(BaseDataset):
                 texts.append(
                     describe_invalid(table, reason, indices, self.ann_files, done)
                 )
-        if (~keep).sum() > MANY_INVALID * found:
+        if (~keep).sum() > MANY_INVALID * total:
             texts[-1] += ' Is it xywh in the place of xyxy? Say `box_format` then.'
         for text in texts:
             self._warn(text)
         if drop and not keep.all():
             table = table.take(np.flatnonzero(keep))
+        table = self._without_leaks(table)
         if self.image_folds:
             table = table.take(in_folds(table, **self.image_folds))
         if not len(table):
             raise ValueError(
-                f'No label is left of {found:,} in '
+                f'No label is left of {total:,} in '
                 f'{", ".join(map(str, self.ann_files))}'
                 + (f', split {self.splits}.' if self.splits else '.')
             )
         return table
+
+    def image_path(self, name: str) -> str:
+        """The file of an image by its name in the labels."""
+        return str(Path(self.image_roots.path(name)))
 
     def get_subset_(self, indices: int | Sequence[int]) -> None:
         """Keep the first (n > 0) or last (n < 0) labels, or those at indices."""
@@ -434,13 +522,17 @@ class RefExpDataset(BaseDataset):
             )
         info = dict(
             img_id=first['img_id'],
-            img_path=str(Path(self.data_prefix['img'], first['image'])),
+            img_path=self.image_path(first['image']),
             sample_idx=tuple(indices) if grouped else indices[0],
             instances=[
-                dict(bbox=label['bbox'], bbox_label=0, ignore_flag=0)
-                for label in labels
+                dict(bbox=box, bbox_label=0, ignore_flag=0)
+                for index in indices
+                for box in self.table.targets(index).tolist()
             ],
         )
+        if self.targets == 'any':
+            counts = self.table.target_counts()[indices].tolist()
+            info['num_targets'] = counts if grouped else counts[0]
         for key in ('text', 'sample_id', 'split', 'source'):
             values = [label[key] for label in labels]
             info[key] = values if grouped else values[0]

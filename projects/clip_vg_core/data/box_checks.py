@@ -6,9 +6,8 @@ import numpy as np
 
 from .label_table import LabelTable, box_faults
 
-__all__ = ['BOX_FORMATS', 'MANY_INVALID', 'check_fit', 'check_units']
+__all__ = ['MANY_INVALID', 'check_fit', 'check_units']
 
-BOX_FORMATS = ('xywh', 'xyxy')
 # A box may pass the border by this share of the side, in this share of the labels.
 _BEYOND, _SHARE = 0.1, 0.01
 # More invalid boxes than this share are no slips.
@@ -34,8 +33,8 @@ def check_units(boxes: np.ndarray, describe: Callable[[int], str]) -> None:
         raise ValueError(
             f'{describe(first)}: the box is {boxes[first].tolist()}, and all boxes of '
             f'the {len(boxes):,} labels lie in [0, 1]: they look normalised (fractions '
-            "of the image's width and height); expected pixels. Multiply x by the "
-            'width and y by the height of the image first.'
+            "of the image's width and height); expected pixels. Say `box_unit='1'` "
+            '(--box-unit 1), or multiply x by the width and y by the height first.'
         )
 
 
@@ -50,7 +49,8 @@ def check_fit(table: LabelTable, where: str) -> None:
         ValueError: Over 1 % of the labels pass a border by over 10 % of the side; it
             says which format or unit they look like.
     """
-    sizes = table.sizes[table.image_index]
+    owners = table.box_owners()
+    sizes = table.sizes[table.image_index[owners]]
     faulty = np.any([mask for _, mask in box_faults(table.boxes, sizes)], axis=0)
     known = (sizes > 0).all(1)
     # Width and height twice, as a box has them.
@@ -64,14 +64,16 @@ def check_fit(table: LabelTable, where: str) -> None:
     count = int(beyond.sum())
     if count <= _SHARE * known.sum():
         return
-    label = table[int(np.flatnonzero(beyond)[0])]
+    first = int(np.flatnonzero(beyond)[0])
+    label = table[int(owners[first])]
     looks = ' or '.join(_looks_like(table.boxes[known], sides[known]))
     raise ValueError(
         f'{where}: {count:,} of {int(known.sum()):,} boxes pass the border of the '
-        f'image by over {_BEYOND:.0%}, e.g. {label["bbox"]} (read as xyxy) of '
+        f'image by over {_BEYOND:.0%}, e.g. {table.boxes[first].tolist()} (xyxy) of '
         f'{label["sample_id"]!r} in {label["image"]}, which is {label["width"]} x '
         f'{label["height"]} (W x H). They look like {looks}. Expected pixels of the '
-        'image: correct the file, or say `box_format` (--box-format).'
+        'image: correct the file, or say `box_format` or `box_unit` (--box-format, '
+        '--box-unit).'
     )
 
 

@@ -1,7 +1,7 @@
 """Whether the images of labels are there and upright, told before they are needed."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,31 +12,12 @@ from ..utils.image_files import has_exif_rotation, open_image, size_of
 __all__ = [
     'describe_missing',
     'describe_turned',
-    'missing_images',
+    'other_year_paths',
     'read_heads',
     'why_missing',
 ]
 
 _NAMED = 20  # of the missing images
-
-
-def missing_images(folder: Path, names: Iterable[str]) -> list[str]:
-    """The names that are no files; folders are listed, each once.
-
-    Args:
-        folder (Path): Where the names start from.
-        names (Iterable[str]): File names, with folders or without.
-    """
-    listed: dict[str, set[str]] = {}
-    missing = []
-    for name in names:
-        parent, _, base = name.rpartition('/')
-        if parent not in listed:
-            listed[parent] = _files(folder / parent)
-        # A file system may find names that it does not list, such as of other case.
-        if base not in listed[parent] and not os.path.isfile(folder / name):
-            missing.append(name)
-    return missing
 
 
 def _files(folder: Path) -> set[str]:
@@ -63,30 +44,46 @@ def _other_separator(path: Path) -> str:
     if '\\' not in path.name:
         return ''
     names = path.name.replace('\\', '/'), path.name.rpartition('\\')[2]
-    found = next((name for name in names if (path.parent / name).is_file()), None)
+    hit = next((name for name in names if (path.parent / name).is_file()), None)
     return 'The name has a backslash; expected / between folders' + (
-        '.' if found is None else f' ({found} is there).'
+        '.' if hit is None else f' ({hit} is there).'
     )
+
+
+def other_year_paths(path: Path) -> list[Path]:
+    """Where an image of COCO may be under its name in the sets of another year.
+
+    The sets of 2014 say the year in the name, ``COCO_train2014_000000000009.jpg``;
+    those of 2017 do not.
+
+    Args:
+        path (Path): Under its name of one year; of another name, there is nothing.
+    """
+    if path.name.startswith('COCO_'):
+        names, other = [path.name.rpartition('_')[2]], 2017
+    elif path.stem.isdigit() and len(path.stem) == 12:
+        names, other = (
+            [f'COCO_{part}2014_{path.name}' for part in ('train', 'val')],
+            2014,
+        )
+    else:
+        return []
+    folders = (
+        path.parent,
+        *(path.parent.parent / f'{p}{other}' for p in ('train', 'val')),
+    )
+    return [folder / name for folder in folders for name in names]
 
 
 def _other_year(path: Path) -> str:
     """COCO's images have one name in the sets of 2014 and another in those of 2017."""
-    if path.name.startswith('COCO_'):
-        names, year, other = [path.name.rpartition('_')[2]], 2014, 2017
-    elif path.stem.isdigit() and len(path.stem) == 12:
-        names = [f'COCO_{part}2014_{path.name}' for part in ('train', 'val')]
-        year, other = 2017, 2014
-    else:
-        return ''
-    folders = ('.', *(f'../{part}{other}' for part in ('train', 'val')))
-    found = (path.parent / folder / name for folder in folders for name in names)
-    there = next((str(place) for place in found if place.is_file()), None)
+    there = next((place for place in other_year_paths(path) if place.is_file()), None)
     if there is None:
         return ''
+    year, other = (2014, 2017) if path.name.startswith('COCO_') else (2017, 2014)
     return (
-        f'It is the name of COCO {year}; {os.path.normpath(there)}, the same image '
-        f'under its name of COCO {other}, is there: give the folder of the images of '
-        f'{year}, or link those of {other} under such names.'
+        f'It is the name of COCO {year}; {there}, the same image under its name of '
+        f"COCO {other}, is there: set `check_images` to 'warn', which finds it."
     )
 
 
@@ -105,23 +102,26 @@ def _other_folder(path: Path) -> str:
 def _other_suffix(path: Path) -> str:
     stem = path.stem.lower()
     names = sorted(_files(path.parent))
-    found = next((name for name in names if Path(name).stem.lower() == stem), None)
-    return f'{found} is there: another suffix, or capital letters.' * bool(found)
+    hit = next((name for name in names if Path(name).stem.lower() == stem), None)
+    return f'{hit} is there: another suffix, or capital letters.' * bool(hit)
 
 
-def describe_missing(folder: Path, missing: Sequence[str], total: int) -> str:
+def describe_missing(
+    folder: Path, missing: Sequence[str], total: int, folders: str = ''
+) -> str:
     """One message for all missing images.
 
     Args:
         folder (Path): Where the names start from.
         missing (Sequence[str]): The names, at least one.
         total (int): Of all images of the labels.
+        folders (str): All folders that were looked through. Defaults to '': one.
     """
     named = ', '.join(missing[:_NAMED])
     rest = f', and {len(missing) - _NAMED:,} more' if len(missing) > _NAMED else ''
     return (
-        f'{len(missing):,} of {total:,} images of the labels are not in {folder}: '
-        f'{named}{rest}. Check `data_root` and `data_prefix.img`. '
+        f'{len(missing):,} of {total:,} images of the labels are not in '
+        f'{folders or folder}: {named}{rest}. Check `data_root` and `data_prefix.img`. '
         f'{why_missing(folder / missing[0])}'
     ).rstrip()
 

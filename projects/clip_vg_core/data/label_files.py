@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .image_roots import ImageRoots
 from .label_keys import content_keys, image_bytes, with_image_bytes
 from .label_table import LabelTable, PackedStrings
 
@@ -16,8 +17,8 @@ __all__ = [
     'LabelFile',
     'describe_files',
     'describe_invalid',
-    'distinct',
     'in_folds',
+    'make_ids_unique',
 ]
 
 # How many invalid labels are named in the log.
@@ -73,7 +74,7 @@ def describe_files(
     tables: list[LabelTable],
     stems: list[str],
     splits: Sequence[str] | None,
-    images: str | Path | None = None,
+    images: str | Path | ImageRoots | None = None,
 ) -> list[LabelFile]:
     """Name, source and keys of what was read from each file.
 
@@ -81,8 +82,8 @@ def describe_files(
         tables (list[LabelTable]): As read.
         stems (list[str]): Names of the files.
         splits (Sequence[str], optional): That were read.
-        images (str or Path, optional): The folder of images, whose bytes the keys shall
-            depend on. Defaults to None: they do not.
+        images (str, Path or ImageRoots, optional): The folder or folders of images,
+            whose bytes the keys shall depend on. Defaults to None: they do not.
 
     Returns:
         list[LabelFile]: One for each table, no two of one source.
@@ -118,7 +119,10 @@ def _numbered(stems: Sequence[str]) -> list[str]:
 
 
 def _add_image_bytes(
-    folder: str | Path, names: PackedStrings, index: np.ndarray, keys: np.ndarray
+    folder: str | Path | ImageRoots,
+    names: PackedStrings,
+    index: np.ndarray,
+    keys: np.ndarray,
 ) -> np.ndarray:
     """Keys that depend on the bytes of the labels' images."""
     return with_image_bytes(keys, image_bytes(folder, names)[index])
@@ -147,7 +151,7 @@ def _hash(text: str) -> int:
     return int.from_bytes(digest.digest(), 'little')
 
 
-def distinct(tables: list[LabelTable], stems: list[str]) -> list[LabelTable]:
+def make_ids_unique(tables: list[LabelTable], stems: list[str]) -> list[LabelTable]:
     """The tables, their sample_ids preceded by the file's name if two are alike."""
     if len(tables) == 1:
         return tables
@@ -174,7 +178,8 @@ def describe_invalid(
 ) -> str:
     """How many labels are invalid, what was done with them, and the first of them."""
     named = '; '.join(
-        f'{label["sample_id"]} ({label["image"]}) {label["bbox"]}'
+        f'{label["sample_id"]} ({label["image"]}) '
+        f'{label["bbox"] if table.offsets is None else label["bboxes"]}'
         for label in (table[int(i)] for i in indices[:_NAMED])
     )
     return (

@@ -3,10 +3,12 @@
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from .image_roots import ImageRoots
 from .label_table import LabelTable, PackedStrings
 
 __all__ = [
@@ -44,7 +46,7 @@ def hash_strings(strings: PackedStrings) -> np.ndarray:
     Returns:
         np.ndarray: uint64 (N, ), the same on every machine.
     """
-    found = np.empty(len(strings), np.uint64)
+    hashes = np.empty(len(strings), np.uint64)
     powers = inverses = np.empty(0, np.uint64)
     starts = np.concatenate([[0], strings.ends[:-1]]).astype(np.int64)
     for first, last in _chunks(strings.ends):
@@ -60,8 +62,8 @@ def hash_strings(strings: PackedStrings) -> np.ndarray:
         left = starts[first:last] - begin
         right = strings.ends[first:last] - begin
         values = (sums[right] - sums[left]) * inverses[left]
-        found[first:last] = _mix(values + (right - left).astype(np.uint64))
-    return found
+        hashes[first:last] = _mix(values + (right - left).astype(np.uint64))
+    return hashes
 
 
 def _powers(base: np.uint64, count: int) -> np.ndarray:
@@ -83,7 +85,10 @@ def _chunks(ends: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 def content_keys(table: LabelTable) -> np.ndarray:
-    """Keys of what the labels say: name, image name, expression and box.
+    """Keys of what the labels say: name, image name, expression and target boxes.
+
+    The key of a label with one target does not depend on how many others have; the
+    order of several targets does not matter.
 
     Args:
         table (LabelTable): N labels, before any is dropped or renamed.
@@ -98,28 +103,36 @@ def content_keys(table: LabelTable) -> np.ndarray:
     keys = _mix(keys ^ hash_strings(table.texts) * _BASE)
     # + 0.0: no other key for -0.0.
     corners = np.ascontiguousarray(table.boxes + np.float32(0)).view(np.uint64)
-    for column in corners.reshape(len(table), 2).T:
-        keys = _mix(keys ^ column)
-    return keys
+    left_top, right_bottom = corners.reshape(len(table.boxes), 2).T
+    if table.offsets is None:
+        return _mix(_mix(keys ^ left_top) ^ right_bottom)
+    counts, owners = table.target_counts(), table.box_owners()
+    of_boxes = _mix(_mix(keys[owners] ^ left_top) ^ right_bottom)
+    sums = np.zeros(len(table), np.uint64)
+    np.add.at(sums, owners, of_boxes)
+    return np.where(counts == 1, sums, _mix(sums ^ keys ^ counts.astype(np.uint64)))
 
 
-def image_bytes(folder: str | Path, names: PackedStrings) -> np.ndarray:
+def image_bytes(folder: str | Path | ImageRoots, names: PackedStrings) -> np.ndarray:
     """How many bytes the images have.
 
     Args:
-        folder (str or Path): That the names start from.
+        folder (str, Path or ImageRoots): That the names start from.
         names (PackedStrings): Of M images.
 
     Returns:
         np.ndarray: int64 (M, ), -1 where there is no such file.
     """
-    found = np.full(len(names), -1, np.int64)
+    sizes = np.full(len(names), -1, np.int64)
+    path_of = (
+        folder.path if isinstance(folder, ImageRoots) else partial(os.path.join, folder)
+    )
     for index in range(len(names)):
         try:
-            found[index] = os.stat(os.path.join(folder, names[index])).st_size
+            sizes[index] = os.stat(path_of(names[index])).st_size
         except OSError:
             continue
-    return found
+    return sizes
 
 
 def images_fingerprint(folder: str | Path, names: Sequence[str]) -> str:

@@ -62,17 +62,19 @@ class PackedStrings(Sequence):
 
 @dataclass
 class LabelTable(Sequence):
-    """Labels: one (image, expression, box) each, as columns.
+    """Labels: one (image, expression, target boxes) each, as columns.
 
     ``table[i]`` is the i-th label as a dict with ``image`` (file name),
     ``height`` and ``width`` (or None), ``bbox`` (float32 xyxy, pixels of the
-    original image), ``text``, ``sample_id``, ``split``, ``source``.
+    original image), ``text``, ``sample_id``, ``split``, ``source``. A label has one
+    target box, unless ``offsets`` says how many: then ``bboxes``, a list of boxes, is
+    in the place of ``bbox``.
 
     Args:
         images (PackedStrings): The file names of the M images.
         sizes (np.ndarray): int32 (M, 2): height and width, -1 where unknown.
         image_index (np.ndarray): int32 (N, ), the image of each label.
-        boxes (np.ndarray): float32 (N, 4), xyxy in pixels.
+        boxes (np.ndarray): float32 (B, 4), xyxy in pixels; B is N without ``offsets``.
         texts (PackedStrings): The N expressions.
         sample_ids (PackedStrings): N unique names.
         splits (np.ndarray): int16 (N, ), an index into ``split_names``.
@@ -84,6 +86,8 @@ class LabelTable(Sequence):
             order, nothing dropped.
         notes (tuple[str, ...]): What the reader left out, as sentences for the log.
             Defaults to none.
+        offsets (np.ndarray, optional): int64 (N + 1, ): the boxes of label i are
+            ``boxes[offsets[i]:offsets[i + 1]]``. Defaults to None: one for each label.
     """
 
     images: PackedStrings
@@ -98,6 +102,7 @@ class LabelTable(Sequence):
     source_names: tuple[str, ...]
     rows: np.ndarray | None = None
     notes: tuple[str, ...] = ()
+    offsets: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.image_index)
@@ -110,26 +115,49 @@ class LabelTable(Sequence):
         index %= len(self)
         image = self.image_index[index]
         height, width = (int(side) if side > 0 else None for side in self.sizes[image])
+        targets = self.targets(index).tolist()
         return dict(
             image=self.images[image],
             img_id=int(image),
             height=height,
             width=width,
-            bbox=self.boxes[index].tolist(),
+            **(dict(bbox=targets[0]) if self.offsets is None else dict(bboxes=targets)),
             text=self.texts[index],
             sample_id=self.sample_ids[index],
             split=self.split_names[self.splits[index]],
             source=self.source_names[self.sources[index]],
         )
 
+    def targets(self, index: int) -> np.ndarray:
+        """The target boxes (T, 4) of a label, xyxy in pixels."""
+        if self.offsets is None:
+            return self.boxes[index : index + 1]
+        return self.boxes[self.offsets[index] : self.offsets[index + 1]]
+
+    def target_counts(self) -> np.ndarray:
+        """How many target boxes each label has, of shape (N, )."""
+        if self.offsets is None:
+            return np.ones(len(self), np.int64)
+        return np.diff(self.offsets)
+
+    def box_owners(self) -> np.ndarray:
+        """The label that each of ``boxes`` belongs to, of shape (B, )."""
+        return np.repeat(np.arange(len(self)), self.target_counts())
+
     def take(self, indices: np.ndarray) -> 'LabelTable':
         """The labels at ``indices``; the images stay."""
         indices = np.asarray(indices, dtype=np.int64)
+        places, offsets = indices, None
+        if self.offsets is not None:
+            counts = self.target_counts()[indices]
+            offsets = np.concatenate([[0], counts.cumsum()])
+            within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts)
+            places = np.repeat(self.offsets[indices], counts) + within
         return LabelTable(
             self.images,
             self.sizes,
             self.image_index[indices],
-            self.boxes[indices],
+            self.boxes[places],
             self.texts.take(indices),
             self.sample_ids.take(indices),
             self.splits[indices],
@@ -138,6 +166,7 @@ class LabelTable(Sequence):
             self.source_names,
             indices if self.rows is None else self.rows[indices],
             self.notes,
+            offsets,
         )
 
 
@@ -178,7 +207,15 @@ def concatenate(tables: Sequence[LabelTable]) -> LabelTable:
         tuple(split_names),
         tuple(source_names),
         notes=tuple(note for table in tables for note in table.notes),
+        offsets=_join_offsets(tables),
     )
+
+
+def _join_offsets(tables: Sequence[LabelTable]) -> np.ndarray | None:
+    if all(table.offsets is None for table in tables):
+        return None
+    counts = np.concatenate([table.target_counts() for table in tables])
+    return np.concatenate([[0], counts.cumsum()])
 
 
 def _recode(
@@ -236,5 +273,9 @@ def invalid_boxes(table: LabelTable) -> Iterator[tuple[str, np.ndarray]]:
         tuple[str, np.ndarray]: A reason, and the indices of the labels it holds
         for. A label comes up once.
     """
-    for reason, mask in box_faults(table.boxes, table.sizes[table.image_index]):
-        yield reason, np.flatnonzero(mask)
+    owners = table.box_owners()
+    named = np.zeros(len(table), bool)
+    for reason, mask in box_faults(table.boxes, table.sizes[table.image_index[owners]]):
+        indices = np.unique(owners[mask])
+        yield reason, indices[~named[indices]]
+        named[indices] = True

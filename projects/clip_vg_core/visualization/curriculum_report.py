@@ -387,7 +387,7 @@ def _draw_examples(
         info = dataset.table[int(label)]
         results.append(
             dict(
-                image=str(Path(dataset.data_prefix['img'], info['image'])),
+                image=dataset.image_path(info['image']),
                 text=info['text'],
                 iou=float(value),
                 bbox=np.nan_to_num(box).tolist(),

@@ -165,7 +165,7 @@ def test_pseudo_labels_say_so(tmp_path):
 
 
 def test_int_boxes_lose_the_fraction_in_the_format_of_the_file(tmp_path):
-    """As in the release: x, y, w, h of RefCOCO, but x1, y1, x2, y2 of ReferIt."""
+    """As in the official code: x, y, w, h of RefCOCO, but x1, y1, x2, y2 of ReferIt."""
     box = [10.6, 20.6, 20.5, 30.5]  # w = h = 9.9
     torch.save([('a', '', xywh(box), 't', [])], tmp_path / 'unc_val.pth')
     torch.save([('a', '', box, 't', [])], tmp_path / 'referit_val.pth')
@@ -200,8 +200,8 @@ def test_the_box_format_of_a_list(tmp_path, name, fields, expected):
     torch.save([row], tmp_path / name)
     corners = dict(xyxy=box, xywh=[100, 50, 400, 250])
     assert read_annotations(tmp_path / name).boxes.tolist() == [corners[expected]]
-    for said, boxes in corners.items():
-        table = read_annotations(tmp_path / name, box_format=said)
+    for kind, boxes in corners.items():
+        table = read_annotations(tmp_path / name, box_format=kind)
         assert table.boxes.tolist() == [boxes]
 
 
@@ -232,8 +232,8 @@ def test_every_format_takes_a_box_format(tmp_path, write):
     np.testing.assert_allclose(boxes['xywh'][:, :2], corners)
     expected = boxes['xyxy'][:, 2:] + corners
     np.testing.assert_allclose(boxes['xywh'][:, 2:], expected, atol=1e-4)
-    with pytest.raises(ValueError, match=r"box_format='cxcywh'.*'xywh', 'xyxy'"):
-        read_annotations(**files, box_format='cxcywh')
+    with pytest.raises(ValueError, match=r"box_format='yxyx'.*'xywh', 'xyxy'"):
+        read_annotations(**files, box_format='yxyx')
 
 
 def write_boxes(path, boxes, height=480, width=640):
@@ -356,6 +356,10 @@ def test_several_regions_in_a_line_are_several_labels(tmp_path):
     (tmp_path / 'theirs.jsonl').write_text(json.dumps(line) + '\n\n')
     table = read_annotations(tmp_path / 'theirs.jsonl')
     assert list(table.texts) == ['a cat', 'a dog']
+    regions[1]['bbox'] = [5, 5, 9]
+    (tmp_path / 'theirs.jsonl').write_text(json.dumps(line))
+    with pytest.raises(ValueError, match=r'line 1, region 1: .*\[5, 5, 9\]'):
+        read_annotations(tmp_path / 'theirs.jsonl')
 
 
 BOX, OTHER = [1, 2, 10, 20], [5, 6, 30, 40]
@@ -511,12 +515,13 @@ def test_ids_of_mdetr_that_come_twice_are_named(tmp_path):
 @pytest.mark.parametrize(
     ('content', 'where'),
     [
-        ({'other': 1}, 'images'),
+        ({'other': 1}, 'other'),
         ({'images': [], 'annotations': 1}, 'annotations'),
         ({'images': {}, 'annotations': []}, 'images'),
         ({'images': [], 'annotations': [7]}, 'annotation 0'),
         ({'images': [], 'annotations': [{'image_id': []}]}, 'annotation 0'),
         ({'images': [3], 'annotations': []}, 'image entry 0'),
+        ({'images': [dict(id=1)], 'annotations': []}, 'caption'),
         (7, 'int'),
     ],
 )
@@ -536,12 +541,13 @@ def test_a_byte_order_mark_is_no_part_of_the_content(tmp_path, write):
     assert list(read_annotations(**files)) == expected
 
 
-@pytest.mark.parametrize('ann_format', ['vlm', 'mdetr'])
-def test_json_lines_are_called_that(tmp_path, ann_format):
+def test_json_lines_are_called_that_where_one_value_is_expected(tmp_path):
     path = tmp_path / 'a.json'
     path.write_text('{"image": "a.jpg"}\n{"image": "b.jpg"}\n')
     with pytest.raises(ValueError, match=r'a\.json is JSON Lines'):
-        read_annotations(path, ann_format=ann_format)
+        read_annotations(path, ann_format='mdetr')
+    with pytest.raises(ValueError, match=r"a\.json, line 1: no 'problem'"):
+        read_annotations(path, ann_format='vlm')
 
 
 def test_lines_that_are_not_utf_8_are_named(tmp_path):
@@ -573,7 +579,10 @@ def drop_key(key):
             r'ref 1 \(ref_id 1\): ann_id 99 is not in .*instances',
         ),
         (change_ref('image_id', 99), r'ref 1 .*image_id 99 is not in'),
-        (change_ref('sentences', [dict(sent=5, sent_id=1)]), r'expression 1.*int 5'),
+        (
+            change_ref('sentences', [dict(sent=5, sent_id=1)]),
+            r'ref 1 \(ref_id 1\).*int 5',
+        ),
         (change_ref('sentences', [dict(sent_id=1)]), r"ref 1 .*no 'sent'"),
         (drop_key('split'), r"ref 1: no 'split'"),
         (drop_key('ann_id'), r"ref 1 .*no 'ann_id'"),
@@ -581,11 +590,11 @@ def drop_key(key):
         (lambda i, r: i['annotations'][0].pop('bbox'), r"annotation 7: no 'bbox'"),
         (
             lambda i, r: i['annotations'][1].update(bbox=[1, 2, 3]),
-            r'expression 1: a box must be 4 numbers, found \[1, 2, 3\]',
+            r'ref 1 \(ref_id 1\): a box must be 4 numbers, found \[1, 2, 3\]',
         ),
         (
             lambda i, r: i['annotations'][1].update(bbox=[1, 2, 'wide', 3]),
-            r'expression 1: a box must be 4 numbers',
+            r'ref 1 \(ref_id 1\): a box must be 4 numbers',
         ),
         (lambda i, r: r.append('text'), r'ref 3: expected a dict, found str'),
     ],
@@ -615,7 +624,8 @@ def test_an_unknown_split_by_names_what_is_there(tmp_path):
     [
         ('{"grounding": ', r'line 1 is not valid JSON'),
         ('[1]', r'line 1: expected a JSON object, found list'),
-        ('{"filename": "a"}', r"line 1: no 'grounding'"),
+        ('{"grounding": {"caption": "x", "regions": []}}', r"line 1: no 'filename'"),
+        ('{"filename": "a", "grounding": {}}', r"line 1: no 'regions'"),
     ],
 )
 def test_errors_of_odvg_say_where(tmp_path, text, message):
@@ -711,6 +721,6 @@ def test_the_real_data_sets_are_read_whole(realdata, name, counts):
     table = read_annotations(
         realdata / name / 'instances.json', realdata / name / 'refs(unc).p'
     )
-    found = collections.Counter(table.split_names[i] for i in table.splits.tolist())
-    assert found == counts
+    counted = collections.Counter(table.split_names[i] for i in table.splits.tolist())
+    assert counted == counts
     assert len(set(table.sample_ids)) == len(table)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import reprlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,12 @@ def read_json(path: Path, object_hook: Callable[[dict], Any] | None = None) -> A
     content = path.read_bytes()
     try:
         return json.loads(content, object_hook=object_hook)
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise ValueError(
+            f'{path} ({len(content):,} bytes) is nested too deep; expected lists and '
+            'dicts of annotations.'
+        ) from error
+    except ValueError as error:
         if _is_json_lines(content):
             raise ValueError(
                 f'{path} is JSON Lines (a value on each line), but one JSON value is '
@@ -46,8 +52,7 @@ def read_json(path: Path, object_hook: Callable[[dict], Any] | None = None) -> A
             ) from error
         raise ValueError(
             f'{path} ({path.stat().st_size:,} bytes) is not valid JSON: '
-            f'{error}. It may '
-            'be truncated: fetch or write it again.'
+            f'{str(error)[:200]}. It may be truncated: fetch or write it again.'
         ) from error
 
 
@@ -68,8 +73,8 @@ def split_of(stem: str) -> str:
     Args:
         stem (str): The name without its suffix; of several splits in it, the last.
     """
-    found = _SPLIT.findall(stem)
-    return found[-1] if found else 'all'
+    names = _SPLIT.findall(stem)
+    return names[-1] if names else 'all'
 
 
 def targets_of(value: Any) -> list:
@@ -85,7 +90,7 @@ def targets_of(value: Any) -> list:
     if value is None:
         return []
     several = isinstance(value, list | tuple) and all(
-        isinstance(box, list | tuple) for box in value
+        isinstance(box, list | tuple) or hasattr(box, 'tolist') for box in value
     )
     return list(value) if several else [value]
 
@@ -102,25 +107,27 @@ def by_id(entries: Iterable[Any], where: str, key: str = 'id') -> dict[Any, dict
         ValueError: An entry is no dict or has no id, or two of different content have
             the same.
     """
-    found: dict[Any, dict] = {}
+    known_by_id: dict[Any, dict] = {}
     for index, entry in enumerate(entries):
         at = f'{where} {index}'
         number = required(entry_of(entry, dict, at, 'a dict'), key, at)
         try:
-            known = found.setdefault(number, entry)
+            known = known_by_id.setdefault(number, entry)
         except TypeError:
-            raise ValueError(f'{at}: {key} {number!r} is no number or text.') from None
+            raise ValueError(
+                f'{at}: {key} {reprlib.repr(number)} is no number or text.'
+            ) from None
         if known is not entry and known != entry:
             differ = sorted(
-                name for name in {*known, *entry} if known.get(name) != entry.get(name)
+                (n for n in {*known, *entry} if known.get(n) != entry.get(n)), key=str
             )
+            first, second = (reprlib.repr(e.get(differ[0])) for e in (known, entry))
             raise ValueError(
-                f'{at}: {key} {number!r} comes twice, with different '
-                f'{", ".join(map(str, differ))}: {known.get(differ[0])!r} and '
-                f'{entry.get(differ[0])!r}. Which one is meant is not known: give each '
-                f'entry its own {key}.'
+                f'{at}: {key} {reprlib.repr(number)} comes twice, with different '
+                f'{", ".join(map(str, differ))[:200]}: {first} and {second}. Which one '
+                f'is meant is not known: give each entry its own {key}.'
             )
-    return found
+    return known_by_id
 
 
 def entry_of(value: Any, kind: type | tuple[type, ...], where: str, what: str) -> Any:
@@ -136,16 +143,17 @@ def required(entry: Any, key: str, where: str) -> Any:
         return entry_of(entry, dict, where, 'a dict')[key]
     except KeyError:
         raise ValueError(
-            f'{where}: no {key!r}; it has {sorted(map(str, entry))}.'
+            f'{where}: no {key!r}; it has {str(sorted(map(str, entry)))[:500]}.'
         ) from None
 
 
 def image_size(entry: dict) -> tuple[int, int] | None:
     """(height, width) of an image entry, or None where it does not say."""
     height, width = entry.get('height'), entry.get('width')
-    if isinstance(height, int) and isinstance(width, int):
-        return height, width
-    return None
+    if not (isinstance(height, int) and isinstance(width, int)):
+        return None
+    # No image is larger, and it must fit into 32 bits.
+    return (height, width) if max(abs(height), abs(width)) < 1 << 31 else None
 
 
 def check_splits(

@@ -2,131 +2,127 @@
 
 import json
 import os
-import tempfile
-from array import array
-from codecs import BOM_UTF8
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from ...utils.atomic import replacing
 from ..label_table import LabelTable
-from ..table_builder import TableBuilder
-from .common import entry_of, image_size, keep_splits, required, targets_of
+from .common import entry_of, image_size, required, targets_of
+from .documents import Document
+from .layout import PIXEL_XYXY, Label, Layout, Options, refuse
 
-__all__ = ['odvg_line', 'read_odvg', 'write_odvg']
+__all__ = ['ODVG', 'ODVG_DETECTION', 'odvg_line', 'write_odvg']
+
+# A label's place is its line times this, and its region: more than any line has.
+_REGIONS = 1 << 32
 
 
-def read_odvg(
-    ann_file: Path,
-    *,
-    split_file: Path | None = None,  # noqa: ARG001  # only REFER has one
-    splits: Sequence[str] | None = None,
-    source: str | None = None,
-    int_boxes: bool = False,
-    box_format: str | None = None,
-) -> LabelTable:
-    """Read ODVG grounding lines, ours or MMDetection's.
+def _rows(document: Document) -> Iterator[tuple[int, Any]]:
+    """Lines; of a file with one object, that one."""
+    if document.kind == 'json' and isinstance(document.value, dict):
+        return iter([(1, document.value)])
+    return document.rows()
 
-    Args:
-        ann_file (Path): One JSON object a line; boxes xyxy. A line of several
-            regions gives a label for each, its phrase being the expression.
-        split_file (Path, optional): Not used.
-        splits (Sequence[str], optional): Splits to keep. Defaults to None: all.
-        source (str, optional): Overrides the lines'. Defaults to None: the
-            line's ``source``, else 'human'.
-        int_boxes (bool): Whether x1, y1, x2, y2 lose their fraction. Defaults to
-            False.
-        box_format (str, optional): 'xywh' or 'xyxy'. Defaults to None: 'xyxy'.
 
-    Returns:
-        LabelTable: Named by ``sample_id``, or ``<file>_<line>_<region>``. Lines without
-        a region and regions of several boxes are left out and counted in its
-        ``notes``.
+def _matches(document: Document) -> bool:
+    if document.kind == 'json' and isinstance(document.value, dict):
+        return {'filename', 'grounding'} <= document.value.keys()
+    if document.kind == 'json lines' and not document.head:
+        return True
+    return 'grounding' in document.keys
 
-    Raises:
-        ValueError: A line is not as described, or a ``sample_id`` comes twice.
+
+def _labels(document: Document, options: Options) -> Iterator[Label]:
+    """Lines of one region are an expression; of several, each phrase is one.
+
+    A line without a region is an expression without a target. Labels are named by
+    ``sample_id``, or ``<file>_<line>[_<region>]``.
     """
-    # Of each label: a hash of its name, and its line.
-    names, lines = array('q'), array('q')
-    builder = TableBuilder(lambda label: f'{ann_file}, line {lines[label]}')
-    with ann_file.open('rb') as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            where = f'{ann_file}, line {number}'
-            entry = _parse(line.removeprefix(BOM_UTF8) if number == 1 else line, where)
-            grounding = entry_of(
-                required(entry, 'grounding', where), dict, where, 'a dict "grounding"'
-            )
-            regions = entry_of(
-                required(grounding, 'regions', where), list, where, 'a list "regions"'
-            )
-            if not regions:
-                builder.leave_out(0, where)
-            for index, region in enumerate(regions):
-                at = f'{where}, region {index}'
-                entry_of(region, dict, at, 'a dict')
-                boxes = targets_of(required(region, 'bbox', at))
-                if len(boxes) != 1:
-                    builder.leave_out(len(boxes), at)
-                    continue
-                if len(regions) == 1:
-                    text = required(grounding, 'caption', where)
-                    sample_id = str(entry.get('sample_id', f'{ann_file.stem}_{number}'))
-                else:
-                    text = required(region, 'phrase', at)
-                    base = entry.get('sample_id', f'{ann_file.stem}_{number}')
-                    sample_id = f'{base}_{index}'
-                names.append(hash(sample_id))
-                lines.append(number)
-                builder.add(
-                    required(entry, 'filename', where),
-                    boxes[0],
-                    text,
-                    sample_id,
-                    str(entry.get('split', 'all')),
-                    source or str(entry.get('source', 'human')),
-                    image_size(entry),
-                )
-    table = builder.build(box_format or 'xyxy', int_boxes)
-    _check_unique(ann_file, table, np.frombuffer(names, np.int64), lines)
-    return keep_splits(table, splits, ann_file)
-
-
-def _check_unique(
-    path: Path, table: LabelTable, hashes: np.ndarray, lines: Sequence[int]
-) -> None:
-    """Raise if two labels have the same name."""
-    order = np.argsort(hashes, kind='stable')
-    same = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
-    for first, second in zip(order[same], order[same + 1], strict=True):
-        name = table.sample_ids[second]
-        if table.sample_ids[first] == name:
-            raise ValueError(
-                f'{path}, line {lines[second]}: the sample_id {name!r} was used in '
-                f'line {lines[first]} already; it must be unique.'
+    del options
+    stem = document.path.stem
+    for number, entry in _rows(document):
+        where = f'{document.path}, line {number}'
+        grounding = entry_of(
+            required(entry, 'grounding', where), dict, where, 'a dict "grounding"'
+        )
+        regions = entry_of(
+            required(grounding, 'regions', where), list, where, 'a list "regions"'
+        )
+        name = str(entry.get('sample_id', f'{stem}_{number}'))
+        image = required(entry, 'filename', where)
+        split = str(entry.get('split', 'all'))
+        made_by = str(entry.get('source', 'human'))
+        size = image_size(entry)
+        if len(regions) < 2:
+            boxes = []
+            if regions:
+                entry_of(regions[0], dict, f'{where}, region 0', 'a dict')
+                boxes = targets_of(required(regions[0], 'bbox', f'{where}, region 0'))
+            text = required(grounding, 'caption', where)
+            place = number * _REGIONS
+            yield Label(place, image, boxes, text, name, split, made_by, size)
+            continue
+        for index, region in enumerate(regions):
+            at = f'{where}, region {index}'
+            boxes = targets_of(required(region, 'bbox', at))
+            phrase = _phrase(required(region, 'phrase', at))
+            place = number * _REGIONS + index + 1
+            yield Label(
+                place, image, boxes, phrase, f'{name}_{index}', split, made_by, size
             )
 
 
-def _parse(line: bytes, where: str) -> dict:
-    try:
-        return entry_of(json.loads(line.decode()), dict, where, 'a JSON object')
-    except UnicodeDecodeError as error:
-        raise ValueError(f'{where} is not in UTF-8: {error}. Write it so.') from error
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f'{where} is not valid JSON: {error}. Expected one JSON object a line.'
-        ) from error
+def _line_and_region(document: Document, _: Options) -> Callable[[int], str]:
+    def describe(place: int) -> str:
+        line, region = divmod(place, _REGIONS)
+        suffix = f', region {region - 1}' if region else ''
+        return f'{document.path}, line {line}{suffix}'
+
+    return describe
+
+
+def _phrase(phrase: Any) -> Any:
+    """A phrase, which GoldG has as a list of its parts."""
+    if isinstance(phrase, list) and all(isinstance(part, str) for part in phrase):
+        return ' '.join(phrase)
+    return phrase
+
+
+ODVG = Layout(
+    'odvg',
+    'ODVG JSON Lines (MMDetection, this project; gRefCOCO and GoldG as well)',
+    _matches,
+    _labels,
+    PIXEL_XYXY,
+    since='0.1',
+    pitfalls='a line without a region is an expression without a target',
+    describe=_line_and_region,
+    unique_names=True,
+)
+ODVG_DETECTION = Layout(
+    'odvg_detection',
+    'ODVG lines of detections (Objects365)',
+    lambda document: 'detection' in document.keys,
+    refuse(
+        'ODVG lines with "detection" have classes and boxes, but no expressions; the '
+        'nearest layout that is read is ODVG with "grounding" '
+        '(tools/generate_pseudo_labels.py makes expressions of detections)'
+    ),
+    PIXEL_XYXY,
+    refusal='no expressions',
+)
 
 
 def write_odvg(table: LabelTable, path: str | Path, overwrite: bool = False) -> None:
     """Write labels as ODVG JSON Lines; the whole file or nothing.
 
+    Several targets of a label are a list of boxes in its region, as MMDetection has
+    them; a label without a target has no region.
+
     Args:
-        table (LabelTable): The labels.
-        path (str or Path): Where to.
+        table (LabelTable): Labels of images whose size is known.
+        path (str or Path): Output path.
         overwrite (bool): Whether an existing file may be replaced. Defaults to
             False.
 
@@ -138,18 +134,11 @@ def write_odvg(table: LabelTable, path: str | Path, overwrite: bool = False) -> 
     if path.exists() and not overwrite:
         raise FileExistsError(f'{path} exists; remove it or allow overwriting.')
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        'w', dir=path.parent, prefix=f'.{path.name}.', delete=False, encoding='utf-8'
-    ) as file:
-        try:
+    with replacing(path) as partial:
+        with partial.open('w', encoding='utf-8') as file:
             for label in table:
                 file.write(odvg_line(label))
-            file.close()
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+        os.chmod(partial, 0o644)
 
 
 def odvg_line(label: Mapping[str, Any], **extra: Any) -> str:
@@ -157,7 +146,7 @@ def odvg_line(label: Mapping[str, Any], **extra: Any) -> str:
 
     Args:
         label (Mapping): ``image``, ``height``, ``width``, ``text``, ``bbox`` (xyxy in
-            pixels), ``sample_id``, ``split``, ``source``.
+            pixels) or a list ``bboxes``, ``sample_id``, ``split``, ``source``.
         extra: What the line has besides.
 
     Returns:
@@ -172,12 +161,16 @@ def odvg_line(label: Mapping[str, Any], **extra: Any) -> str:
             'ODVG needs it: give the folder of the images, it is read from there.'
         )
     text = label['text']
-    region = dict(bbox=label['bbox'], phrase=text, tokens_positive=[[0, len(text)]])
+    boxes = label['bboxes'] if 'bboxes' in label else [label['bbox']]
+    regions = []
+    if boxes:
+        box = boxes[0] if len(boxes) == 1 else boxes
+        regions = [dict(bbox=box, phrase=text, tokens_positive=[[0, len(text)]])]
     line = dict(
         filename=label['image'],
         height=label['height'],
         width=label['width'],
-        grounding=dict(caption=text, regions=[region]),
+        grounding=dict(caption=text, regions=regions),
         sample_id=label['sample_id'],
         split=label['split'],
         source=label['source'],
