@@ -306,7 +306,7 @@ def test_a_converted_data_set_is_the_same(shapes, tmp_path):
 
 
 def test_rows_of_other_columns_are_converted(tmp_path):
-    """Fractions of the image, whose size is in its head alone; the output positional."""
+    """Fractions of the image, whose size is in its head; a positional output path."""
     from projects.clip_vg_core.data.readers import read_annotations
 
     (tmp_path / 'mine.csv').write_text('file,words,l,t,r,b\na.png,x,0.1,0.1,0.5,0.5\n')
