@@ -150,8 +150,11 @@ def main() -> None:
     if leaks:
         logging.info('between the files\n%s\n', format_problems(leaks))
     config = training_config(inspections, args.images, args.base)
+    problems = [*leaks, *(p for found in inspections for p in found.problems)]
+    spoilt = any(problem.spoils_training for problem in problems)
     if config:
-        logging.info('To train on it, save as configs/my_data.py:\n\n%s', config)
+        when = 'once the errors are mended, ' * spoilt
+        logging.info('To train on it, %ssave as configs/NAME.py:\n\n%s', when, config)
     if args.json:
         content = dict(
             files=[found.described() for found in inspections],
@@ -168,8 +171,7 @@ def main() -> None:
         logging.info(
             '%s', write_data_report(args.page, inspections, leaks, config, roots)
         )
-    problems = [*leaks, *(p for found in inspections for p in found.problems)]
-    if any(args.strict or problem.spoils_training for problem in problems):
+    if spoilt or (args.strict and problems):
         raise SystemExit(1)
 
 
