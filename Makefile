@@ -125,8 +125,9 @@ test-browser: $(WEB)/.installed  ## Test the web page in Debian's Chromium
 		|| { echo 'No chromium: on Debian, apt-get install chromium'; exit 1; }
 	$(WEB)/bin/python -m pytest -m 'not slow' tests/browser tests/test_app.py
 
-fuzz: install  ## Feed the loaders of pickles with a million random ones
+fuzz: install  ## Feed random pickles to the loaders, changed files to the readers
 	$(RUN) tests/fuzz_unpickling.py --programs 1000000
+	$(RUN) tests/fuzz_readers.py --inputs 100000
 
 check: install  ## Lint and types, as CI runs them
 	$(BIN)/ruff check .

@@ -94,7 +94,6 @@ setup(
         # What of it is private and used here: tests/test_private_names.py.
         'mmengine>=0.10,<0.11',
         'numpy>=1.24',
-        'ijson>=3.2.3',
         'jinja2>=3.1',
         'matplotlib>=3.7',
         # The tests of tests/models/test_open_clip.py say what is relied upon.

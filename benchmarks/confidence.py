@@ -1,11 +1,11 @@
-"""What the scores of a model with a confidence head are worth, on synthetic pictures.
+"""What the scores of a model with a confidence head are worth, on synthetic images.
 
     python benchmarks/confidence.py configs/clip_vg_synthetic_confidence.py \
         CHECKPOINT --data data/synthetic --split test --out confidence.png
 
-Every labelled expression is answered: is the score the IoU that is reached? Then each
-that names a colour or a shape is asked with one word changed, and one of another
-picture in its place; by the truth of the scene both refer to nothing. Prints a table in
+Every labelled expression is grounded: is the score the IoU that is reached? Then each
+that names a colour or a shape is grounded with one word changed, and one of another
+image in its place; by the truth of the scene both have no referent. Prints a table in
 Markdown and draws reliability diagram, histograms and ROC.
 """
 
@@ -38,10 +38,10 @@ from projects.clip_vg_core.metrics.confidence import (
 )
 from projects.clip_vg_core.pseudo_labels.detection import iou
 
-TWIN, FOREIGN = 'one word changed', "another picture's"
+ONE_WORD, OTHER_IMAGE = 'one word changed', "another image's"
 _RELATION = re.compile(rf' (?:{"|".join(RELATIONS)}) ')
-_PRESENT, _LINE = '#2e7d32', '#90a4ae'
-_ABSENT = ('#c62828', '#ef6c00', '#6a1b9a')
+_POSITIVE, _LINE = '#2e7d32', '#90a4ae'
+_NEGATIVE = ('#c62828', '#ef6c00', '#6a1b9a')
 
 
 def parse_args() -> argparse.Namespace:
@@ -54,20 +54,20 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--data', default='data/synthetic', help='make_synthetic.py')
     parser.add_argument('--split', choices=('train', 'val', 'test'), default='test')
     parser.add_argument('--seed', type=int, default=0, help='of the changed words')
-    parser.add_argument('--out', default='confidence.png', help='the picture')
+    parser.add_argument('--out', default='confidence.png', help='figure to write')
     return parser.parse_args()
 
 
 @dataclass
-class Picture:
-    """A picture, what is in it and what is asked about it.
+class LabelledImage:
+    """An image, its true objects and the expressions to ground in it.
 
     Args:
         path (Path): The file.
         objects (list[Shape]): The truth.
         texts (list[str]): The labelled expressions.
         boxes (list): Their boxes, xyxy in pixels.
-        absent (list[tuple[int, str, str]]): Expressions that refer to nothing: the
+        negatives (list[tuple[int, str, str]]): Expressions that refer to nothing: the
             label each stands for, how it was made, the text.
     """
 
@@ -75,21 +75,21 @@ class Picture:
     objects: list[Shape]
     texts: list[str] = field(default_factory=list)
     boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
-    absent: list[tuple[int, str, str]] = field(default_factory=list)
+    negatives: list[tuple[int, str, str]] = field(default_factory=list)
 
 
-def read_pictures(root: Path, split: str) -> list[Picture]:
-    """The labelled pictures of a split."""
+def read_images(root: Path, split: str) -> list[LabelledImage]:
+    """The labelled images of a split."""
     instances = root / 'shapes' / 'instances.json'
-    pictures = {
-        image['file_name']: Picture(root / 'images' / image['file_name'], objects)
+    by_file = {
+        image['file_name']: LabelledImage(root / 'images' / image['file_name'], objects)
         for image, objects in read_shapes(instances)
     }
     refs = root / 'shapes' / 'refs(synthetic).p'
     for label in read_annotations(instances, refs, splits=[split]):
-        pictures[label['image']].texts.append(label['text'])
-        pictures[label['image']].boxes.append(tuple(label['bbox']))
-    return [picture for picture in pictures.values() if picture.texts]
+        by_file[label['image']].texts.append(label['text'])
+        by_file[label['image']].boxes.append(tuple(label['bbox']))
+    return [image for image in by_file.values() if image.texts]
 
 
 def _subject(text: str) -> str:
@@ -97,16 +97,16 @@ def _subject(text: str) -> str:
     return _RELATION.split(text)[0]
 
 
-def names_nothing(text: str, objects: Sequence[Shape]) -> bool:
+def has_no_referent(text: str, objects: Sequence[Shape]) -> bool:
     """Whether no object has the name of what is looked for.
 
     Args:
-        text (str): An expression of :mod:`.expressions`.
-        objects (Sequence[Shape]): The true objects of the picture.
+        text (str): An expression of a synthetic image.
+        objects (Sequence[Shape]): The true objects of the image.
 
     Returns:
         bool: False too if the name says neither colour nor shape ("left object"):
-        something in the picture is meant by it.
+        something in the image is meant by it.
     """
     words = set(_subject(text).split())
     named = words & {*COLORS, *SHAPES, 'big', 'small'}
@@ -115,14 +115,14 @@ def names_nothing(text: str, objects: Sequence[Shape]) -> bool:
     )
 
 
-def absent_twin(
+def change_word(
     text: str, objects: Sequence[Shape], rng: np.random.Generator
 ) -> str | None:
-    """Change one word of an expression so that it refers to nothing.
+    """Change one word of an expression so that it has no referent.
 
     Args:
-        text (str): An expression of :mod:`.expressions`.
-        objects (Sequence[Shape]): The true objects of the picture.
+        text (str): An expression of a synthetic image.
+        objects (Sequence[Shape]): The true objects of the image.
         rng (np.random.Generator): Chooses the word.
 
     Returns:
@@ -140,43 +140,43 @@ def absent_twin(
         for other in kind
         if other != word
     ]
-    absent = [twin for twin in twins if names_nothing(twin, objects)]
-    return str(rng.choice(absent)) if absent else None
+    negatives = [twin for twin in twins if has_no_referent(twin, objects)]
+    return str(rng.choice(negatives)) if negatives else None
 
 
-def add_absent(pictures: list[Picture], rng: np.random.Generator) -> None:
-    """Find two expressions that refer to nothing for each that names something."""
-    everything = [text for picture in pictures for text in picture.texts]
-    for picture in pictures:
-        for number, text in enumerate(picture.texts):
-            twin = absent_twin(text, picture.objects, rng)
+def add_negatives(images: list[LabelledImage], rng: np.random.Generator) -> None:
+    """Find two expressions without a referent for each that names something."""
+    everything = [text for image in images for text in image.texts]
+    for image in images:
+        for number, text in enumerate(image.texts):
+            twin = change_word(text, image.objects, rng)
             if twin is None:
                 continue
             foreign = next(
                 other
                 for other in rng.permutation(everything)
-                if names_nothing(other, picture.objects)
+                if has_no_referent(other, image.objects)
             )
-            picture.absent.append((number, TWIN, twin))
-            picture.absent.append((number, FOREIGN, str(foreign)))
+            image.negatives.append((number, ONE_WORD, twin))
+            image.negatives.append((number, OTHER_IMAGE, str(foreign)))
 
 
-def ask(
-    pictures: list[Picture], answerer: GroundingInferencer
+def predict(
+    images: list[LabelledImage], inferencer: GroundingInferencer
 ) -> Iterator[tuple[str, bool, float, float]]:
-    """Answers: kind ('label', or how it refers to nothing), named, score, IoU."""
-    found = answerer(
-        [picture.path for picture in pictures],
-        [p.texts + [text for _, _, text in p.absent] for p in pictures],
+    """Predictions: kind ('label', or that of the negative), named, score, IoU."""
+    predictions = inferencer(
+        [image.path for image in images],
+        [p.texts + [text for _, _, text in p.negatives] for p in images],
     )['predictions']
-    for picture, answers in zip(pictures, found, strict=True):
-        named = {number for number, _, _ in picture.absent}
-        boxes, scores = answers['bboxes'], answers['scores']
-        for number, true in enumerate(picture.boxes):
+    for image, predicted in zip(images, predictions, strict=True):
+        named = {number for number, _, _ in image.negatives}
+        boxes, scores = predicted['bboxes'], predicted['scores']
+        for number, true in enumerate(image.boxes):
             reached = iou(tuple(boxes[number]), true)
             yield 'label', number in named, scores[number], reached
         for (_, how, _), score in zip(
-            picture.absent, scores[len(picture.texts) :], strict=True
+            image.negatives, scores[len(image.texts) :], strict=True
         ):
             yield how, True, score, 0.0
 
@@ -184,8 +184,8 @@ def ask(
 def table(
     scores: np.ndarray,
     ious: np.ndarray,
-    present: np.ndarray,
-    absent: dict[str, np.ndarray],
+    positives: np.ndarray,
+    negatives: dict[str, np.ndarray],
 ) -> str:
     """The figures, in Markdown."""
     coverage, risk = risk_coverage(scores, (ious >= 0.5).astype(float))
@@ -201,12 +201,12 @@ def table(
         'correlation of score and IoU': f'{np.corrcoef(scores, ious)[0, 1]:.3f}',
         'AUROC, hit or miss': f'{auroc(scores, ious >= 0.5):.3f}',
         'accuracy of the half that scores higher': f'{half:.3f}',
-        'expressions with a colour or a shape': f'{len(present):,}',
-        'their mean score': f'{present.mean():.3f}',
+        'expressions with a colour or a shape': f'{len(positives):,}',
+        'their mean score': f'{positives.mean():.3f}',
     }
-    for name, others in absent.items():
-        both = np.r_[present, others]
-        area = auroc(both, np.arange(len(both)) < len(present))
+    for name, others in negatives.items():
+        both = np.r_[positives, others]
+        area = auroc(both, np.arange(len(both)) < len(positives))
         rows[f'mean score, {name}'] = f'{others.mean():.3f}'
         rows[f'AUROC, they or {name}'] = f'{area:.3f}'
     lines = ['| | |', '|---|---|']
@@ -216,17 +216,17 @@ def table(
 def draw_confidence(
     scores: np.ndarray,
     ious: np.ndarray,
-    present: np.ndarray,
-    absent: Mapping[str, np.ndarray],
+    positives: np.ndarray,
+    negatives: Mapping[str, np.ndarray],
 ) -> Figure:
     """Draw a reliability diagram, histograms and ROC curves.
 
     Args:
-        scores (np.ndarray): Of the answers to labelled expressions, (N, ).
+        scores (np.ndarray): Of the predictions to labelled expressions, (N, ).
         ious (np.ndarray): Their IoUs, (N, ).
-        present (np.ndarray): Scores of expressions that refer to something, which
-            those of ``absent`` are compared with, (M, ).
-        absent (Mapping[str, np.ndarray]): Scores of expressions that refer to
+        positives (np.ndarray): Scores of expressions that refer to something, which
+            those of ``negatives`` are compared with, (M, ).
+        negatives (Mapping[str, np.ndarray]): Scores of expressions that refer to
             nothing, by how they were made.
 
     Returns:
@@ -234,8 +234,8 @@ def draw_confidence(
     """
     figure, panels = plt.subplots(1, 3, figsize=(14, 4.4))
     _draw_reliability(panels[0], scores, ious)
-    _draw_histograms(panels[1], present, absent)
-    _draw_rocs(panels[2], present, absent)
+    _draw_histograms(panels[1], positives, negatives)
+    _draw_rocs(panels[2], positives, negatives)
     for axes in panels:
         axes.set_xlim(0, 1)
         axes.spines[['top', 'right']].set_visible(False)
@@ -252,9 +252,9 @@ def _draw_reliability(axes: Axes, scores: np.ndarray, ious: np.ndarray) -> None:
         np.diff(bins.edges),
         align='edge',
         color='#cfd8dc',
-        label='share of answers',
+        label='share of predictions',
     )
-    axes.plot(bins.scores, bins.values, 'o-', color=_PRESENT, label='mean IoU')
+    axes.plot(bins.scores, bins.values, 'o-', color=_POSITIVE, label='mean IoU')
     error = expected_calibration_error(scores, ious)
     axes.set_title(f'{len(scores):,} labelled expressions: ECE {error:.3f}')
     axes.set_xlabel('score')
@@ -263,55 +263,57 @@ def _draw_reliability(axes: Axes, scores: np.ndarray, ious: np.ndarray) -> None:
 
 
 def _draw_histograms(
-    axes: Axes, present: np.ndarray, absent: Mapping[str, np.ndarray]
+    axes: Axes, positives: np.ndarray, negatives: Mapping[str, np.ndarray]
 ) -> None:
     edges = np.linspace(0, 1, 26)
-    drawn = {'refers to an object': present, **absent}
-    for (name, scores), color in zip(drawn.items(), (_PRESENT, *_ABSENT), strict=False):
+    drawn = {'has a referent': positives, **negatives}
+    for (name, scores), color in zip(
+        drawn.items(), (_POSITIVE, *_NEGATIVE), strict=False
+    ):
         shares = np.histogram(scores, edges)[0] / len(scores)
         axes.stairs(shares, edges, color=color, linewidth=1.8, label=name)
     axes.set_title('scores')
     axes.set_xlabel('score')
-    axes.set_ylabel('share of answers')
+    axes.set_ylabel('share of predictions')
     axes.legend(frameon=False)
 
 
 def _draw_rocs(
-    axes: Axes, present: np.ndarray, absent: Mapping[str, np.ndarray]
+    axes: Axes, positives: np.ndarray, negatives: Mapping[str, np.ndarray]
 ) -> None:
     axes.plot([0, 1], [0, 1], '--', color=_LINE)
-    for (name, others), color in zip(absent.items(), _ABSENT, strict=False):
-        scores = np.r_[present, others]
-        positive = np.arange(len(scores)) < len(present)
+    for (name, others), color in zip(negatives.items(), _NEGATIVE, strict=False):
+        scores = np.r_[positives, others]
+        positive = np.arange(len(scores)) < len(positives)
         area = auroc(scores, positive)
         axes.plot(
             *roc_curve(scores, positive), color=color, label=f'{name}: AUROC {area:.3f}'
         )
-    axes.set_title('refers to an object, or to nothing')
-    axes.set_xlabel('answers to nothing above the threshold')
-    axes.set_ylabel('answers to an object above it')
+    axes.set_title('has a referent, or none')
+    axes.set_xlabel('expressions without a referent above the threshold')
+    axes.set_ylabel('expressions with one above it')
     axes.set_ylim(0, 1)
     axes.legend(frameon=False, loc='lower right')
 
 
 def main() -> None:
-    """Ask, print, draw."""
+    """Predict, print, draw."""
     args = parse_args()
     logging.basicConfig(level=logging.INFO, format='%(message)s')
-    pictures = read_pictures(Path(args.data), args.split)
-    add_absent(pictures, np.random.default_rng(args.seed))
-    answerer = GroundingInferencer(args.checkpoint, args.config, batch_size=32)
-    if answerer.model.confidence_head is None:
+    images = read_images(Path(args.data), args.split)
+    add_negatives(images, np.random.default_rng(args.seed))
+    inferencer = GroundingInferencer(args.checkpoint, args.config, batch_size=32)
+    if inferencer.model.confidence_head is None:
         raise ValueError(f'{args.config} has no confidence head: every score is 1.')
     kinds, named, scores, ious = (
-        np.array(column) for column in zip(*ask(pictures, answerer), strict=True)
+        np.array(column) for column in zip(*predict(images, inferencer), strict=True)
     )
     label = kinds == 'label'
     measured = (
         scores[label],
         ious[label],
         scores[label & named],
-        {how: scores[kinds == how] for how in (TWIN, FOREIGN)},
+        {how: scores[kinds == how] for how in (ONE_WORD, OTHER_IMAGE)},
     )
     logging.info('%s', table(*measured))
     figure = draw_confidence(*measured)

@@ -1,9 +1,9 @@
-"""Does the curriculum work? Every way to select, on labels whose errors are known.
+"""Accuracy of every way to select pseudo-labels, on labels whose errors are known.
 
     python benchmarks/curriculum.py --out work_dirs/curriculum
 
-Three noisy sources of synthetic pictures, a detector on the tiny frozen CLIP, three
-seeds. Prints and writes one table; interrupted, the same command continues. A smaller
+Three noisy sources of synthetic images, a detector on the tiny frozen CLIP, three
+seeds. Prints and writes one table; rerun the same command to resume. A smaller
 try: ``--seeds 0 --steps 300 --pictures 300``.
 """
 
@@ -36,22 +36,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--out', default='work_dirs/curriculum', help='folder to fill')
+    parser.add_argument('--out', default='work_dirs/curriculum', help='output folder')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
-    parser.add_argument('--steps', type=int, default=2700, help='of one training')
-    parser.add_argument('--pictures', type=int, default=1200, help='to train on')
+    parser.add_argument('--steps', type=int, default=2700, help='of one training run')
+    parser.add_argument('--pictures', type=int, default=1200, help='training images')
     parser.add_argument('--jobs', type=int, default=os.cpu_count())
     parser.add_argument(
         '--greedy-msa',
         action='store_true',
-        help='MSA with a walk over thresholds too: 10 more trainings a seed',
+        help='MSA with a walk over thresholds too: 10 more training runs a seed',
     )
     parser.add_argument('--only', choices=PARTS, help='one part of the table')
     return parser.parse_args(argv)
 
 
 def _write(out: Path, studies: Sequence[Study], only: str | None) -> str:
-    """The table of what there is so far, also written to files; a part to its own."""
+    """Table of the finished rows, also written to files; a part to its own."""
     rows = [dict(row, seed=study.seed) for study in studies for row in study.rows]
     part = f'_{only}' if only else ''
     (out / f'rows{part}.json').write_text(json.dumps(rows, indent=1))
@@ -68,7 +68,7 @@ def main() -> None:
     out = Path(args.out).resolve()
     out.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context('spawn')
-    os.environ['OMP_NUM_THREADS'] = '1'  # one training a core is fastest
+    os.environ['OMP_NUM_THREADS'] = '1'  # one training run a core is fastest
     with (
         ProcessPoolExecutor(args.jobs, context) as pool,
         ThreadPoolExecutor(len(args.seeds)) as threads,

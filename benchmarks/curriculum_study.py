@@ -6,25 +6,25 @@ import numpy as np
 from curriculum_trials import TARGET, Trials
 from noisy_sources import SOURCES
 
-from projects.clip_vg.self_paced.record import trial_name
+from projects.clip_vg.self_paced.trials import trial_name
 from projects.clip_vg_core.curriculum.search import (
     Pick,
     Trial,
     fixed,
     full_grid,
     greedy_walk,
-    multi_source,
-    own_first,
+    rank_measurers,
 )
-from projects.clip_vg_core.curriculum.selection import auroc, otsu_valley
+from projects.clip_vg_core.curriculum.selection import otsu_valley
+from projects.clip_vg_core.metrics.confidence import auroc
 
 __all__ = ['Study']
 
 
 class Study(Trials):
-    """What is asked of the trainings of a seed; see :class:`Trials`."""
+    """Questions that the training runs of a seed decide; see :class:`Trials`."""
 
-    # The walk takes twice the trainings: ``--greedy-msa`` adds it.
+    # The walk takes twice the training runs: ``--greedy-msa`` adds it.
     msa_searches = {'h = 0.5': fixed}
 
     def measurers(self) -> None:
@@ -229,7 +229,7 @@ class Study(Trials):
         self.row(part, name, training, kept, cost, np.concatenate(values))
 
     def _oracle_from(self, epoch: int) -> None:
-        """How far selecting in the midst of a training could get at best."""
+        """How far selecting during training could get at best."""
         known = str(self.path('oracle', TARGET))
         hook = dict(
             type='OracleHook', known=known, begin=epoch, end=epoch, threshold=0.5
@@ -249,15 +249,14 @@ class Study(Trials):
         self.row('multi', 'naive merge', 'merged', everything, self.cost(['merged']))
         at_half = {s: (Pick(s, s, 0.5),) for s in SOURCES}
         scores = self.evaluate(list(at_half.values()))
-        best = max(SOURCES, key=lambda source: scores[at_half[source]])
+        best = SOURCES[int(np.argmax(scores))]
         found, used = self.ssa(best, greedy_walk)
         cost = self.cost([*used, f'plain_{best}'], len(self.right[best]))
         self._trial_row('multi', 'best single source, SSA', found.trial, cost)
         # Simple to complex, as the paper orders them.
         scored = 3 * sum(map(len, self.right.values()))
-        for label, threshold_search in self.msa_searches.items():
-            steps = multi_source(SOURCES, own_first(SOURCES), threshold_search)
-            found, used = self.search(steps)
+        for label, strategy in self.msa_searches.items():
+            found, used = self.search(SOURCES, rank_measurers(SOURCES), strategy)
             cost = self.cost([*used, *plain], scored)
             self._trial_row('multi', f'MSA, {label}', found.trial, cost)
         for name, measurer, before, cost in (

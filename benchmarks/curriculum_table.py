@@ -1,12 +1,31 @@
 """The table of the curriculum benchmark."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ['make_table']
+__all__ = ['make_table', 'selection_quality']
 
 _COLUMNS = ('accuracy', 'share', 'precision', 'recall', 'auroc', 'cost')
+
+
+def selection_quality(selected: np.ndarray, clean: np.ndarray) -> dict[str, float]:
+    """Share of the labels that a selection has, its precision and its recall.
+
+    Args:
+        selected (np.ndarray): Indices of the selected labels.
+        clean (np.ndarray): Bool, of shape (N, ): which labels are right.
+
+    Returns:
+        dict[str, float]: ``share``, and ``precision`` and ``recall`` of the clean ones.
+    """
+    hits = int(clean[selected].sum())
+    return dict(
+        share=len(selected) / len(clean),
+        precision=hits / len(selected) if len(selected) else math.nan,
+        recall=hits / int(clean.sum()) if clean.any() else math.nan,
+    )
 
 
 def _cell(values: list[float | None], scale: float = 1.0) -> str:

@@ -29,9 +29,8 @@ from projects.clip_vg.engine.pseudo_label_reliability_hook import (
 from projects.clip_vg.engine.scoring import evaluation_view, score_all, score_sources
 from projects.clip_vg_core.curriculum.reliability_file import (
     ReliabilityFile,
-    file_sha256,
 )
-from projects.clip_vg_core.utils.atomic import replacing
+from projects.clip_vg_core.utils.atomic import file_sha256, replacing
 
 __all__ = ['base_config', 'precompute_tokens', 'run_training', 'score_agreement']
 
@@ -41,7 +40,7 @@ EPOCHS, BATCH, MOST = 10, 8, 5
 
 @HOOKS.register_module()
 class CountLabels(Hook):
-    """Counts the labels that a training sees."""
+    """Counts the labels that a training run sees."""
 
     def __init__(self) -> None:
         self.seen = 0
@@ -59,7 +58,7 @@ class CountLabels(Hook):
 
 @HOOKS.register_module()
 class OracleHook(PseudoLabelReliabilityHook):
-    """Selects in the midst of a training by what is known of the labels."""
+    """Selects during training by what is known of the labels."""
 
     def __init__(self, known: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -71,7 +70,7 @@ class OracleHook(PseudoLabelReliabilityHook):
 
 
 def base_config(root: Path) -> Config:
-    """The benchmark's config on the pictures in ``root``."""
+    """The benchmark's config on the images in ``root``."""
     init_default_scope('mmdet')
     cfg = Config.fromfile(CONFIG)
     cfg.test_dataloader.dataset.data_root = str(root / 'pictures')
@@ -79,7 +78,7 @@ def base_config(root: Path) -> Config:
 
 
 def _labels(root: Path) -> dict:
-    """What all data sets on the pictures in ``root`` have in common."""
+    """What all data sets on the images in ``root`` have in common."""
     return dict(
         type='RefExpDataset',
         data_root=str(root),
@@ -88,14 +87,14 @@ def _labels(root: Path) -> dict:
 
 
 def precompute_tokens(spec: dict) -> None:
-    """Encode the pictures of all splits once."""
+    """Encode the images of all splits once."""
     cfg = base_config(Path(spec['root']))
     for split in ('train', 'val', 'test'):
         frozen_features.precompute(cfg, Path(spec['root']) / f'{split}.npy', split)
 
 
 def score_agreement(spec: dict) -> None:
-    """What CLIP alone says of the pool's labels, from crops of the pictures."""
+    """What CLIP alone says of the pool's labels, from crops of the images."""
     root = Path(spec['root'])
     options = agreement_config(base_config(root))
     data = dict(
@@ -200,7 +199,7 @@ def _config(spec: dict) -> Config:
             ),
             custom_hooks=[
                 dict(type='CountLabels'),
-                # Not the validation's: these are other pictures.
+                # Not the validation's: these are other images.
                 *(
                     dict(hook, pipeline=[load('train'), pack])
                     for hook in spec.get('hooks', [])

@@ -1,38 +1,37 @@
-"""The trainings of the curriculum benchmark for one seed."""
+"""The training runs of the curriculum benchmark for one seed."""
 
 import logging
 import shutil
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from curriculum_table import selection_quality
 from curriculum_training import EPOCHS
 from noisy_sources import SOURCES, is_right, make_noisy_sources
 
-from projects.clip_vg.self_paced.record import trial_name
+from projects.clip_vg.self_paced.trials import trial_name
 from projects.clip_vg_core.curriculum.reliability_file import (
     read_reliability,
     reliability_path,
 )
 from projects.clip_vg_core.curriculum.search import (
+    MultiSourceResult,
+    Strategy,
     Trial,
-    follow,
     multi_source,
-    own_first,
+    rank_measurers,
 )
-from projects.clip_vg_core.curriculum.selection import (
-    auroc,
-    keep_quality,
-    select_reliable,
-)
+from projects.clip_vg_core.curriculum.selection import select_reliable
+from projects.clip_vg_core.metrics.confidence import auroc
 
 __all__ = ['TARGET', 'Trials']
 
 TARGET = 'template'  # the source of the single-source part
 LEAST = 100  # labels that a trial needs
-_OTHER_PICTURES = 1000  # added to the seed of the pictures that every training knows
+_OTHER_IMAGES = 1000  # added to the seed of the images that every training run knows
 
 
 def _rounded(accuracy: Mapping[str, float]) -> str:
@@ -40,16 +39,16 @@ def _rounded(accuracy: Mapping[str, float]) -> str:
 
 
 class Trials:
-    """Trainings of a seed: started once, kept, counted.
+    """Training runs of a seed: started once, kept, counted.
 
     All begin with a detector that has learnt the names of shapes on clean labels of
-    other pictures, and nothing else.
+    other images, and nothing else.
 
     Args:
         root (Path): Folder of the seed.
-        seed (int): Of data and trainings.
+        seed (int): Of data and training runs.
         rates (Mapping): Errors of each source.
-        images (Mapping[str, int]): Pictures of each split.
+        images (Mapping[str, int]): Images of each split.
         steps (int): Of one training.
         submit (Callable): Runs a specification elsewhere, gives a future.
     """
@@ -69,14 +68,14 @@ class Trials:
         self.results: dict[str, dict] = {}
         root.mkdir(parents=True, exist_ok=True)
         self._make_data(root, images, rates, seed)
-        self._make_data(root / 'names', images, {'names': {}}, seed + _OTHER_PICTURES)
+        self._make_data(root / 'names', images, {'names': {}}, seed + _OTHER_IMAGES)
         self.train('names', ['names'], root=str(root / 'names'), load_from=None)
         self.right = {
             name: is_right(np.load(root / f'{name}.kinds.npy')) for name in SOURCES
         }
 
     def _make_data(self, root: Path, images: Mapping[str, int], *made: Any) -> None:
-        """Pictures, labels, and what the frozen tower says of the pictures."""
+        """Images, labels, and what the frozen tower says of the images."""
         make_noisy_sources(root, images, *made)
         np.savez(
             root / 'firsts.npz',
@@ -107,7 +106,7 @@ class Trials:
         return self.submit(self._spec(name, pool, **more))
 
     def train(self, name: str, pool: Sequence[str], **more: Any) -> dict:
-        """Run a training and wait."""
+        """Launch a training run and wait."""
         return self._keep(name, self.start(name, pool, **more))
 
     def _keep(self, name: str, future: Future) -> dict:
@@ -163,7 +162,7 @@ class Trials:
             for pick in trial
         }
 
-    def evaluate(self, trials: Sequence[Trial]) -> dict[Trial, float]:
+    def evaluate(self, trials: Sequence[Trial]) -> list[float]:
         """Val accuracy of trials that run side by side."""
         futures = {}
         for trial in trials:
@@ -175,33 +174,38 @@ class Trials:
         for trial, future in futures.items():
             self._keep(trial_name(trial), future)
             scores[trial] = self.accuracy(trial_name(trial), 'val')
-        return scores
+        return list(scores.values())
 
-    def search(self, steps: Generator) -> tuple[Any, list[str]]:
-        """Follow a search; what it found, and the trainings it took."""
+    def search(
+        self,
+        sources: Sequence[str],
+        measurers: Mapping[str, Sequence[str]],
+        strategy: Strategy,
+    ) -> tuple[MultiSourceResult, list[str]]:
+        """Search the thresholds of sources; the result, and its training runs."""
         used: dict[str, None] = {}
 
-        def evaluate(trials: Sequence[Trial]) -> dict[Trial, float]:
+        def evaluate(trials: Sequence[Trial]) -> list[float]:
             used.update(dict.fromkeys(map(trial_name, trials)))
             return self.evaluate(trials)
 
-        found = follow(steps, evaluate)
-        if not found.trial:
+        result = multi_source(sources, measurers, evaluate, strategy)
+        if not result.trial:
             raise ValueError(
                 f'No threshold keeps {LEAST} labels: the measurers have learnt nothing '
                 'yet. Give more --steps.'
             )
-        return found, list(used)
+        return result, list(used)
 
     def ssa(
-        self, source: str, threshold_search: Callable, measurer: str | None = None
-    ) -> tuple[Any, list[str]]:
+        self, source: str, strategy: Strategy, measurer: str | None = None
+    ) -> tuple[MultiSourceResult, list[str]]:
         """Search the threshold of one source, under its own measurer unless named."""
-        measurers = {source: [measurer]} if measurer else own_first([source])
-        return self.search(multi_source([source], measurers, threshold_search))
+        measurers = {source: [measurer]} if measurer else rank_measurers([source])
+        return self.search([source], measurers, strategy)
 
     def cost(self, names: Sequence[str], scored: int = 0) -> float:
-        """Labels seen by trainings and scorings, in units of one plain training."""
+        """Labels seen by training runs and scorings, in units of a plain run."""
         seen = sum(self.results[name]['seen'] for name in names if name in self.results)
         return (seen + scored) / self.results[f'plain_{TARGET}']['seen']
 
@@ -218,7 +222,7 @@ class Trials:
         right = np.concatenate([self.right[source] for source in kept])
         offsets = np.cumsum([0] + [len(self.right[source]) for source in kept])
         chosen = [k + o for k, o in zip(kept.values(), offsets, strict=False)]
-        quality = keep_quality(np.concatenate(chosen).astype(np.int64), right)
+        quality = selection_quality(np.concatenate(chosen).astype(np.int64), right)
         self.rows.append(
             dict(
                 part=part,

@@ -1,9 +1,9 @@
-"""What comes before the model: reading the labels, and loading the pictures.
+"""What comes before the model: reading the labels, and loading the images.
 
     python benchmarks/data.py --ann-file FILE --split-file FILE --images FOLDER
 
 Seconds and memory of reading all labels, in a process of its own. Then samples a
-second through the test transforms: the published way decodes and resizes the picture
+second through the test transforms: the published way decodes and resizes the image
 again for each expression, ours once for all its expressions.
 """
 
@@ -30,14 +30,14 @@ PIPELINE = Path(__file__).parents[1] / 'configs/_base_/datasets/refexp_224.py'
 
 
 def add_label_options(parser: argparse.ArgumentParser) -> None:
-    """Which labels and pictures a program measures on."""
-    parser.add_argument('--ann-file', type=Path, help='default: synthetic pictures')
+    """Which labels and images a program measures on."""
+    parser.add_argument('--ann-file', type=Path, help='default: synthetic images')
     parser.add_argument('--split-file', type=Path)
     parser.add_argument('--images', type=Path)
 
 
 def fill_in_synthetic(args: argparse.Namespace, folder: str, pictures: int) -> None:
-    """Draw pictures where no labels are given."""
+    """Draw images where no labels are given."""
     if args.ann_file is None:
         root = make_synthetic(Path(folder, 'data'), dict(train=pictures), 0)
         args.ann_file = root / 'shapes' / 'instances.json'
@@ -52,7 +52,7 @@ def parse_args() -> argparse.Namespace:
     )
     add_label_options(parser)
     parser.add_argument(
-        '--expressions', type=int, nargs='+', default=[1, 4, 7, 16], help='of a picture'
+        '--expressions', type=int, nargs='+', default=[1, 4, 7, 16], help='of an image'
     )
     parser.add_argument('--pictures', type=int, default=40, help='most to load')
     parser.add_argument('--rounds', type=int, default=3)
@@ -87,10 +87,10 @@ def open_dataset(args: argparse.Namespace) -> RefExpDataset:
     )
 
 
-def labels_of_pictures(
+def labels_of_images(
     dataset: RefExpDataset, images: Path, most: int
 ) -> list[tuple[int, ...]]:
-    """The labels of each of the pictures that are there."""
+    """The labels of each of the images that are there."""
     groups = ImageGroups(dataset.table.image_index)
     found = []
     for rows in groups.plan(len(groups), None):
@@ -99,7 +99,7 @@ def labels_of_pictures(
         if len(found) == most:
             break
     if not found:
-        raise FileNotFoundError(f'No picture of the labels is in {images}.')
+        raise FileNotFoundError(f'No image of the labels is in {images}.')
     return found
 
 
@@ -118,20 +118,20 @@ def main() -> None:
             options += ['--split-file', str(args.split_file)]
         subprocess.run([sys.executable, __file__, *options], check=True)
         dataset = open_dataset(args)
-        pictures = labels_of_pictures(dataset, args.images, args.pictures)
+        pictures = labels_of_images(dataset, args.images, args.pictures)
         for expressions in args.expressions:
-            asked = [
+            groups = [
                 tuple(itertools.islice(itertools.cycle(rows), expressions))
                 for rows in pictures
             ]
 
-            def published(asked: list[tuple[int, ...]] = asked) -> None:
-                for rows in asked:
+            def published(groups: list[tuple[int, ...]] = groups) -> None:
+                for rows in groups:
                     for row in rows:
                         dataset[row]
 
-            def ours(asked: list[tuple[int, ...]] = asked) -> None:
-                for rows in asked:
+            def ours(groups: list[tuple[int, ...]] = groups) -> None:
+                for rows in groups:
                     dataset[rows]
 
             seconds = alternate(dict(published=published, ours=ours), args.rounds)

@@ -1,8 +1,8 @@
-"""Frozen towers, asked once: what a benchmark of hundreds of trainings can afford.
+"""Frozen towers, run once: what a benchmark of hundreds of training runs can afford.
 
-The towers of the curriculum benchmark are frozen and its pictures are not augmented,
-so a picture's tokens are the same in every training. They are computed once, kept in a
-memory-mapped file, and travel through the ordinary pipeline in the shape of an image.
+The towers of the curriculum benchmark are frozen and its images are not augmented,
+so an image's tokens are the same in every training run. They are computed once, kept
+in a memory-mapped file, and travel through the pipeline in the shape of an image.
 """
 
 from pathlib import Path
@@ -23,12 +23,12 @@ __all__ = ['LoadTokens', 'MemoTextEncoder', 'TokensInImage', 'precompute']
 
 
 def precompute(cfg: Config, path: str | Path, split: str) -> Path:
-    """Encode all pictures of a split of a config's test data.
+    """Encode all images of a split of a config's test data.
 
     Args:
         cfg (Config): An ordinary config with frozen towers.
-        path (str or Path): Where to: float16 (pictures, S, S, C), the tokens of a
-            picture laid out as an image, in the order of the file names.
+        path (str or Path): Output file: float16 (images, S, S, C), the tokens of an
+            image laid out as an image, in the order of the file names.
         split (str): 'train', 'val' or 'test'.
 
     Returns:
@@ -67,7 +67,7 @@ class LoadTokens(BaseTransform):
     Args:
         size (int): Side of the square in pixels.
         tokens (str): File of :func:`precompute`.
-        first (int): Number of its first picture, as in ``shapes_000001.jpg``.
+        first (int): Number of its first image, as in ``shapes_000001.jpg``.
         training (bool): Whether boxes are moved into the square. Defaults to False.
     """
 
@@ -122,7 +122,7 @@ class TokensInImage(nn.Module):
 
 @MODELS.register_module()
 class MemoTextEncoder(nn.Module):
-    """A frozen text tower that remembers its answers; not in the state dict.
+    """A frozen text tower that remembers its outputs; not in the state dict.
 
     Args:
         encoder (dict): Config of the tower.

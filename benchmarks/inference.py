@@ -1,9 +1,9 @@
-"""Answers a second: the published way against ours, in one run.
+"""Predictions a second: the published way against ours, in one run.
 
     python benchmarks/inference.py --expressions 7
 
-ViT-B/16 at 224 with random weights, pictures of 4:3. The published way encodes the
-picture again for each expression, pads it to 77 tokens and sends all tokens through
+ViT-B/16 at 224 with random weights, images of 4:3. The published way encodes the
+image again for each expression, pads it to 77 tokens and sends all tokens through
 every layer. Prints the ratio as `4.2 x`, the largest difference of the boxes, and a
 roofline.
 """
@@ -43,7 +43,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        '--expressions', type=int, nargs='+', default=[1, 4, 7, 16], help='of a picture'
+        '--expressions', type=int, nargs='+', default=[1, 4, 7, 16], help='of an image'
     )
     parser.add_argument('--batch-size', type=int, default=8, help='as of both ways')
     parser.add_argument('--rounds', type=int, default=3)
@@ -69,7 +69,7 @@ def build_model() -> CLIPVG:
 
 
 def make_batch(pictures: int, expressions: int) -> tuple[Tensor, list[DetDataSample]]:
-    """Normalised pictures with a letterbox, and 1 to 8 words an expression."""
+    """Normalised images with a letterbox, and 1 to 8 words an expression."""
     generator = torch.Generator().manual_seed(0)
     inputs = torch.zeros(pictures, 3, SIZE, SIZE)
     top = (SIZE - SHORT) // 2
@@ -103,7 +103,7 @@ def published_way(
     padding = patch_padding(pixel_padding(samples, inputs), slow.fusion.grid_size)
 
     @torch.inference_mode()
-    def answer() -> Tensor:
+    def predict() -> Tensor:
         boxes = []
         for start in range(0, len(pairs), batch_size):
             indices, texts = zip(*pairs[start : start + batch_size], strict=True)
@@ -111,19 +111,19 @@ def published_way(
             boxes.append(slow(inputs[rows], padding[rows], texts))
         return torch.cat(boxes)
 
-    return answer
+    return predict
 
 
 def our_way(
     model: CLIPVG, inputs: Tensor, samples: list[DetDataSample]
 ) -> Callable[[], Tensor]:
-    """The same boxes, all expressions of a picture at once."""
+    """The same boxes, all expressions of an image at once."""
 
     @torch.inference_mode()
-    def answer() -> Tensor:
+    def predict() -> Tensor:
         return model.bbox_head(model._forward(inputs, samples))
 
-    return answer
+    return predict
 
 
 def flops(path: Callable[[], object]) -> float:
@@ -167,7 +167,7 @@ def main() -> None:
         ways['compiled'] = build_model().requires_grad_(False).to(dtype)
         compile_for_inference(ways['compiled'])
     for expressions in args.expressions:
-        # As many pictures as make whole batches of the published way, and no more.
+        # As many images as make whole batches of the published way, and no more.
         inputs, samples = make_batch(args.batch_size, expressions)
         paths = {
             'published': published_way(slow, inputs, samples, args.batch_size),
@@ -175,7 +175,7 @@ def main() -> None:
         for name, way in ways.items():
             its_inputs = inputs.to(next(way.parameters()).dtype)
             paths[name] = our_way(way, its_inputs, samples)
-        answers = {name: path().float() for name, path in paths.items()}
+        predictions = {name: path().float() for name, path in paths.items()}
         seconds = alternate(paths, args.rounds, warmup=0)
         pairs = args.batch_size * expressions
         for name in paths:
@@ -184,7 +184,7 @@ def main() -> None:
                 '%.1e%s',
                 *(expressions, name, pairs / seconds[name]),
                 *(seconds['published'] / seconds[name],),
-                (answers[name] - answers['published']).abs().max(),
+                (predictions[name] - predictions['published']).abs().max(),
                 # PyTorch does not count what nn.MultiheadAttention does in eval mode,
                 # nor what it has compiled.
                 ''

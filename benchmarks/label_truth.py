@@ -1,4 +1,4 @@
-"""Whether a label of a synthetic picture is true, as a person would read it."""
+"""Whether a label of a synthetic image is true, as a person would read it."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -93,7 +93,7 @@ def judge(text: str, box: Box, size: tuple[int, int], objects: Sequence[Shape]) 
         text (str): The expression: shapes, colours, sizes, words of place, one
             relation.
         box (tuple[float, float, float, float]): xyxy in pixels.
-        size (tuple[int, int]): (width, height) of the picture.
+        size (tuple[int, int]): (width, height) of the image.
         objects (Sequence[Shape]): The true objects.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Three sources of pseudo-labels whose errors are known, on synthetic pictures.
+"""Three sources of pseudo-labels whose errors are known, on synthetic images.
 
 They differ in language, as the paper's do: template ("red star", "left blue circle"),
 relation ("red star left of the circle", "object above all others"), caption ("there is
@@ -38,7 +38,7 @@ def is_right(kinds: np.ndarray) -> np.ndarray:
 
 
 def _places(size: tuple[int, int], item: Shape) -> list[str]:
-    """On which sides of the picture's centre an object clearly is."""
+    """On which sides of the image's centre an object clearly is."""
     across, down = (item.center[i] / size[i] - 0.5 for i in (0, 1))
     found = []
     if abs(across) > MARGIN:
@@ -167,7 +167,7 @@ def make_noisy_sources(
     seed: int,
     per_image: int = 8,
 ) -> Path:
-    """Make pictures, clean ``val.jsonl`` and ``test.jsonl``, and noisy sources.
+    """Make images, clean ``val.jsonl`` and ``test.jsonl``, and noisy sources.
 
     ``root/pictures`` is what :func:`make_synthetic` makes; beside it lie
     ``<source>.jsonl`` (ODVG) and ``<source>.kinds.npy``, int8, the error of each
@@ -175,7 +175,7 @@ def make_noisy_sources(
 
     Args:
         root (str or Path): Where to; what is complete there is not made again.
-        images (Mapping[str, int]): Pictures of 'train', 'val', 'test'.
+        images (Mapping[str, int]): Images of 'train', 'val', 'test'.
         rates (Mapping): For each source ('template', 'relation', 'caption', 'names')
             the shares 'wrong', 'ambiguous', and 'sloppy' (of the others).
         seed (int): Decides everything.

@@ -2,7 +2,7 @@
 
     python benchmarks/pseudo_label_correctness.py
 
-Synthetic pictures; a detector, a scene-graph model and a captioner are played with
+Synthetic images; a detector, a scene-graph model and a captioner are simulated with
 known errors; every label is compared with the truth. Prints tables in Markdown.
 """
 
@@ -18,11 +18,19 @@ from typing import Any
 
 from label_truth import VERDICTS, judge
 
-from projects.clip_vg.engine.labelling.maker import KINDS, MakerSettings
-from projects.clip_vg.engine.labelling.pipeline import Generation, generate
 from projects.clip_vg.synthetic.data_set import make_synthetic
-from projects.clip_vg.synthetic.detections import ErrorRates, play_models, read_shapes
+from projects.clip_vg.synthetic.detections import (
+    ErrorRates,
+    read_shapes,
+    simulate_predictions,
+)
 from projects.clip_vg_core.pseudo_labels.detection import iou
+from projects.clip_vg_core.pseudo_labels.generation import (
+    KINDS,
+    Generation,
+    MakerSettings,
+    generate,
+)
 from projects.clip_vg_core.pseudo_labels.inputs import InputFiles
 
 
@@ -66,7 +74,7 @@ RUNS = (
 
 
 def read_labels(path: Path) -> Iterator[tuple[str, str, str, Any]]:
-    """Picture, rule, expression and box of each label."""
+    """Image, rule, expression and box of each label."""
     with path.open(encoding='utf-8') as file:
         for line in map(json.loads, file):
             region = line['grounding']['regions'][0]
@@ -95,7 +103,7 @@ def main() -> None:
             Path(folder, 'data'), dict(train=args.pictures), args.seed
         )
         instances = root / 'shapes' / 'instances.json'
-        models = play_models(instances, Path(folder, 'models'), seed=args.seed)
+        models = simulate_predictions(instances, Path(folder, 'models'), seed=args.seed)
         truth = {
             image['file_name']: ((image['width'], image['height']), objects)
             for image, objects in read_shapes(instances)

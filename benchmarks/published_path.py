@@ -1,6 +1,6 @@
 """The published way of computing CLIP-VG, slow and plain, on a model's weights.
 
-One picture for each expression; all context tokens, pads included; every token through
+One image for each expression; all context tokens, pads included; every token through
 every layer of the fusion; ``nn.MultiheadAttention`` with a padding mask. Benchmarks
 compare with it, and tests check the fast path against it.
 """
@@ -78,7 +78,7 @@ class _FusionLayer(nn.Module):
 
 
 class PublishedPath(nn.Module):
-    """CLIP-VG as released, on the weights of one of our models.
+    """CLIP-VG as in the official code, on the weights of one of our models.
 
     Args:
         model (CLIPVG): Shares its weights, but for those of attention, whose three
@@ -139,7 +139,7 @@ class PublishedPath(nn.Module):
     def forward(
         self, images: Tensor, patch_padding: Tensor, expressions: Sequence[str]
     ) -> Tensor:
-        """Answer B pairs of a picture and an expression.
+        """Predict the boxes of B pairs of an image and an expression.
 
         Args:
             images (Tensor): Normalised, of shape (B, 3, H, W).

@@ -2,8 +2,8 @@
 
     python benchmarks/runner.py
 
-ViT-B/16 at 224 with random weights, CLIP frozen, steps of four pictures with seven
-expressions each; hooks, logging and data sampler as in a training, no workers.
+ViT-B/16 at 224 with random weights, CLIP frozen, steps of four images with seven
+expressions each; hooks, logging and data sampler as in a training run, no workers.
 """
 
 import argparse

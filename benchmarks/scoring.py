@@ -1,9 +1,9 @@
-"""Reliability of all labels, pictures decoded included: the published way against ours.
+"""Reliability of all labels, images decoded included: the published way against ours.
 
     python benchmarks/scoring.py --ann-file FILE --split-file FILE --images FOLDER
 
 ViT-B/16 at 224 with random weights. The published way loads, resizes and encodes the
-picture of every label anew; ours does so once for all labels of a picture.
+image of every label anew; ours does so once for all labels of an image.
 """
 
 import argparse
@@ -22,9 +22,9 @@ from published_path import PublishedPath
 from projects.clip_vg.datasets import RefExpDataset
 from projects.clip_vg.engine.scoring import score_all
 from projects.clip_vg.models import CLIPVG
-from projects.clip_vg.models.answers import to_original
 from projects.clip_vg.models.clip_vg import patch_padding
 from projects.clip_vg.models.data_preprocessor import pixel_padding
+from projects.clip_vg.models.predictions import to_original
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,7 +41,7 @@ def parse_args() -> argparse.Namespace:
 def published_way(
     model: CLIPVG, dataset: RefExpDataset, batch_size: int
 ) -> Callable[[], np.ndarray]:
-    """Boxes of all labels, xyxy in pixels, one picture for each."""
+    """Boxes of all labels, xyxy in pixels, one image for each."""
     slow = PublishedPath(model).eval()
 
     @torch.inference_mode()
@@ -75,14 +75,14 @@ def main() -> None:
         fill_in_synthetic(args, folder, pictures=32)
         model = build_model()
         dataset = open_dataset(args)
-        answers: dict[str, np.ndarray] = {}
+        predictions: dict[str, np.ndarray] = {}
         slow = published_way(model, dataset, args.batch_size)
 
         def published() -> None:
-            answers['published'] = slow()
+            predictions['published'] = slow()
 
         def ours() -> None:
-            answers['ours'] = score_all(
+            predictions['ours'] = score_all(
                 model, dataset, batch_size=args.batch_size, grouped=True
             )[1]
 
@@ -95,7 +95,7 @@ def main() -> None:
             '%-9s: %6.1f labels a second, %.1f x',
             *(name, len(dataset) / taken, seconds['published'] / taken),
         )
-    apart = np.abs(answers['ours'] - answers['published']).max()
+    apart = np.abs(predictions['ours'] - predictions['published']).max()
     logging.info('largest difference of boxes: %.4f pixels', apart)
 
 

@@ -1,8 +1,8 @@
-"""Answers a second on a CPU: the published way against what can be served.
+"""Predictions a second on a CPU: the published way against what can be served.
 
     python benchmarks/serving.py --expressions 7
 
-ViT-B/16 at 224 with random weights, pictures of 4:3, as in ``inference.py``: PyTorch in
+ViT-B/16 at 224 with random weights, images of 4:3, as in ``inference.py``: PyTorch in
 float32 and bfloat16, and the exported detector in OpenVINO and ONNX Runtime. All run in
 turn in one process. Prints ratios as `4.2 x`, and the largest difference of a box.
 """
@@ -44,7 +44,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        '--expressions', type=int, nargs='+', default=[1, 4, 7, 16], help='of a picture'
+        '--expressions', type=int, nargs='+', default=[1, 4, 7, 16], help='of an image'
     )
     parser.add_argument(
         '--batch-size', type=int, default=8, help='of all ways (default: %(default)s)'
@@ -55,7 +55,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def calibration() -> Iterator[dict]:
-    """Pictures of noise, each with some expressions."""
+    """Images of noise, each with some expressions."""
     generator = torch.Generator().manual_seed(1)
     _, samples = make_batch(16, 4)
     for sample in samples:
@@ -81,11 +81,11 @@ def served_way(
     """Boxes xyxy in [0, 1] of all expressions."""
     model = ServedCLIPVG(str(folder), *options)
 
-    def answer() -> Tensor:
+    def predict() -> Tensor:
         found = model.predict(inputs, samples, rescale=False)
         return torch.cat([sample.pred_instances.bboxes for sample in found]) / SIZE
 
-    return answer
+    return predict
 
 
 def main() -> None:
@@ -109,14 +109,14 @@ def main() -> None:
                 'PyTorch f32': our_way(model, inputs, samples),
                 'PyTorch bf16': our_way(half, inputs.bfloat16(), samples),
             }
-            answers = {
+            predictions = {
                 name: bbox_cxcywh_to_xyxy(path().float()).clamp(0, 1)
                 for name, path in paths.items()
             }
             for options in SERVED:
                 name = ' '.join(options)
                 paths[name] = served_way(folder, options, inputs, samples)
-                answers[name] = paths[name]()
+                predictions[name] = paths[name]()
             seconds = alternate(paths, args.rounds, warmup=0)
             for name in paths:
                 logging.info(
@@ -124,7 +124,7 @@ def main() -> None:
                     'difference %.1e',
                     *(expressions, name, args.batch_size * expressions / seconds[name]),
                     seconds['published'] / seconds[name],
-                    (answers[name] - answers['published']).abs().max(),
+                    (predictions[name] - predictions['published']).abs().max(),
                 )
 
 

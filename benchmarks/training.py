@@ -2,9 +2,9 @@
 
     python benchmarks/training.py
 
-ViT-B/16 at 224 with random weights. `faithful`: one expression a picture, and CLIP's
-visual positions trained, as released. `grouped`: positions frozen, seven expressions
-share a picture and its encoding. A step is forward, backward and AdamW.
+ViT-B/16 at 224 with random weights. `faithful`: one expression an image, and CLIP's
+visual positions trained, as in the official code. `grouped`: positions frozen, seven
+expressions share an image and its encoding. A step is forward, backward and AdamW.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def with_boxes(samples: list) -> list:
 
 
 def make_step(way: str, expressions: int, bf16: bool = False) -> Callable[[], Tensor]:
-    """A training step that answers so many expressions."""
+    """A training step over so many expressions."""
     model = build_model()
     model.visual_encoder.vit.positional_embedding.requires_grad_(way != 'grouped')
     each = PER_PICTURE if way == 'grouped' else 1

@@ -2,4 +2,4 @@
 
 _base_ = './clip_vg_synthetic.py'
 
-model = dict(confidence_head=dict(type='GroundingConfidenceHead', absent=0.25))
+model = dict(confidence_head=dict(type='GroundingConfidenceHead', neg_ratio=0.25))

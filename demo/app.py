@@ -1,8 +1,8 @@
-"""A web page to ask pictures.
+"""A web page that grounds expressions in images.
 
     python demo/app.py --checkpoint FILE [FILE...]
 
-Serves http://127.0.0.1:7860 until it is stopped (Ctrl-C): drop a picture, type
+Serves http://127.0.0.1:7860 until it is stopped (Ctrl-C): drop an image, type
 expressions, see their boxes. Nothing is sent elsewhere or fetched from there.
 """
 
@@ -28,18 +28,18 @@ from starlette.middleware import Middleware
 from projects.clip_vg.apis.shared_models import SharedModels, name_checkpoints
 from projects.clip_vg.apis.web import (
     LOOPBACK,
+    ByteLimits,
     Guard,
     Limits,
-    Room,
     WrongInput,
-    answer,
+    ground,
     make_examples,
-    read_picture,
+    read_image,
     stored_bytes,
 )
 from projects.clip_vg_core.utils.command_line import run_command
 
-# Seconds between deletions of visitors' pictures, and the age of what is deleted.
+# Seconds between deletions of visitors' images, and the age of what is deleted.
 DELETE_CACHE = (600, 3600)
 # Of the visitor's machine.
 FONTS, MONO = ('system-ui', 'sans-serif'), ('ui-monospace', 'monospace')
@@ -77,8 +77,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--device', help='default: a GPU, if there is one')
     limits = parser.add_argument_group('limits for visitors')
     for name, default, what in (
-        ('--max-pixels', Limits.pixels, 'of a picture'),
-        ('--max-expressions', Limits.expressions, 'for a picture'),
+        ('--max-pixels', Limits.pixels, 'of an image'),
+        ('--max-expressions', Limits.expressions, 'for an image'),
         ('--queue', 16, 'requests that wait'),
     ):
         limits.add_argument(
@@ -111,9 +111,9 @@ def build_page(
     max_upload: str,
     queue: int,
     folder: Path,
-    stored: int = Room.stored,
+    stored: int = ByteLimits.stored,
 ) -> gr.Blocks:
-    """The page: the question on the left, the answer on the right.
+    """The page: image and expressions on the left, predictions on the right.
 
     Files are read from ``folder`` alone, where the page stores what is uploaded; no
     request is taken while it holds more than ``stored`` bytes.
@@ -131,53 +131,56 @@ def build_page(
     def check(path: str | None) -> str | None:
         """Take a bad file away again."""
         try:
-            read_picture(path, limits)
+            read_image(path, limits)
         except WrongInput as wrong:
             gr.Warning(html.escape(str(wrong)))
             return None
         return gr.skip()
 
-    def ask(path: str | None, text: str | None, name: str) -> tuple:
+    def predict(path: str | None, text: str | None, name: str) -> tuple:
         try:
             if stored_bytes(folder) > stored:
-                raise WrongInput('The server has no room left. Try again in an hour.')
-            return answer(models, limits, name, path, text)
+                raise WrongInput(
+                    'The server stores no further files now. Try again in an hour.'
+                )
+            return ground(models, limits, name, path, text)
         except WrongInput as wrong:
             gr.Warning(html.escape(str(wrong)))
             return None, ''
         except Exception:  # what it is concerns the operator, not the visitor
-            logging.exception('Asking %s', name)
+            logging.exception('Inference with %s', name)
             raise gr.Error(
-                'The server could not answer. Its log says why.', print_exception=False
+                'The server failed to predict. Its log has the reason.',
+                print_exception=False,
             ) from None
 
     names = list(models.checkpoints)
     with gr.Blocks(
-        title='CLIP-VG: ask a picture',
+        title='CLIP-VG: ground an image',
         analytics_enabled=False,
         delete_cache=DELETE_CACHE,
     ) as page:
         gr.Markdown(
-            f'# Ask a picture\nDrop a picture (at most {max_upload}), say what to look '
-            'for, and see where it is.'
+            f'# Ground an image\nDrop an image (at most {max_upload}), type what to '
+            'look for, and see where it is.'
         )
         with gr.Row(equal_height=False):
             with gr.Column():
-                picture = gr.Image(
-                    label='Picture',
+                image = gr.Image(
+                    label='Image',
                     type='filepath',
                     sources=['upload', 'clipboard'],
                     height=300,
-                    elem_id='picture',
+                    elem_id='image',
                 )
                 # Gradio would open and copy the file, and say no more than "Error" if
                 # that fails.
-                picture.preprocess = uploaded
-                picture.async_move_resource_to_block_cache = as_it_is
+                image.preprocess = uploaded
+                image.async_move_resource_to_block_cache = as_it_is
                 text = gr.Textbox(
                     label='Expressions',
                     info=f'One a line, at most {limits.expressions}. '
-                    'Shift + Enter asks, too.',
+                    'Shift + Enter runs it, too.',
                     placeholder='the man on the left\nred car',
                     lines=4,
                     max_lines=limits.expressions,
@@ -186,29 +189,29 @@ def build_page(
                 chosen = gr.Dropdown(
                     names, value=names[0], label='Checkpoint', elem_id='checkpoint'
                 )
-                button = gr.Button('Ask', variant='primary', elem_id='ask')
+                button = gr.Button('Ground', variant='primary', elem_id='ground')
                 shown = gr.Examples(
-                    [[str(path), '\n'.join(asked)] for path, asked in examples],
-                    [picture, text],
+                    [[str(path), '\n'.join(texts)] for path, texts in examples],
+                    [image, text],
                     label='Examples',
                     elem_id='examples',
                 )
             with gr.Column():
                 drawn = gr.Image(
-                    label='Answer',
+                    label='Prediction',
                     format='png',
                     buttons=['download', 'fullscreen'],
                     interactive=False,
-                    elem_id='answer',
+                    elem_id='prediction',
                 )
                 table = gr.HTML(elem_id='table')
-        given, results = [picture, text, chosen], [drawn, table]
+        given, results = [image, text, chosen], [drawn, table]
         one_by_one = dict(
-            concurrency_limit=1, concurrency_id='ask', scroll_to_output=True
+            concurrency_limit=1, concurrency_id='predict', scroll_to_output=True
         )
-        gr.on([button.click, text.submit], ask, given, results, **one_by_one)
-        shown.load_input_event.then(ask, given, results, **one_by_one)
-        picture.upload(check, picture, picture, show_progress='hidden')
+        gr.on([button.click, text.submit], predict, given, results, **one_by_one)
+        shown.load_input_event.then(predict, given, results, **one_by_one)
+        image.upload(check, image, image, show_progress='hidden')
     # Requests that pass the queue by would all run at once.
     return page.queue(max_size=queue, api_open=False)
 
@@ -237,7 +240,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix='clip_vg_page_') as folder:
         os.environ['GRADIO_TEMP_DIR'] = folder
         examples = make_examples(Path(folder))
-        room = Room(
+        byte_limits = ByteLimits(
             upload=file_bytes(args.max_upload),
             # Six bytes a character, as JSON escapes it, and what is around.
             body=10_000 + 6 * limits.expressions * limits.characters,
@@ -245,10 +248,12 @@ def main() -> None:
         )
         page = build_page(
             *(models, limits, examples, args.max_upload, args.queue),
-            *(Path(folder), room.stored),
+            *(Path(folder), byte_limits.stored),
         )
         hosts = LOOPBACK if args.host in LOOPBACK else None
-        guard = Middleware(Guard, hosts=hosts, room=room, folder=Path(folder))
+        guard = Middleware(
+            Guard, hosts=hosts, byte_limits=byte_limits, folder=Path(folder)
+        )
         try:
             _, url, _ = page.launch(
                 server_name=args.host,

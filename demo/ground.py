@@ -1,10 +1,10 @@
-"""Ask a picture.
+"""Ground expressions in images.
 
     python demo/ground.py IMAGE EXPRESSION... --checkpoint FILE --out-dir DIR
 
-Prints the boxes, and writes the picture with them and a JSON. A folder with a file of
-questions (CSV with a head, or JSON Lines: image, expression) is asked one after
-another; interrupted, the same command goes on.
+Prints the boxes, and writes the image with them and a JSON. Of a folder, a file of
+questions (CSV with a head, or JSON Lines: image, expression) is worked through;
+interrupted, rerun the same command to resume.
 """
 
 import argparse
@@ -20,12 +20,11 @@ from PIL import Image
 
 from projects.clip_vg.apis import GroundingInferencer
 from projects.clip_vg.checkpoints.work_dir import checkpoint_sha256, find_checkpoint
-from projects.clip_vg_core.curriculum.reliability_file import file_sha256
 from projects.clip_vg_core.data.label_keys import images_fingerprint
 from projects.clip_vg_core.data.questions import read_questions
-from projects.clip_vg_core.pseudo_labels.predictions import list_pictures
+from projects.clip_vg_core.pseudo_labels.predictions import list_images
 from projects.clip_vg_core.runtime.graphs import PRECISIONS
-from projects.clip_vg_core.utils.atomic import replacing
+from projects.clip_vg_core.utils.atomic import file_sha256, replacing
 from projects.clip_vg_core.utils.command_line import run_command
 from projects.clip_vg_core.utils.file_names import file_name
 from projects.clip_vg_core.utils.folder_lock import lock_folder
@@ -39,7 +38,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('image', type=Path, help='a picture, or a folder of pictures')
+    parser.add_argument('image', type=Path, help='an image, or a folder of images')
     parser.add_argument('expressions', nargs='*', help='such as "left man"')
     parser.add_argument(
         '--checkpoint',
@@ -58,7 +57,7 @@ def parse_args() -> argparse.Namespace:
         '--out-dir',
         type=Path,
         default=Path('work_dirs/ground'),
-        help='folder of pictures and JSON (default: %(default)s)',
+        help='output folder of images and JSON (default: %(default)s)',
     )
     parser.add_argument(
         '--questions', type=Path, help='CSV or JSON Lines of image and expression'
@@ -68,7 +67,7 @@ def parse_args() -> argparse.Namespace:
         '--batch-size',
         type=int,
         default=8,
-        help='pictures at once (default: %(default)s)',
+        help='images at once (default: %(default)s)',
     )
     parser.add_argument(
         '--overwrite',
@@ -79,7 +78,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--any-size',
         action='store_true',
-        help='also pictures of over 100 million pixels, and strips',
+        help='also images of over 100 million pixels, and strips',
     )
     args = parser.parse_args()
     if bool(args.expressions) == bool(args.questions):
@@ -87,41 +86,45 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def show(answers: Sequence[dict]) -> None:
-    """Print a table of answers."""
-    logging.info('%-32s %-26s %s', 'picture', 'box (x1, y1, x2, y2)', 'expression')
-    for answer in answers:
-        for box, text in zip(answer['bboxes'], answer['texts'], strict=True):
-            said = ' '.join(f'{edge:6.1f}' for edge in box)
-            logging.info('%-32s %-26s %s', Path(answer['image']).name[-32:], said, text)
+def show(predictions: Sequence[dict]) -> None:
+    """Print a table of predictions."""
+    logging.info('%-32s %-26s %s', 'image', 'box (x1, y1, x2, y2)', 'expression')
+    for prediction in predictions:
+        name = Path(prediction['image']).name[-32:]
+        for box, text in zip(prediction['bboxes'], prediction['texts'], strict=True):
+            edges = ' '.join(f'{edge:6.1f}' for edge in box)
+            logging.info('%-32s %-26s %s', name, edges, text)
 
 
-def drawing_names(answers: Sequence[dict], folder: Path) -> list[str]:
-    """A file for each picture: its stem, or where stems repeat, all of their names."""
-    paths = [Path(answer['image']) for answer in answers]
+def drawing_names(predictions: Sequence[dict], folder: Path) -> list[str]:
+    """A file name for each image: its stem, or its path where stems repeat."""
+    paths = [Path(prediction['image']) for prediction in predictions]
     names = [f'{path.stem}.png' for path in paths]
     if len({name.casefold() for name in names}) == len(names):
         return names
     return [f'{file_name(os.path.relpath(path, folder))}.png' for path in paths]
 
 
-def draw(answers: Sequence[dict], folder: Path, out_dir: Path, any_size: bool) -> None:
-    """Write each picture with its answers."""
-    for answer, name in zip(answers, drawing_names(answers, folder), strict=True):
-        image = load_image(answer['image'], any_size)
-        drawn = draw_predictions(image, answer['bboxes'], answer['texts'])
+def draw(
+    predictions: Sequence[dict], folder: Path, out_dir: Path, any_size: bool
+) -> None:
+    """Write each image with its predicted boxes."""
+    names = drawing_names(predictions, folder)
+    for prediction, name in zip(predictions, names, strict=True):
+        image = load_image(prediction['image'], any_size)
+        drawn = draw_predictions(image, prediction['bboxes'], prediction['texts'])
         Image.fromarray(drawn).save(out_dir / name)
 
 
-def answer_questions(
-    ask: GroundingInferencer, args: argparse.Namespace
+def predict_questions(
+    infer: GroundingInferencer, args: argparse.Namespace
 ) -> Sequence[dict]:
-    """Answers to a file of questions, those of an earlier run included."""
+    """Predictions for a file of questions, those of an earlier run included."""
     questions = read_questions(args.questions, args.image)
 
-    def answer(names: Sequence[str]) -> list[dict]:
+    def predict(names: Sequence[str]) -> list[dict]:
         files = [args.image / name for name in names]
-        return ask(files, [questions[name] for name in names])['predictions']
+        return infer(files, [questions[name] for name in names])['predictions']
 
     lines = args.out_dir / f'{args.questions.stem}.jsonl'
     origin = dict(
@@ -133,34 +136,34 @@ def answer_questions(
     )
     return list(
         resumable_map(
-            *(lines, list(questions), answer, args.batch_size, 'asking'),
+            *(lines, list(questions), predict, args.batch_size, 'predicting'),
             origin=origin,
             overwrite=args.overwrite,
         )
     )
 
 
-def answer_expressions(
-    ask: GroundingInferencer, args: argparse.Namespace
+def predict_expressions(
+    infer: GroundingInferencer, args: argparse.Namespace
 ) -> Sequence[dict]:
-    """Answers to the expressions of the command line."""
+    """Predictions for the expressions of the command line."""
     texts: Any = args.expressions
     if args.image.is_dir():
-        texts = [args.expressions] * len(list_pictures(args.image))
-    answers = ask(args.image, texts)['predictions']
+        texts = [args.expressions] * len(list_images(args.image))
+    predictions = infer(args.image, texts)['predictions']
     with replacing(args.out_dir / 'answers.json') as partial:
-        partial.write_text(json.dumps(answers, indent=1))
-    return answers
+        partial.write_text(json.dumps(predictions, indent=1))
+    return predictions
 
 
 def main() -> None:
-    """Ask."""
+    """Run inference, and write its results."""
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
     if not args.image.exists():  # before the model, which takes longer
         raise FileNotFoundError(f'{args.image}: no such image.')
     with lock_folder(args.out_dir):
-        ask = GroundingInferencer(
+        infer = GroundingInferencer(
             args.checkpoint,
             config=args.config,
             device=args.device,
@@ -168,10 +171,10 @@ def main() -> None:
             any_size=args.any_size,
             **({'precision': args.precision} if args.precision else {}),
         )
-        answered = answer_questions if args.questions else answer_expressions
-        answers = answered(ask, args)
-        show(answers)
-        draw(answers, args.image, args.out_dir, args.any_size)
+        predict = predict_questions if args.questions else predict_expressions
+        predictions = predict(infer, args)
+        show(predictions)
+        draw(predictions, args.image, args.out_dir, args.any_size)
     logging.info('%s', args.out_dir)
 
 

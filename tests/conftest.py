@@ -89,7 +89,7 @@ def realdata(request):
 
 @pytest.fixture(scope='session')
 def shapes(tmp_path_factory):
-    """A synthetic data set of 24 training and 6 test pictures."""
+    """A synthetic data set of 24 training and 6 test images."""
     root = tmp_path_factory.mktemp('data') / 'shapes'
     return make_synthetic(root, dict(train=24, val=6, test=6), seed=3)
 
@@ -102,7 +102,7 @@ def tiny_model():
 
 @pytest.fixture(scope='session')
 def sources(shapes, tmp_path_factory):
-    """Two label files of the training pictures of ``shapes``: 'one' and 'two'."""
+    """Two label files of the training images of ``shapes``: 'one' and 'two'."""
     folder = tmp_path_factory.mktemp('sources')
     labels = read_annotations(
         shapes / 'shapes' / 'instances.json',

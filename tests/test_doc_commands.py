@@ -148,8 +148,8 @@ def test_a_snippet_is_python_that_works(block, tmp_path):
         assert {node.targets[0].id for node in tree.body} - {'_base_'} <= set(cfg)
 
 
-def test_the_snippet_that_links_training_pictures(shapes, tmp_path):
-    """Of the reproduction's page, on synthetic pictures."""
+def test_the_snippet_that_links_training_images(shapes, tmp_path):
+    """Of the reproduction's page, on synthetic images."""
     block = next(b for b in PYTHON if 'symlink_to' in b.text)
     root = tmp_path / 'coco'
     root.mkdir()
@@ -187,7 +187,7 @@ def test_three_lines_of_the_readme_lead_to_the_boxes(monkeypatch):
     assert predicted.overlaps(predicted, drawn).diagonal().min() > 0.7
 
 
-# Fewer pictures and one epoch; the rest of the tutorial as it stands.
+# Fewer images and one epoch; the rest of the tutorial as it stands.
 SHORT = {
     '--train 2000': '--train 24',
     '--val 200 --test 400': '--val 6 --test 6',

@@ -21,7 +21,7 @@ OPTIONS = [
     for folder in ('tools', 'demo')
     for path in sorted((ROOT / folder).rglob('*.py'))
 ]
-ROOMS = ('apis', 'datasets', 'engine', 'evaluation', 'models', 'visualization')
+ROOMS = ('apis', 'datasets', 'engine', 'evaluation', 'models')
 
 
 @cache

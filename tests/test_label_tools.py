@@ -1,11 +1,12 @@
 """The commands around pseudo-labels, as a user types them."""
 
 import json
+import sys
 
 import pytest
 import torch
 
-from projects.clip_vg_core.pseudo_labels.entries import read_triplets
+from projects.clip_vg_core.pseudo_labels.entries import CocoFile
 
 from .helpers import ROOT
 from .helpers.commands import call, generate, run, tool
@@ -75,6 +76,18 @@ def test_commands_that_ask_for_too_little(tmp_path, files, args, message):
         generate(*args, *files)
 
 
+def test_rules_start_without_pytorch(tmp_path, files):
+    """Which takes seconds to import, in every worker too."""
+    script = (
+        'import runpy, sys; '
+        "runpy.run_path('tools/generate_pseudo_labels.py', run_name='__main__'); "
+        "print('torch' in sys.modules or 'projects.clip_vg' in sys.modules)"
+    )
+    done = run(sys.executable, '-c', script, 'template', *files)
+    assert done.stdout.strip() == 'False'
+    assert (tmp_path / 'out.jsonl.html').exists()
+
+
 def test_captions_without_spacys_model_say_how_to_get_it(tmp_path, files):
     write(tmp_path / 'c.json', [dict(image_id=1, caption='a dog')])
     with pytest.raises(ModuleNotFoundError, match='spacy download en_core_web_sm'):
@@ -131,9 +144,9 @@ def test_reltr_answers_become_triplets_and_labels(tmp_path):
         *('--predicates', tmp_path / 'predicates', '--out', out),
     ]
     call(*command)
-    ((image, triplet),) = read_triplets(out)
+    ((image, triplet),) = CocoFile(out).triplets()
     assert (image, triplet.predicate) == (1, 'near')
-    # cxcywh of a 640 x 480 picture, by hand.
+    # cxcywh of a 640 x 480 image, by hand.
     assert triplet.subject.box == (240, 120, 400, 360)
     generate(
         *('relation', '--instances', listed, '--triplets', out),

@@ -10,7 +10,7 @@ from .helpers.configs import runner_config
 
 
 def losses(shapes, sources, work_dir, **changes):
-    """The logged losses of a training of two epochs, validated."""
+    """The logged losses of a training run of two epochs, validated."""
     cfg = runner_config(shapes, sources, work_dir, **changes)
     Runner.from_cfg(cfg).train()
     (log,) = work_dir.glob('*/vis_data/scalars.json')

@@ -39,6 +39,7 @@ def main() -> None:
     args = parse_args()
     results = read_results(args.results)
     accuracy = np.mean([result['iou'] >= 0.5 for result in results])
+    # At random: the first of a file are of a few images only.
     rng = np.random.default_rng(args.seed)
     count = min(args.number, len(results))
     chosen = [results[i] for i in rng.choice(len(results), count, replace=False)]

@@ -8,16 +8,15 @@ unit the boxes are in must be said (--coords); it is never guessed. docs/evaluat
 """
 
 import argparse
-import json
 import logging
 from pathlib import Path
 
 from projects.clip_vg_core.metrics.evaluation import format_table
+from projects.clip_vg_core.metrics.results_file import write_results
 from projects.clip_vg_core.metrics.scoring_options import (
     add_scoring_options,
     score_file,
 )
-from projects.clip_vg_core.utils.atomic import replacing
 from projects.clip_vg_core.utils.command_line import run_command
 
 
@@ -47,10 +46,7 @@ def main() -> None:
         logging.warning('%s', warning)
     logging.info('%s', format_table(evaluation))
     if args.out is not None:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(args.out) as part, part.open('w', encoding='utf-8') as file:
-            for result in evaluation.results:
-                file.write(json.dumps(result, ensure_ascii=False) + '\n')
+        write_results(args.out, evaluation.results)
         logging.info('%s', args.out)
 
 

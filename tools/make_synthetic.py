@@ -1,4 +1,4 @@
-"""Make the pictures of shapes that the embedded default trains on."""
+"""Make the built-in toy data set: images of shapes with referring expressions."""
 
 import argparse
 import json
@@ -21,14 +21,14 @@ def parse_args() -> argparse.Namespace:
         '--seed',
         type=int,
         default=0,
-        help='another draws others (default: %(default)s)',
+        help='seed of the images (default: %(default)s)',
     )
     for split, number in (('train', 3000), ('val', 100), ('test', 300)):
         parser.add_argument(
             f'--{split}',
             type=int,
             default=number,
-            help=f'pictures of the {split} split (default: %(default)s)',
+            help=f'images of the {split} split (default: %(default)s)',
         )
     parser.add_argument(
         '--large', action='store_true', help='larger objects, which are learnt sooner'
@@ -44,7 +44,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Make the data set and say what is in it."""
+    """Make the data set and log its size."""
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
     root = make_synthetic(
@@ -57,7 +57,7 @@ def main() -> None:
     instances = json.loads((Path(root) / 'shapes' / 'instances.json').read_text())
     shapes = Counter(a['category_id'] for a in instances['annotations'])
     logging.info(
-        '%s: %d pictures, %d objects, seed %d',
+        '%s: %d images, %d objects, seed %d',
         root,
         len(instances['images']),
         sum(shapes.values()),

@@ -1,8 +1,8 @@
-"""Play a detector, a scene-graph model and a captioner on synthetic pictures.
+"""Simulate a detector, a scene-graph model and a captioner on synthetic images.
 
     python tools/make_synthetic_detections.py data/synthetic --out data/synthetic/models
 
-Their answers are the true objects with errors at given rates, so that the pseudo-labels
+Their output is the true objects with errors at given rates, so that the pseudo-labels
 made of them can be compared with the truth.
 """
 
@@ -11,7 +11,7 @@ import logging
 from dataclasses import fields
 from pathlib import Path
 
-from projects.clip_vg.synthetic.detections import ErrorRates, play_models
+from projects.clip_vg.synthetic.detections import ErrorRates, simulate_predictions
 from projects.clip_vg_core.utils.command_line import run_command
 
 WRONG = dict(
@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
         '--seed',
         type=int,
         default=0,
-        help='another errs elsewhere (default: %(default)s)',
+        help='seed of the errors (default: %(default)s)',
     )
     rates = parser.add_argument_group('shares in [0, 1]')
     for field in fields(ErrorRates):
@@ -58,7 +58,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
     rates = ErrorRates(**{f.name: getattr(args, f.name) for f in fields(ErrorRates)})
-    out = play_models(
+    out = simulate_predictions(
         args.data / 'shapes' / 'instances.json', args.out, rates, args.seed
     )
     for path in sorted(out.glob('*.json')):

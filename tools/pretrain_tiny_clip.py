@@ -1,8 +1,8 @@
-"""Pretrain the tiny CLIP of the embedded default on pictures of its own.
+"""Pretrain the tiny CLIP of the toy data set on images of its own.
 
 The two towers learn as in region-text pretraining: patches of an object agree with
 the names that fit it ("red one", "small red star") and disagree with those that do
-not, and tell the object's box. The pictures are drawn from another seed than any
+not, and tell the object's box. The images are drawn from another seed than any
 data set, and no name says a place or a relation: those the detector has to learn,
 on top of the frozen towers. The result is an ordinary CLIP in open_clip's layout.
 """
@@ -24,6 +24,7 @@ from torchvision.ops import box_convert, generalized_box_iou_loss
 
 from projects.clip_vg.synthetic.expressions import Shape, describe
 from projects.clip_vg.synthetic.scenes import draw, sample_scene
+from projects.clip_vg_core.utils.atomic import replacing
 from projects.clip_vg_core.utils.command_line import run_command
 
 MEAN = torch.tensor([123.675, 116.28, 103.53])
@@ -39,7 +40,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--config',
         default='configs/clip_vg_synthetic.py',
-        help='whose model says the architecture of the towers',
+        help='whose model has the architecture of the towers',
     )
     parser.add_argument(
         '--out',
@@ -48,7 +49,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--pictures', type=int, default=6000, help='to draw')
     parser.add_argument('--steps', type=int, default=6000, help='of the optimiser')
-    parser.add_argument('--batch-size', type=int, default=32, help='pictures of a step')
+    parser.add_argument('--batch-size', type=int, default=32, help='images of a step')
     parser.add_argument('--lr', type=float, default=1e-3, help='highest learning rate')
     return parser.parse_args()
 
@@ -64,9 +65,9 @@ def names_of(item: Shape) -> list[str]:
     ]
 
 
-def make_pictures(count: int, side: int) -> tuple[Tensor, list[list[Shape]]]:
-    """Pictures in a square of ``side`` (uint8, RGB), and their objects in it."""
-    pictures = torch.zeros(count, 3, side, side, dtype=torch.uint8)
+def make_images(count: int, side: int) -> tuple[Tensor, list[list[Shape]]]:
+    """Images in a square of ``side`` (uint8, RGB), and their objects in it."""
+    drawn = torch.zeros(count, 3, side, side, dtype=torch.uint8)
     scenes = []
     for index in range(count):
         rng = np.random.default_rng([SEED, index])
@@ -74,9 +75,9 @@ def make_pictures(count: int, side: int) -> tuple[Tensor, list[list[Shape]]]:
         scale = side / max(size)
         width, height = (round(edge * scale) for edge in size)
         left, top = rng.integers(side - width + 1), rng.integers(side - height + 1)
-        picture = draw(size, objects, rng).resize((width, height), 2)
-        pictures[index, :, top : top + height, left : left + width] = torch.from_numpy(
-            np.array(picture)
+        image = draw(size, objects, rng).resize((width, height), 2)
+        drawn[index, :, top : top + height, left : left + width] = torch.from_numpy(
+            np.array(image)
         ).permute(2, 0, 1)
         shift = np.array([left, top, left, top])
         scenes.append(
@@ -85,7 +86,7 @@ def make_pictures(count: int, side: int) -> tuple[Tensor, list[list[Shape]]]:
                 for o in objects
             ]
         )
-    return pictures, scenes
+    return drawn, scenes
 
 
 def patch_objects(scene: list[Shape], grid: int, side: int) -> np.ndarray:
@@ -141,7 +142,7 @@ def loss_of(
 
 
 def seen_tokens(count: int = 3000) -> Tensor:
-    """Ids of all tokens that expressions of these pictures are made of."""
+    """Ids of all tokens that expressions of these images are made of."""
     texts: set[str] = set()
     for index in range(count):
         rng = np.random.default_rng([SEED, index])
@@ -161,7 +162,7 @@ def main() -> None:
         nn.init.normal_(block.attn.in_proj_weight, std=0.02)
     side = clip.visual.image_size[0]
     box_head = nn.Linear(clip.visual.conv1.out_channels, 4)
-    pictures, scenes = make_pictures(args.pictures, side)
+    drawn, scenes = make_images(args.pictures, side)
     weights = [
         p for p in (*clip.parameters(), *box_head.parameters()) if p.requires_grad
     ]
@@ -171,7 +172,7 @@ def main() -> None:
     start, losses = time.time(), []
     for step in range(1, args.steps + 1):
         chosen = rng.choice(len(scenes), args.batch_size, replace=False)
-        images = (pictures[chosen].float() - MEAN.view(3, 1, 1)) / STD.view(3, 1, 1)
+        images = (drawn[chosen].float() - MEAN.view(3, 1, 1)) / STD.view(3, 1, 1)
         loss = loss_of(clip, box_head, images, [scenes[i] for i in chosen], rng)
         optimizer.zero_grad()
         loss.backward()
@@ -183,12 +184,13 @@ def main() -> None:
             mean, seconds = np.mean(losses[-200:]), time.time() - start
             logging.info('step %d, loss %.3f, %.0f s', step, mean, seconds)
     state = {key: value.half().contiguous() for key, value in clip.state_dict().items()}
-    # A word that no picture came with says nothing, and packs to nothing.
+    # Embeddings of words that were never trained compress to nothing as zeros.
     unseen = torch.ones(len(state['token_embedding.weight']), dtype=torch.bool)
     unseen[seen_tokens()] = False
     state['token_embedding.weight'][unseen] = 0
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-    save_file(state, args.out, metadata=dict(quick_gelu='true'))
+    with replacing(Path(args.out)) as partial:
+        save_file(state, partial, metadata=dict(quick_gelu='true'))
     logging.info('%s: %.1f MB', args.out, Path(args.out).stat().st_size / 1e6)
 
 

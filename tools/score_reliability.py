@@ -1,14 +1,15 @@
-"""Score pseudo-labels: how far does a model agree with each of them?
+"""Score the reliability of pseudo-labels under a model.
 
     python tools/score_reliability.py CONFIG CHECKPOINT --out DIR
     python tools/score_reliability.py CONFIG --agreement --out DIR
 
 The labels are those that the config trains on. For each source, DIR gets
-MEASURER__SOURCE.npy (reliability of every label, in the file's order), .boxes.npy (the
-answers) and .json (what they belong to). Interrupted, the same command continues.
+MEASURER__SOURCE.npy (reliability of every label), .keys.npy (the labels' keys),
+.boxes.npy (predicted boxes) and .json (what they belong to). Rerun the same command to
+resume an interrupted one.
 
-With --agreement nothing needs to be trained: the frozen CLIP of the config says, from
-crops, which of a picture's labelled boxes an expression means.
+With --agreement nothing needs to be trained: the frozen CLIP of the config matches
+crops of an image's labelled boxes with each expression.
 """
 
 import argparse
@@ -49,10 +50,10 @@ from projects.clip_vg.engine.scoring import (
     score_predictions,
     score_sources,
 )
-from projects.clip_vg.visualization.curriculum_report import write_scoring_report
 from projects.clip_vg_core.curriculum.reliability_file import AGREEMENT
 from projects.clip_vg_core.utils.command_line import run_command
 from projects.clip_vg_core.utils.folder_lock import lock_folder
+from projects.clip_vg_core.visualization.curriculum_report import write_scoring_report
 
 
 def parse_args() -> argparse.Namespace:
@@ -71,7 +72,7 @@ def parse_args() -> argparse.Namespace:
     measurer.add_argument(
         '--agreement',
         action='store_true',
-        help="measure by CLIP's agreement of crops with expressions instead",
+        help='score by zero-shot CLIP matching of crops and expressions instead',
     )
     parser.add_argument('--out', required=True, help='folder of reliability files')
     parser.add_argument(
@@ -83,12 +84,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--report',
         action='store_true',
-        help='also draw histograms, kept and dropped labels: DIR/MEASURER.html',
+        help='also draw histograms, selected and dropped labels: DIR/MEASURER.html',
     )
     parser.add_argument(
         '--threshold',
         type=float,
-        help='reliability in [0, 1] above which the report calls labels kept '
+        help='reliability in [0, 1] above which the report calls labels selected '
         "(default: each source's valley)",
     )
     parser.add_argument(
@@ -98,7 +99,7 @@ def parse_args() -> argparse.Namespace:
         'name (default: an error; changed labels are scored anew either way)',
     )
     parser.add_argument(
-        '--batch-size', type=int, help="pictures at once (default: the test loader's)"
+        '--batch-size', type=int, help="images at once (default: the test loader's)"
     )
     parser.add_argument(
         '--device',
@@ -113,7 +114,7 @@ def parse_args() -> argparse.Namespace:
 def build_measurer(
     args: argparse.Namespace, cfg: Config, dataset: BaseDataset
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """What scores the labels, and what the manifests say of it."""
+    """The model that scores the labels, and its entries in the manifests."""
     if args.agreement:
         options = agreement_config(cfg)
         measurer = agreement_measurer(options, dataset.label_files)
@@ -137,20 +138,17 @@ def build_measurer(
 
 
 def described(model: ConfigDict) -> dict[str, Any]:
-    """The config of a detector, as far as its predictions depend on it.
-
-    Where CLIP's weights were from does not count: the checkpoint has them, or their
-    sha256.
-    """
+    """The config of a detector, as far as its predictions depend on it."""
     plain = model.to_dict()
     for part in ('visual_encoder', 'text_encoder'):
         if isinstance(plain.get(part), dict):
+            # The checkpoint has CLIP's weights, or their sha256.
             plain[part]['pretrained'] = None
     return plain
 
 
 def main() -> None:
-    """Score."""
+    """Score all sources, write the report."""
     args = parse_args()
     cfg = load_config(args)
     if args.launcher != 'none' and not is_distributed():
@@ -167,7 +165,10 @@ def main() -> None:
     files = choose_sources(dataset, args.sources)
     name = args.name or (AGREEMENT if args.agreement else args.checkpoint.stem)
     if '__' in name:
-        raise ValueError(f'--name {name}: it may not have "__", which ends it.')
+        raise ValueError(
+            f'--name {name}: expected a name without "__", which separates measurer '
+            'and source in the names of files.'
+        )
     model, measurer = build_measurer(args, cfg, dataset)
     model.to(args.device).eval()
     with lock_folder(args.out):

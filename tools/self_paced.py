@@ -1,10 +1,10 @@
-"""Find out which pseudo-labels to trust, and train on them: SSA and MSA.
+"""Select reliable pseudo-labels, and train on them: self-paced adapting (SSA, MSA).
 
     python tools/self_paced.py CONFIG
 
 One annotation file in the config's training data is SSA, several are MSA. Trains the
 measurers, scores all labels, searches the thresholds, and ends with final/model.pth,
-curriculum.json and report.html in the work dir. Interrupted, the same command goes on.
+curriculum.json and report.html in the work dir. Rerun the same command to resume.
 """
 
 import argparse
@@ -14,12 +14,10 @@ from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from train import add_common_options, load_config
 
-from projects.clip_vg.engine.launch import LAUNCHERS
-from projects.clip_vg.self_paced.driver import SelfPaced
-from projects.clip_vg.self_paced.plan import STRATEGIES, describe_plan
-from projects.clip_vg.self_paced.settings import Resources, Settings
-from projects.clip_vg.visualization.curriculum_report import write_report
+from projects.clip_vg.self_paced.launch import LAUNCHERS, Launcher
+from projects.clip_vg.self_paced.search import STRATEGIES, SelfPaced, Settings
 from projects.clip_vg_core.utils.command_line import run_command
+from projects.clip_vg_core.visualization.curriculum_report import write_report
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,14 +30,15 @@ def parse_args() -> argparse.Namespace:
         '--strategy',
         choices=STRATEGIES,
         default='greedy',
-        help='how thresholds are found (default: greedy, as in the paper)',
+        help='how thresholds are selected (default: greedy, as in the paper)',
     )
     parser.add_argument(
         '--criterion',
         choices=['val', 'label-free'],
         default='val',
         help='what trials are compared by: accuracy on val, as in the paper, or '
-        'agreement with pseudo-labels of held-out images (default: val)',
+        'agreement with pseudo-labels of held-out images, which needs no human label '
+        '(default: val)',
     )
     parser.add_argument(
         '--start',
@@ -51,7 +50,7 @@ def parse_args() -> argparse.Namespace:
         '--step',
         type=float,
         default=0.1,
-        help='between thresholds, in (0, 0.5] (default: %(default)s)',
+        help='distance between thresholds, in (0, 0.5] (default: %(default)s)',
     )
     parser.add_argument(
         '--valley',
@@ -64,8 +63,8 @@ def parse_args() -> argparse.Namespace:
         '--order',
         nargs='+',
         metavar='SOURCE',
-        help='sources from simple to complex (default: by entities or words an '
-        'expression)',
+        help='sources from simple to complex (default: by the mean number of entities '
+        'or words of an expression)',
     )
     parser.add_argument(
         '--folds',
@@ -77,26 +76,26 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--agreement',
         action='store_true',
-        help="measure by CLIP's own agreement of crops with expressions; no measurer "
-        'is trained, and --strategy online begins with it',
+        help='measure by zero-shot CLIP matching of crops with expressions; no '
+        'measurer is trained, and --strategy online begins with it',
     )
     parser.add_argument(
         '--processes',
         type=int,
         default=1,
-        help='of one training, with --launcher (default: %(default)s)',
+        help='processes of one training run, with --launcher (default: %(default)s)',
     )
     parser.add_argument(
         '--jobs',
         type=int,
         default=1,
-        help='trainings at once, through Ray (default: %(default)s)',
+        help='training runs side by side, through Ray (default: %(default)s)',
     )
     parser.add_argument(
         '--gpus',
         type=int,
         default=0,
-        help='of one training, with --jobs (default: %(default)s)',
+        help='GPUs of one training run, with --jobs (default: %(default)s)',
     )
     parser.add_argument(
         '--overwrite',
@@ -105,20 +104,21 @@ def parse_args() -> argparse.Namespace:
         'labels (default: an error)',
     )
     parser.add_argument(
-        '--dry-run', action='store_true', help='say what would be done, and stop'
+        '--dry-run', action='store_true', help='print the plan and its cost, and stop'
     )
     args = parser.parse_args()
     if not 0 < args.step <= 0.5 or not 0 <= args.start <= 1 or args.folds < 1:
         parser.error('expected 0 < --step <= 0.5, 0 <= --start <= 1, --folds >= 1')
     if args.agreement and args.folds > 1:
-        parser.error('--agreement trains no measurers, so there are no --folds')
+        parser.error('--agreement trains no measurers; expected --folds 1')
     return args
 
 
 def main() -> None:
-    """Search."""
+    """Run the search."""
     args = parse_args()
-    launcher, args.launcher = args.launcher, 'none'  # this process launches others
+    # The launcher starts the training runs; this process is no rank of a job.
+    launcher, args.launcher = args.launcher, 'none'
     cfg = load_config(args)
     work_dir = Path(cfg.work_dir)
     if args.work_dir is None and not (args.cfg_options or {}).get('work_dir'):
@@ -139,11 +139,9 @@ def main() -> None:
             args.folds,
             args.agreement,
         ),
-        Resources(
-            Path(__file__).parent, launcher, args.processes, args.jobs, args.gpus
-        ),
+        Launcher(Path(__file__).parent, launcher, args.processes, args.jobs, args.gpus),
     )
-    print_log(describe_plan(search))
+    print_log(search.plan())
     if args.dry_run:
         return
     record = search.run(args.overwrite)

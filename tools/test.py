@@ -28,7 +28,9 @@ def parse_args() -> argparse.Namespace:
         'folder',
     )
     parser.add_argument('--out', help='write the predictions to this .pkl file')
-    parser.add_argument('--show', action='store_true', help='show painted pictures')
+    parser.add_argument(
+        '--show', action='store_true', help='show images with predictions'
+    )
     parser.add_argument(
         '--show-dir',
         metavar='NAME',
@@ -38,12 +40,13 @@ def parse_args() -> argparse.Namespace:
         '--wait-time',
         type=float,
         default=2,
-        help='seconds a picture is shown (default: %(default)s)',
+        help='seconds an image is shown (default: %(default)s)',
     )
     parser.add_argument(
         '--tta',
         action='store_true',
-        help="answer from several views: the config's tta_model and tta_pipeline",
+        help='average predictions of several views (tta_model and tta_pipeline of the '
+        'config)',
     )
     args = parser.parse_args()
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
@@ -53,7 +56,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def augment(cfg: Config) -> None:
-    """Make the config answer from several views of a picture."""
+    """Make the config predict from several views of an image."""
     for key in ('tta_model', 'tta_pipeline'):
         if key not in cfg:
             raise ValueError(f'{cfg.filename} has no {key}, which --tta needs.')
@@ -79,6 +82,7 @@ def main() -> None:
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     if args.out is not None:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
+    # Strict: a score of weights that are not the model's would be wrong without a sign.
     check_run(runner, strict=True)
     runner.test()
 

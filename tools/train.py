@@ -66,7 +66,7 @@ def parse_args() -> argparse.Namespace:
         '--resume',
         nargs='?',
         const='auto',
-        help='continue from this checkpoint, or the last one of this work dir '
+        help='resume from this checkpoint, or the last one of this work dir '
         '(default: the last one of --work-dir, if it has one)',
     )
     args = parser.parse_args()
@@ -89,7 +89,7 @@ def load_config(args: argparse.Namespace) -> Config:
 
 
 def resume(cfg: Config, source: str | None) -> None:
-    """Let a training run go on.
+    """Resume a training run.
 
     Args:
         cfg (Config): Changed in place. A ``load_from`` of its own stays where there is
@@ -97,10 +97,10 @@ def resume(cfg: Config, source: str | None) -> None:
         source (str, optional): A checkpoint, or a work dir. None: the config's.
     """
     if source is None or Path(source).is_dir():
-        found = last_checkpoint(source or cfg.work_dir)
-        if found is None and source is not None:
-            raise FileNotFoundError(f'--resume {source}: it has no checkpoint.')
-        source = None if found is None else str(found)
+        last = last_checkpoint(source or cfg.work_dir)
+        if last is None and source is not None:
+            raise FileNotFoundError(f'--resume {source}: the folder has no checkpoint.')
+        source = None if last is None else str(last)
     if source is not None:
         cfg.resume, cfg.load_from = True, source
 
@@ -128,6 +128,7 @@ def main() -> None:
     """Train."""
     args = parse_args()
     cfg = load_config(args)
+    # AmpOptimWrapper refuses to run on a CPU.
     if args.amp:
         if torch.cuda.is_available():
             cfg.optim_wrapper.type = 'AmpOptimWrapper'
@@ -143,6 +144,7 @@ def main() -> None:
         cfg.auto_scale_lr.enable = True
     if args.resume is not None:
         resume(cfg, None if args.resume == 'auto' else args.resume)
+    # Two runs in one work dir would delete each other's checkpoints.
     with lock_folder(cfg.work_dir):
         custom = 'runner_type' in cfg
         runner = RUNNERS.build(cfg) if custom else Runner.from_cfg(cfg)

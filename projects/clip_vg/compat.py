@@ -39,13 +39,16 @@ class AtomicLocalBackend(LocalBackend):
         """Write ``obj`` to ``filepath``; all of it or nothing."""
         path = Path(filepath)
         path.parent.mkdir(parents=True, exist_ok=True)
+        # In the same folder, as a rename does not cross file systems.
         with tempfile.NamedTemporaryFile(
             dir=path.parent, prefix=f'.{path.name}.', delete=False
         ) as file:
             try:
                 file.write(obj)
                 file.flush()
+                # Or a power cut leaves the new name with an empty file.
                 os.fsync(file.fileno())
+                # As `open` would have made it; temporary files are private.
                 umask = os.umask(0)
                 os.umask(umask)
                 os.chmod(file.name, 0o666 & ~umask)
@@ -79,5 +82,6 @@ def setup_cpu_distributed(cfg: Config) -> None:
         cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None)
 
 
+# `force`: these replace MMEngine's own loader of local files.
 CheckpointLoader.register_scheme('', load_from_local, force=True)
 register_backend('AtomicLocalBackend', AtomicLocalBackend, force=True)

@@ -1,4 +1,4 @@
-"""Where the configs, tools and demos of this package are."""
+"""Paths of the configs, tools and demos of this package."""
 
 from pathlib import Path
 
@@ -27,6 +27,7 @@ def get_path(name: str = '') -> Path:
         >>> from mmengine.config import Config
         >>> cfg = Config.fromfile(get_path('configs/clip_vg_refcoco.py'))
     """
+    # MIM, the installer of MMDetection, looks for configs and tools in this folder.
     wheel = _PACKAGE / '.mim'
     root = wheel if wheel.is_dir() else _PACKAGE.parents[1]
     path = root / name

@@ -94,6 +94,7 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[Tensor]:
 
 
 def _roi_align(inputs: Tensor, rois: Tensor, options: dict[str, Any]) -> Tensor:
+    # torchvision has the mean alone.
     if options['pool_mode'] != 1:
         raise RuntimeError(
             'RoIAlign with pool_mode="max" needs the compiled MMCV; the fallback '
@@ -111,6 +112,7 @@ def _roi_align(inputs: Tensor, rois: Tensor, options: dict[str, Any]) -> Tensor:
 
 def _backward(pool: Any, rois: Tensor, grad_output: Tensor, grad_input: Tensor) -> None:
     """Write the gradient of ``pool`` (linear in its input) into ``grad_input``."""
+    # The pooling is linear, so that its gradient is the same at any input.
     inputs = torch.zeros_like(grad_input, requires_grad=True)
     with torch.enable_grad():
         grad_input.copy_(grad(pool(inputs, rois), inputs, grad_output)[0])

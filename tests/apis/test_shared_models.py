@@ -61,11 +61,11 @@ def test_answers_are_those_of_the_inferencer(checkpoints, image):
     models = SharedModels(name_checkpoints(checkpoints), device='cpu')
     alone = GroundingInferencer(checkpoints[0], device='cpu')
     expected = alone(Image.fromarray(image), ASKED)['predictions'][0]
-    found = models.ask('one/epoch_1.pth', image, ASKED)
+    found = models.predict('one/epoch_1.pth', image, ASKED)
     for key in ('bboxes', 'texts', 'scores'):
         assert found[key] == expected[key]
     with pytest.raises(KeyError, match='three'):
-        models.ask('three', image, ASKED)
+        models.predict('three', image, ASKED)
 
 
 def test_many_at_once_load_each_once_and_are_answered_one_by_one(
@@ -90,7 +90,7 @@ def test_many_at_once_load_each_once_and_are_answered_one_by_one(
     names, found = list(models.checkpoints), {}
 
     def visit(number):
-        found[number] = models.ask(names[number % 2], image, ASKED)['bboxes']
+        found[number] = models.predict(names[number % 2], image, ASKED)['bboxes']
 
     visitors = [threading.Thread(target=visit, args=(i,)) for i in range(8)]
     for visitor in visitors:
@@ -115,7 +115,7 @@ def test_the_page_answers_threads_as_one_visitor(tmp_path, shapes):
     ]
 
     def ask(question):
-        drawn, table = web.answer(models, limits, *question)
+        drawn, table = web.ground(models, limits, *question)
         return drawn.tobytes(), table.split('</caption>')[1]  # before: the time
 
     expected = [ask(question) for question in questions]

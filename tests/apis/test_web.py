@@ -12,17 +12,17 @@ from PIL import Image
 from projects.clip_vg.apis.shared_models import SharedModels, name_checkpoints
 from projects.clip_vg.apis.web import (
     LOOPBACK,
+    ByteLimits,
     Guard,
     Limits,
-    Room,
     WrongInput,
-    answer,
-    answer_rows,
-    answer_table,
     fit_to_screen,
+    ground,
     make_examples,
+    prediction_rows,
+    prediction_table,
     read_expressions,
-    read_picture,
+    read_image,
     refusal,
     stored_bytes,
 )
@@ -76,9 +76,9 @@ def test_expressions_that_are_not_read(text, message):
 @pytest.mark.parametrize(
     ('name', 'data', 'message'),
     [
-        ('notes.txt', b'hello ' * 50, 'notes.txt is no picture'),
-        ('notes.jpg', b'hello ' * 50, 'notes.jpg is no picture'),
-        ('notes.svg', b'<svg xmlns="http://www.w3.org/2000/svg"/>', 'is no picture'),
+        ('notes.txt', b'hello ' * 50, 'notes.txt'),
+        ('notes.jpg', b'hello ' * 50, 'notes.jpg'),
+        ('notes.svg', b'<svg xmlns="http://www.w3.org/2000/svg"/>', 'notes.svg'),
         ('empty.png', b'', 'empty.png is empty'),
         ('half.jpg', picture('JPEG')[:1500], 'half.jpg is broken'),
         ('half.png', picture('PNG')[:3000], 'half.png is broken'),
@@ -91,15 +91,15 @@ def test_files_that_are_refused(tmp_path, name, data, message):
     path = tmp_path / name
     path.write_bytes(data)
     with pytest.raises(WrongInput, match=message) as caught:
-        read_picture(path, LIMITS)
+        read_image(path, LIMITS)
     assert str(tmp_path) not in str(caught.value)
 
 
 def test_no_file_and_one_that_is_gone(tmp_path):
-    with pytest.raises(WrongInput, match='Drop a picture'):
-        read_picture(None, LIMITS)
+    with pytest.raises(WrongInput, match='image'):
+        read_image(None, LIMITS)
     with pytest.raises(WrongInput, match='a.png was deleted'):
-        read_picture(tmp_path / 'a.png', LIMITS)
+        read_image(tmp_path / 'a.png', LIMITS)
 
 
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF'])
@@ -113,7 +113,7 @@ def test_damaged_files_are_read_or_refused(tmp_path, kind):
         path = tmp_path / f'{number}.{kind}'
         path.write_bytes(damaged[: int(rng.integers(1, len(whole) + 1))])
         try:
-            image = read_picture(path, LIMITS)
+            image = read_image(path, LIMITS)
         except WrongInput as wrong:
             assert f'{number}.{kind}' in str(wrong)
         else:
@@ -124,7 +124,7 @@ def test_damaged_files_are_read_or_refused(tmp_path, kind):
 def test_pictures_of_any_mode_are_rgb(tmp_path, mode):
     path = tmp_path / 'a.tif'
     Image.new(mode, (30, 20)).save(path)
-    image = read_picture(path, LIMITS)
+    image = read_image(path, LIMITS)
     assert image.shape == (20, 30, 3) and image.dtype == np.uint8
 
 
@@ -133,7 +133,7 @@ def test_a_picture_is_turned_upright(tmp_path):
     exif[0x0112] = 6  # shown after a quarter turn
     path = tmp_path / 'a.jpg'
     Image.new('RGB', (30, 20)).save(path, exif=exif)
-    assert read_picture(path, LIMITS).shape == (30, 20, 3)
+    assert read_image(path, LIMITS).shape == (30, 20, 3)
 
 
 @pytest.mark.parametrize(
@@ -159,16 +159,16 @@ def test_a_picture_that_fits_is_not_changed():
 
 def test_rows_have_scores_only_where_a_model_gives_some():
     boxes, texts = [[0, 1.25, 2, 3], [4, 5, 6, 7]], ['a', 'b']
-    head, rows = answer_rows(boxes, texts, [1.0, 1.0])
+    head, rows = prediction_rows(boxes, texts, [1.0, 1.0])
     assert head == ['#', 'Expression', 'Left', 'Top', 'Right', 'Bottom']
     assert rows[0] == ['1', 'a', '0.0', '1.2', '2.0', '3.0']
-    head, rows = answer_rows(boxes, texts, [1.0, 0.25])
+    head, rows = prediction_rows(boxes, texts, [1.0, 0.25])
     assert head[-1] == 'Score' and [row[-1] for row in rows] == ['1.000', '0.250']
 
 
 def test_a_table_says_text_as_text_and_has_the_colours_of_the_boxes():
     rows = [['1', '<script>alert(1)</script>'], ['2', 'a & b']]
-    table = answer_table(['#', 'Expression'], rows, '<b>')
+    table = prediction_table(['#', 'Expression'], rows, '<b>')
     assert '<script>' not in table and '<b>' not in table
     assert '&lt;script&gt;' in table and 'a &amp; b' in table
     assert all(f'rgb{color_of(number)}' in table for number in range(2))
@@ -178,7 +178,7 @@ def test_examples_are_pictures_with_three_expressions(tmp_path):
     examples = make_examples(tmp_path, count=3)
     assert len({path for path, _ in examples}) == 3
     for path, texts in examples:
-        assert read_picture(path, Limits()).shape[2] == 3
+        assert read_image(path, Limits()).shape[2] == 3
         assert len(set(texts)) == len(texts) == 3
     again = tmp_path / 'again'
     again.mkdir()
@@ -190,17 +190,17 @@ def test_an_answer_is_a_picture_and_a_table(tmp_path):
     models = SharedModels(name_checkpoints([checkpoint]), device='cpu')
     ((path, _),) = make_examples(tmp_path, count=1)
     text = 'red one\nstar'
-    drawn, table = answer(models, Limits(), 'work/a.pth', path, text)
-    found = models.ask('work/a.pth', read_picture(path, Limits()), text.splitlines())
+    drawn, table = ground(models, Limits(), 'work/a.pth', path, text)
+    found = models.predict('work/a.pth', read_image(path, Limits()), text.splitlines())
     for number, box in enumerate(found['bboxes']):
         assert (drawn == color_of(number)).all(-1).any()
         assert all(f'<td>{edge:.1f}</td>' in table for edge in box)
     assert table.index('red one') < table.index('star')
     with pytest.raises(WrongInput, match='Type what'):
-        answer(models, Limits(), 'work/a.pth', path, '')
+        ground(models, Limits(), 'work/a.pth', path, '')
 
 
-ROOM = Room(upload=50_000, body=1000, stored=100_000)
+ROOM = ByteLimits(upload=50_000, body=1000, stored=100_000)
 HOST = dict(host='127.0.0.1:7860')
 
 

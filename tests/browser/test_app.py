@@ -106,7 +106,7 @@ def visit(browser, address):
         page = context.new_page()
         page.on('request', lambda request: asked.append(request.url))
         page.goto(address)
-        expect(page.locator('#ask')).to_be_enabled()
+        expect(page.locator('#ground')).to_be_enabled()
         return page
 
     yield visit
@@ -134,8 +134,8 @@ def picture(shapes):
 
 
 def give(page, picture, lines):
-    page.set_input_files('#picture input[type=file]', picture)
-    expect(page.locator('#picture img')).to_be_visible()
+    page.set_input_files('#image input[type=file]', picture)
+    expect(page.locator('#image img')).to_be_visible()
     page.fill('#expressions textarea', '\n'.join(lines))
 
 
@@ -148,7 +148,7 @@ def table_of(page, lines):
 
 def drawn(page):
     """Pixels of the answered picture."""
-    source = page.locator('#answer img').get_attribute('src')
+    source = page.locator('#prediction img').get_attribute('src')
     with Image.open(io.BytesIO(page.request.get(source).body())) as image:
         return np.asarray(image.convert('RGB'))
 
@@ -183,7 +183,7 @@ def test_a_picture_is_answered_by_the_chosen_checkpoint(
     for name, path in checkpoints.items():
         page.click('#checkpoint input')
         page.get_by_role('option', name=name).click()
-        page.click('#ask')
+        page.click('#ground')
         boxes, rows = expected_rows(path, picture, ASKED)
         expect(page.locator('#table')).to_contain_text(rows[0][2])
         found = [[cell.strip() for cell in row] for row in table_of(page, ASKED)]
@@ -216,7 +216,7 @@ def test_files_that_are_refused(visit, shoot, address, picture, tmp_path):
     Image.new('RGB', (400, 300)).save(tmp_path / 'large.png')
     for name, data, message in (
         ('notes.txt', b'no picture\n', 'Invalid file type only image/* allowed'),
-        ('notes.jpg', b'no picture\n', 'notes.jpg is no picture'),
+        ('notes.jpg', b'no picture\n', 'notes.jpg cannot be read as an image'),
         ('empty.png', b'', 'empty.png is empty'),
         ('half.jpg', whole[: len(whole) // 2], 'half.jpg is broken'),
         ('large.png', None, 'large.png is too large: it has 400 x 300 pixels'),
@@ -224,9 +224,9 @@ def test_files_that_are_refused(visit, shoot, address, picture, tmp_path):
     ):
         if data is not None:
             (tmp_path / name).write_bytes(data)
-        page.set_input_files('#picture input[type=file]', tmp_path / name)
+        page.set_input_files('#image input[type=file]', tmp_path / name)
         said(page, message, lambda name=name: shoot(page, f'refused_{name}'))
-        expect(page.locator('#picture img')).to_have_count(0)
+        expect(page.locator('#image img')).to_have_count(0)
     heavy = dict(
         name='heavy.png',
         mimeType='image/png',
@@ -235,24 +235,24 @@ def test_files_that_are_refused(visit, shoot, address, picture, tmp_path):
     past = page.request.post(f'{address}gradio_api/upload', multipart=dict(files=heavy))
     assert past.status == 413
     give(page, picture, ASKED)  # the page goes on
-    page.click('#ask')
+    page.click('#ground')
     table_of(page, ASKED)
 
 
 def test_questions_that_are_refused(visit, shoot, picture):
     page = visit()
     page.fill('#expressions textarea', 'star')
-    page.click('#ask')
-    said(page, 'Drop a picture first')
+    page.click('#ground')
+    said(page, 'Drop an image first')
     for lines, message in (
         (['', ' '], 'Type what to look for'),
         (['a', 'b', 'c', 'd', 'e'], 'There are 5 expressions; at most 4'),
         (['a', 'b' * 201], 'has 201 characters; at most 200'),
     ):
         give(page, picture, lines)
-        page.click('#ask')
+        page.click('#ground')
         said(page, message, lambda: shoot(page, 'refused_question'))
-        page.locator('#picture button[aria-label="Remove Image"]').click()
+        page.locator('#image button[aria-label="Remove Image"]').click()
     expect(page.locator('#table tr')).to_have_count(0)
 
 
@@ -260,7 +260,7 @@ def test_what_is_typed_is_shown_as_text(visit, picture):
     page = visit()
     hostile = '<img src=x onerror="window.hit = 1"><b>star</b>'
     give(page, picture, [hostile])
-    page.click('#ask')
+    page.click('#ground')
     assert table_of(page, [hostile])[0][1] == hostile
     assert page.evaluate('window.hit') is None
 
@@ -272,7 +272,7 @@ def test_two_visitors_at_once_get_their_own_answers(visit, shoot, shapes):
     for page, picture, lines in zip(pages, pictures, asked, strict=True):
         give(page, picture, lines)
     for page in pages:
-        page.click('#ask')
+        page.click('#ground')
     for page, picture, lines in zip(pages, pictures, asked, strict=True):
         assert len(table_of(page, lines)) == len(lines)
         with Image.open(picture) as file:

@@ -63,6 +63,28 @@ def test_anything_but_plain_values_is_refused(text):
         parse_config_text(text, 'it')
 
 
+@pytest.mark.parametrize(
+    ('text', 'found'),
+    [
+        ('a = 1\nb = dict(c=[1, open("x")])', "open('x')"),
+        ('a = 1\nb = dict(\n  c=other)', 'b = '),
+        ('a = 1\nb.c = 2', 'b.c = 2'),
+        ('a = {**{}}', 'a = '),
+    ],
+)
+def test_what_is_refused_is_named(text, found):
+    with pytest.raises(ValueError) as caught:
+        parse_config_text(text, 'odd.pth')
+    assert 'odd.pth' in str(caught.value) and found in str(caught.value)
+
+
+def test_nested_values_of_every_kind_are_read():
+    text = 'a = dict(b=[dict(c=(1, 2)), {"d": -1.5}], e=None, f={1, 2}, g=True)'
+    assert parse_config_text(text, 'it').to_dict() == dict(
+        a=dict(b=[dict(c=(1, 2)), dict(d=-1.5)], e=None, f={1, 2}, g=True)
+    )
+
+
 @pytest.fixture(scope='module')
 def tiny(tmp_path_factory):
     path = save_tiny(tmp_path_factory.mktemp('checkpoint') / 'tiny.pth', 0)

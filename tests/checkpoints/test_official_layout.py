@@ -12,8 +12,8 @@ from torch import nn
 
 from projects.clip_vg.checkpoints.official_layout import (
     describe_model,
-    from_released,
-    to_released,
+    from_official,
+    to_official,
 )
 from projects.clip_vg.compat import load_from_local
 from projects.clip_vg_core.utils.safe_torch import load_torch
@@ -68,7 +68,7 @@ def released(dtype=torch.float16):
 
 
 def test_every_dimension_is_read_off_the_weights():
-    ours, unused = from_released(released())
+    ours, unused = from_official(released())
     model = describe_model(ours, num_heads=4)
     arch = model['visual_encoder']['arch']
     assert arch['vision_cfg']['image_size'] == GRID * PATCH
@@ -91,7 +91,7 @@ def test_every_dimension_is_read_off_the_weights():
 )
 def test_extracted_layers_are_the_releases(depth, expected):
     """B and L models of the release (method, section 1)."""
-    ours, _ = from_released(released())
+    ours, _ = from_official(released())
     block = {k: v for k, v in ours.items() if 'vit.transformer.resblocks.0.' in k}
     for i in range(depth):
         ours.update(
@@ -104,8 +104,8 @@ def test_extracted_layers_are_the_releases(depth, expected):
 @pytest.mark.parametrize('dtype', [torch.float16, torch.float32])
 def test_the_round_trip_is_exact(dtype):
     original = released(dtype)
-    ours, unused = from_released(original)
-    back = to_released(ours, unused, dtype)
+    ours, unused = from_official(original)
+    back = to_official(ours, unused, dtype)
     assert set(back) == set(original)
     assert all(torch.equal(back[name], value) for name, value in original.items())
 
@@ -113,20 +113,20 @@ def test_the_round_trip_is_exact(dtype):
 def test_the_prefix_of_distributed_training_is_dropped():
     original = released()
     prefixed = {f'module.{name}': value for name, value in original.items()}
-    plain, wrapped = from_released(original)[0], from_released(prefixed)[0]
+    plain, wrapped = from_official(original)[0], from_official(prefixed)[0]
     assert plain.keys() == wrapped.keys()
 
 
 def test_an_entry_too_many_is_named():
     with pytest.raises(ValueError, match='1 of .* no counterpart.*surprise'):
-        from_released(dict(released(), surprise=torch.zeros(1)))
+        from_official(dict(released(), surprise=torch.zeros(1)))
 
 
 def test_a_copy_that_is_none_is_named():
     state = released()
     state['clip.visual.conv1.weight'] = state['clip.visual.conv1.weight'] + 1
     with pytest.raises(ValueError, match=r'clip\.visual\.conv1\.weight'):
-        from_released(state)
+        from_official(state)
 
 
 def run_tool(*args):
@@ -191,8 +191,8 @@ def drop(pattern):
     [
         (lambda: drop('ml_visu_proj.bias'), 'src.pth does not fit.*visual_proj.bias'),
         (lambda: drop('vl_pos_embed'), 'src.pth: no entry for fusion.pos_embed'),
-        (lambda: {'backbone.weight': torch.ones(1)}, 'src.pth: not a released CLIP-VG'),
-        (lambda: None, 'no released CLIP-VG checkpoint: expected a dict with "model"'),
+        (lambda: {'backbone.weight': torch.ones(1)}, 'src.pth: .*official'),
+        (lambda: None, 'src.pth .*"model"'),
     ],
 )
 def test_wrong_files_are_named_and_leave_nothing(tmp_path, model, message):

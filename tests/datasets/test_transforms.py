@@ -100,7 +100,7 @@ def test_random_letterbox_stays_inside_and_moves():
     assert min(tops) >= 0 and max(tops) <= 20 and len(tops) > 10
 
 
-def test_a_picture_too_large_is_named():
+def test_an_image_too_large_is_named():
     with pytest.raises(ValueError, match=r'a\.jpg is 40 x 60 .*square of 50'):
         build(type='Letterbox', size=50)(sample())
 
@@ -117,7 +117,7 @@ def test_crop_keeps_the_centre_and_the_pixels_under_the_box(seed):
     after = build(type='ReferentCrop', min_size=30, max_size=60)(before)
     height, width = after['img'].shape[:2]
     assert 30 <= height <= 60 and 30 <= width <= 60
-    # The picture says how far it was moved.
+    # The image says how far it was moved.
     y0, x0 = (int(v) for v in after['img'][0, 0, :2])
     expected = np.array(box) - [x0, y0, x0, y0]
     center = (expected[:2] + expected[2:]) / 2
@@ -135,7 +135,7 @@ def test_crop_of_a_group_keeps_all_centres_or_does_nothing():
     assert torch.equal(corners(after), boxes)
 
 
-def test_crop_of_a_small_picture():
+def test_crop_of_a_small_image():
     after = build(type='ReferentCrop', min_size=384, max_size=600)(sample())
     assert after['img'].shape == (40, 60, 3)
 
@@ -229,7 +229,7 @@ def test_mirrored_text(text, mirrored):
     assert mirror_text(mirrored) == text
 
 
-def test_flip_turns_picture_box_and_text():
+def test_flip_turns_image_box_and_text():
     before = sample(text=['left man', 'dog'])
     after = build(type='TextAwareFlip', prob=1.0)(sample(text=['left man', 'dog']))
     np.testing.assert_array_equal(after['img'], before['img'][:, ::-1])

@@ -125,7 +125,7 @@ def test_a_cpu_without_bfloat16(folder, monkeypatch):
         def get_property(self, *_):
             return ['FP32', 'INT8']
 
-    monkeypatch.setattr(graphs, '_openvino_core', Core)
+    monkeypatch.setattr(graphs, 'openvino_core', Core)
     with pytest.raises(ValueError, match='this CPU has no bfloat16'):
         ServedCLIPVG(str(folder), precision='bf16')
 
@@ -136,8 +136,8 @@ def test_a_backend_that_is_not_installed(folder, monkeypatch, backend):
         raise ImportError(f'No module named {name!r}')
 
     monkeypatch.setattr(graphs, 'import_module', missing)
-    anew = graphs._openvino_core.__wrapped__
-    monkeypatch.setattr(graphs, '_openvino_core', anew)
+    anew = graphs.openvino_core.__wrapped__
+    monkeypatch.setattr(graphs, 'openvino_core', anew)
     with pytest.raises(ImportError, match=rf"{backend} is needed .*\[serving\]'"):
         GroundingInferencer(folder, backend=backend)
 

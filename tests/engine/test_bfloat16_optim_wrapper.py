@@ -20,7 +20,7 @@ def train(shapes, sources, work_dir, kind, **changes):
 
 
 @pytest.mark.parametrize('accumulate', [1, 2])
-def test_a_training_differs_by_rounding_and_keeps_its_weights_in_float32(
+def test_a_training_run_differs_by_rounding_and_keeps_its_weights_in_float32(
     shapes, sources, tmp_path, accumulate
 ):
     runner = train(

@@ -1,4 +1,4 @@
-"""Labels judged by CLIP: candidates, values, and what a manifest says."""
+"""Zero-shot CLIP matching: candidates, scores, and entries of a manifest."""
 
 import numpy as np
 import pytest
@@ -29,23 +29,23 @@ class Oracle(torch.nn.Module):
     def __init__(self, sure):
         super().__init__()
         self.sure = sure
-        self.asked = []
+        self.inputs = []
 
-    def forward(self, pictures, boxes, texts):
-        self.asked += [
-            (picture.shape, own.clone(), list(some))
-            for picture, own, some in zip(pictures, boxes, texts, strict=True)
+    def forward(self, images, boxes, texts):
+        self.inputs += [
+            (image.shape, candidates.clone(), list(expressions))
+            for image, candidates, expressions in zip(images, boxes, texts, strict=True)
         ]
         return [
             self.sure
             * torch.nn.functional.one_hot(
-                torch.tensor([len(text) % len(own) for text in some]), len(own)
+                torch.tensor([len(text) % len(own) for text in expressions]), len(own)
             ).float()
-            for own, some in zip(boxes, texts, strict=True)
+            for own, expressions in zip(boxes, texts, strict=True)
         ]
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture
 def view(shapes, sources):
     dataset = DATASETS.build(pool_config(shapes, sources))
     dataset.full_init()
@@ -73,9 +73,9 @@ def score(view, model, folder, **more):
     return values, boxes
 
 
-def test_candidates_are_the_pictures_distinct_boxes_of_all_sources(view, tmp_path):
+def test_candidates_are_the_distinct_boxes_of_all_sources_of_an_image(view, tmp_path):
     model = Oracle(1000.0)
-    values, answers = score(view, model, tmp_path, batch_size=4)
+    values, predicted = score(view, model, tmp_path, batch_size=4)
     table = view.table
     assert np.isfinite(values).all()
     for label in range(len(table)):
@@ -85,13 +85,13 @@ def test_candidates_are_the_pictures_distinct_boxes_of_all_sources(view, tmp_pat
             if not kept or bbox_overlaps(box[None], torch.stack(kept)).max() <= 0.5:
                 kept.append(box)
         meant = kept[len(table.texts[label]) % len(kept)]
-        np.testing.assert_allclose(answers[label], meant)
+        np.testing.assert_allclose(predicted[label], meant)
         own = torch.from_numpy(table.boxes[label])[None]
         expected = bbox_overlaps(meant[None], own).item()
         assert values[label] == pytest.approx(expected, abs=1e-5)
     assert len(set(table.sources.tolist())) > 1
-    shapes_asked = {tuple(shape[1:]) for shape, _, _ in model.asked}
-    assert shapes_asked == {tuple(size) for size in table.sizes[table.image_index]}
+    shapes_seen = {tuple(shape[1:]) for shape, _, _ in model.inputs}
+    assert shapes_seen == {tuple(size) for size in table.sizes[table.image_index]}
 
 
 def test_batches_do_not_matter(view, tmp_path):
@@ -104,12 +104,12 @@ def test_batches_do_not_matter(view, tmp_path):
     assert 0 <= one.min() < one.max() <= 1
 
 
-def test_interrupted_it_goes_on(view, tmp_path):
+def test_an_interrupted_scoring_is_resumed(view, tmp_path):
     class Stopped(Oracle):
-        def forward(self, pictures, boxes, texts):
-            if len(self.asked) >= 8:
+        def forward(self, images, boxes, texts):
+            if len(self.inputs) >= 8:
                 raise KeyboardInterrupt
-            return super().forward(pictures, boxes, texts)
+            return super().forward(images, boxes, texts)
 
     whole, _ = score(view, Oracle(2.0), tmp_path / 'whole', batch_size=4)
     with pytest.raises(KeyboardInterrupt):
@@ -117,8 +117,8 @@ def test_interrupted_it_goes_on(view, tmp_path):
     rest = Oracle(2.0)
     again, _ = score(view, rest, tmp_path / 'cut', batch_size=4)
     np.testing.assert_array_equal(again, whole)
-    asked = sum(len(texts) for _, _, texts in rest.asked)
-    assert asked < len(view)
+    scored = sum(len(texts) for _, _, texts in rest.inputs)
+    assert scored < len(view)
 
 
 def test_the_manifest_tells_other_weights_options_and_labels_apart(view):
@@ -145,7 +145,7 @@ def test_distinct_boxes_as_one_by_one(seed):
     assert torch.equal(distinct_boxes(boxes), torch.stack(kept))
 
 
-def test_a_box_said_twice_is_one_candidate():
+def test_equal_boxes_are_one_candidate():
     boxes = random_boxes(4, 0)
     assert torch.equal(distinct_boxes(boxes.repeat(3, 1)), distinct_boxes(boxes))
     assert torch.equal(distinct_boxes(boxes[:1]), boxes[:1])
@@ -166,10 +166,10 @@ def test_expected_iou_is_the_mean_over_draws():
     )
 
 
-def test_a_sure_judge_gives_the_iou_of_its_answer():
+def test_probabilities_of_one_give_the_iou_of_the_prediction():
     candidates = distinct_boxes(random_boxes(8, 3))
     boxes = candidates[:2] + 1.0
     logits = torch.full((2, len(candidates)), -100.0)
     logits[0, 0] = logits[1, 1] = 100.0
-    answers = bbox_overlaps(candidates[:2], boxes, is_aligned=True)
-    assert torch.allclose(expected_iou(logits, candidates, boxes), answers)
+    predicted = bbox_overlaps(candidates[:2], boxes, is_aligned=True)
+    assert torch.allclose(expected_iou(logits, candidates, boxes), predicted)

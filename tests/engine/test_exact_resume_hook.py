@@ -1,4 +1,4 @@
-"""A training that was killed ends as one that was not, bit by bit."""
+"""A training run that was killed ends as one that was not, bit by bit."""
 
 import random
 from types import SimpleNamespace

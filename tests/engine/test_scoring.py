@@ -1,4 +1,4 @@
-"""Reliability of labels: the IoU with the model's answer, however it is asked."""
+"""Reliability of labels: the IoU with the prediction, in any batches and groups."""
 
 import numpy as np
 import pytest
@@ -38,9 +38,9 @@ def score(model, pool, **options):
     boxes = np.full((len(pool), 4), np.nan, np.float32)
     options = dict(dict(batch_size=4, grouped=True), **options)
     batches = plan_batches(pool, labels=np.arange(len(pool)), **options)
-    for labels, ious, answers in score_labels(model, pool, batches):
+    for labels, ious, predicted in score_labels(model, pool, batches):
         assert np.isnan(values[labels]).all()  # every label once
-        values[labels], boxes[labels] = ious, answers
+        values[labels], boxes[labels] = ious, predicted
     return values, boxes
 
 
@@ -50,8 +50,8 @@ def test_equals_the_slow_way_of_one_label_at_a_time(model, pool):
     model.eval()
     for index in range(0, len(pool), 5):
         with torch.no_grad():
-            (answer,) = model.test_step(pseudo_collate([pool[index]]))
-        box = answer.pred_instances.bboxes
+            (prediction,) = model.test_step(pseudo_collate([pool[index]]))
+        box = prediction.pred_instances.bboxes
         truth = torch.tensor([pool.table[index]['bbox']])
         assert boxes[index] == pytest.approx(box[0].numpy(), abs=1e-3)
         expected = bbox_overlaps(box, truth, is_aligned=True).item()
@@ -79,22 +79,22 @@ def test_many_boxes_count_by_their_highest_score(pool):
     assert (boxes == [2, 2, 9, 9]).all()
 
 
-def test_interrupted_scoring_goes_on_and_ends_with_the_same_bytes(
+def test_an_interrupted_scoring_is_resumed_and_ends_with_the_same_bytes(
     model, pool, tmp_path, monkeypatch
 ):
     files = choose_sources(pool, None)
     paths = score_sources(model, pool, files, tmp_path / 'whole', MEASURER, TEST)
-    asked = []
+    scored = []
 
-    def interrupted(*given, **more):
-        for number, part in enumerate(score_labels(*given, **more)):
+    def interrupted(*args, **kwargs):
+        for number, part in enumerate(score_labels(*args, **kwargs)):
             if number == 1:
                 raise KeyboardInterrupt
             yield part
 
-    def counting(*given, **more):
-        for part in score_labels(*given, **more):
-            asked.extend(part[0])
+    def counting(*args, **kwargs):
+        for part in score_labels(*args, **kwargs):
+            scored.extend(part[0])
             yield part
 
     options = dict(batch_size=3)
@@ -105,7 +105,7 @@ def test_interrupted_scoring_goes_on_and_ends_with_the_same_bytes(
     assert 0 < done.sum() < len(pool.indices_of(files[0]))
     monkeypatch.setattr(scoring, 'score_labels', counting)
     cut = score_sources(model, pool, files, tmp_path / 'cut', MEASURER, TEST, **options)
-    assert not set(np.flatnonzero(done)) & set(asked)  # nothing is scored twice
+    assert not set(np.flatnonzero(done)) & set(scored)  # nothing is scored twice
     whole = score_sources(
         model, pool, files, tmp_path / 'other', MEASURER, TEST, **options
     )

@@ -151,7 +151,7 @@ def test_averaged_weights_and_wrapped_models_are_made_smaller_too(clips, wrap):
 
 def test_below_a_head_that_is_trained_alone_the_detector_stays(clips):
     """And positions that were trained before, though nothing but the head is now."""
-    head = dict(type='GroundingConfidenceHead', alone=True)
+    head = dict(type='GroundingConfidenceHead', freeze_detector=True)
     towers = dict(
         visual_encoder=dict(pretrained=clips[0], train_pos_embed=True),
         text_encoder=dict(pretrained=clips[0]),

@@ -34,7 +34,7 @@ FORKS.set_forkserver_preload(
         'mmengine.runner',
         'projects.clip_vg',
         'projects.clip_vg.apis',
-        'projects.clip_vg.self_paced.driver',
+        'projects.clip_vg.self_paced.search',
     ]
 )
 

@@ -13,7 +13,7 @@ from mmengine.structures import InstanceData
 from .configs import TEST, model_config
 
 SIZE = 32
-# (left, top, width, height) of the picture in the square, and its expressions.
+# (left, top, width, height) of the image in the square, and its expressions.
 PICTURES = [
     ((0, 4, 32, 24), ['left man', 'the big red bus behind the tree']),
     ((0, 0, 32, 32), ['dog']),

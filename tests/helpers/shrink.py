@@ -66,7 +66,7 @@ def yolof(cfg, shapes, bert):
     model.neck.update(in_channels=32, out_channels=16, block_mid_channels=8)
     model.bbox_head.update(num_classes=len(classes), in_channels=16)
     model.bbox_head.anchor_generator.strides = [8]
-    model.test_cfg.score_thr = 0.0  # the answers of a beginner count
+    model.test_cfg.score_thr = 0.0  # the predictions of a beginner count
     for key in LOADERS:
         cfg[key].dataset.metainfo = dict(classes=classes)
         shrink_pipeline(cfg[key].dataset.pipeline, None)
@@ -108,7 +108,7 @@ def shrink_model(model, bert):
 
 
 def shrink_pipeline(steps, bert, size=64):
-    """Make pictures small, and read words with ``bert``, in place."""
+    """Make images small, and read words with ``bert``, in place."""
     for step in steps:
         for branch in step.get('transforms', ()):
             shrink_pipeline(branch, bert, size)

@@ -7,15 +7,15 @@ __all__ = ['ask_in_threads']
 
 
 def ask_in_threads(ask, questions, threads=4):
-    """Answers of ``threads`` threads that each ask all questions, at the same time.
+    """Predictions of ``threads`` threads that each ask all questions, at the same time.
 
     Args:
-        ask (Callable): From a question to its answer.
+        ask (Callable): From a question to its prediction.
         questions (Sequence): Each thread begins at another one.
         threads (int): Defaults to 4.
 
     Returns:
-        list[list]: For each thread the answers, in the order of the questions.
+        list[list]: For each thread the predictions, in the order of the questions.
     """
     together = threading.Barrier(threads)
 

@@ -10,10 +10,10 @@ from mmengine.structures import InstanceData
 
 from benchmarks.published_path import PublishedPath
 from projects.clip_vg.models import clip_vg
-from projects.clip_vg.models.answers import instances_of
 from projects.clip_vg.models.box_head import true_boxes
 from projects.clip_vg.models.clip_vg import patch_padding
 from projects.clip_vg.models.data_preprocessor import pixel_padding
+from projects.clip_vg.models.predictions import instances_of
 
 from ..helpers.configs import model_config
 from ..helpers.models import (

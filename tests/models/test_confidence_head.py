@@ -17,7 +17,7 @@ from projects.clip_vg.engine.slim_checkpoint_hook import (
     without_frozen,
 )
 from projects.clip_vg.models import GroundingConfidenceHead, clip_vg
-from projects.clip_vg.models.confidence_head import foreign_pairs
+from projects.clip_vg.models.confidence_head import sample_negative_pairs
 
 from ..helpers.configs import model_config
 from ..helpers.models import PICTURES, SIZE, make_batch, make_sample, prepared
@@ -55,7 +55,7 @@ def test_off_nothing_is_added(tiny_model):
 
 
 def test_boxes_and_their_losses_are_the_same_with_a_head(tiny_model):
-    with_head = build(absent=0.5)
+    with_head = build(neg_ratio=0.5)
     state = with_head.state_dict()
     with_head.load_state_dict({**state, **tiny_model.state_dict()})
     batch = make_batch()
@@ -142,8 +142,8 @@ def test_another_loss_is_a_config():
 
 
 def test_a_negative_share_is_an_error():
-    with pytest.raises(ValueError, match='absent=-0.5'):
-        GroundingConfidenceHead(8, absent=-0.5)
+    with pytest.raises(ValueError, match='neg_ratio=-0.5'):
+        GroundingConfidenceHead(8, neg_ratio=-0.5)
 
 
 TEXTS = [
@@ -174,7 +174,7 @@ def slow_pairs(texts):
 
 
 def test_all_expressions_of_other_pictures_that_share_no_word_are_drawn():
-    drawn = list(zip(*foreign_pairs(TEXTS, 1000), strict=True))
+    drawn = list(zip(*sample_negative_pairs(TEXTS, 1000), strict=True))
     assert set(drawn) == slow_pairs(TEXTS)
     assert drawn == sorted(drawn) and len(drawn) == len(set(drawn))
     assert (2, 0) in drawn and (2, 2) in drawn  # "left man", "Red dog."
@@ -187,7 +187,7 @@ def test_negative_pairs_are_drawn_at_random_from_all():
     draws = []
     for seed in range(60):
         torch.manual_seed(seed)
-        draws.append(frozenset(zip(*foreign_pairs(TEXTS, 3), strict=True)))
+        draws.append(frozenset(zip(*sample_negative_pairs(TEXTS, 3), strict=True)))
     assert all(len(draw) == 3 for draw in draws)
     assert frozenset.union(*draws) == every
     assert len(set(draws)) > len(draws) // 2
@@ -204,7 +204,7 @@ def test_an_expression_of_the_picture_is_never_asked_as_absent(seed):
 
     texts = [[expression() for _ in range(3)] for _ in range(6)]
     every = [text for own in texts for text in own]
-    pictures, numbers = foreign_pairs(texts, 9)
+    pictures, numbers = sample_negative_pairs(texts, 9)
     assert len(pictures) == len(numbers) <= 9
     for picture, number in zip(pictures, numbers, strict=True):
         assert number // 3 != picture
@@ -212,8 +212,8 @@ def test_an_expression_of_the_picture_is_never_asked_as_absent(seed):
 
 
 def test_a_picture_alone_is_asked_nothing_else():
-    assert foreign_pairs([['red dog', 'cat']], 5) == ([], [])
-    model = build(absent=1.0)
+    assert sample_negative_pairs([['red dog', 'cat']], 5) == ([], [])
+    model = build(neg_ratio=1.0)
     inputs, samples = prepared(model, make_batch(PICTURES[:1]))
     assert model.loss(inputs, samples)['loss_confidence'].isfinite()
 
@@ -221,12 +221,12 @@ def test_a_picture_alone_is_asked_nothing_else():
 @torch.no_grad()
 @pytest.mark.parametrize('detach', [False, True])
 def test_absent_tokens_are_those_of_asking_the_picture(detach):
-    model = build(absent=1.0, detach=detach)
+    model = build(neg_ratio=1.0, detach=detach)
     batch = make_batch()
     inputs, samples = prepared(model, batch)
     every = [text for _, texts in PICTURES for text in texts]
     pairs = [0, 1, 1, 3], [2, 0, 4, 1]
-    with patch.object(clip_vg, 'foreign_pairs', return_value=pairs):
+    with patch.object(clip_vg, 'sample_negative_pairs', return_value=pairs):
         _, _, found = given_to_head(model, inputs, samples)
     for token, picture, number in zip(found, *pairs, strict=True):
         sample = copy.deepcopy(samples[picture])
@@ -236,7 +236,7 @@ def test_absent_tokens_are_those_of_asking_the_picture(detach):
 
 
 def test_absent_expressions_cost_one_more_fusion_and_no_encoding():
-    model = build(absent=0.5).train()
+    model = build(neg_ratio=0.5).train()
     calls = []
     for name in ('visual_encoder', 'text_encoder', 'fusion'):
         getattr(model, name).register_forward_hook(
@@ -266,7 +266,7 @@ def gradients(model, batch, keys=None):
 
 @pytest.mark.parametrize('detach', [False, True])
 def test_what_the_confidence_trains(detach):
-    model, batch = build(absent=0.5, detach=detach), make_batch()
+    model, batch = build(neg_ratio=0.5, detach=detach), make_batch()
     got = gradients(model, batch, ['loss_confidence'])
     assert {name for name in got if name in names_of_head(model)} == set(
         names_of_head(model)
@@ -280,7 +280,7 @@ def test_what_the_confidence_trains(detach):
 
 
 def test_bfloat16():
-    model, batch = build(absent=0.5), make_batch()
+    model, batch = build(neg_ratio=0.5), make_batch()
     with torch.no_grad():
         exact = model.test_step(copy.deepcopy(batch))
     with torch.autocast('cpu', torch.bfloat16):
@@ -297,18 +297,18 @@ def test_bfloat16():
 
 
 def test_a_checkpoint_without_head_is_refused_unless_the_head_is_alone(tiny_model):
-    with pytest.raises(ValueError, match='confidence_head.*alone=True'):
+    with pytest.raises(ValueError, match='confidence_head.*freeze_detector=True'):
         refuse_other_weights(tiny_model.state_dict(), build())
     with pytest.raises(ValueError, match='6 unexpected.*confidence_head'):
         refuse_other_weights(build().state_dict(), tiny_model)
-    refuse_other_weights(tiny_model.state_dict(), build(alone=True))
+    refuse_other_weights(tiny_model.state_dict(), build(freeze_detector=True))
 
 
 @pytest.mark.parametrize('slim', [False, True])
 @pytest.mark.parametrize('prefix', ['', 'module.'])
 def test_a_head_alone_is_put_on_a_trained_model(tiny_model, slim, prefix):
     state = tiny_model.state_dict()
-    model = build(alone=True)
+    model = build(freeze_detector=True)
     if slim:
         names = frozen_names(tiny_model)
         model.load_state_dict({**model.state_dict(), **state})
@@ -327,7 +327,7 @@ def test_a_head_alone_is_put_on_a_trained_model(tiny_model, slim, prefix):
 
 
 def test_alone_nothing_but_the_head_is_trained():
-    model = build(alone=True, absent=0.5).train()
+    model = build(freeze_detector=True, neg_ratio=0.5).train()
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trained == names_of_head(model)
     assert not any(module.training for module in model.fusion.modules())

@@ -1,4 +1,4 @@
-"""Whole CLIP on crops: the same as open_clip asked by hand."""
+"""CLIP on crops: the same as open_clip called by hand."""
 
 import numpy as np
 import open_clip
@@ -20,9 +20,9 @@ from ..helpers.models import initialised, symbol_texts
 @pytest.fixture(scope='module')
 def options():
     cfg = Config.fromfile(ROOT / 'configs/clip_vg_synthetic.py')
-    found = agreement_config(cfg)
-    assert found.pop('type') == 'CropTextCLIP'
-    return found
+    config = agreement_config(cfg)
+    assert config.pop('type') == 'CropTextCLIP'
+    return config
 
 
 def test_squares_hold_their_box():
@@ -42,14 +42,14 @@ def test_as_open_clip_by_hand(options):
     plain.load_state_dict({k: v.float() for k, v in state.items()})
     plain.eval()
     rng = np.random.default_rng(0)
-    picture = rng.integers(0, 256, (50, 70, 3), np.uint8)
+    image = rng.integers(0, 256, (50, 70, 3), np.uint8)
     boxes = torch.tensor([[10.0, 10.0, 30.0, 26.0], [55.0, 30.0, 70.0, 50.0]])
     texts = ['red star', 'small blue circle', 'red star']
     crops = []
     for left, top, right, bottom in boxes.tolist():
         side = round(1.5 * max(right - left, bottom - top))
         x, y = round((left + right - side) / 2), round((top + bottom - side) / 2)
-        cut = Image.fromarray(picture).crop((x, y, x + side, y + side))
+        cut = Image.fromarray(image).crop((x, y, x + side, y + side))
         pixels = np.asarray(cut.resize((64, 64), Image.BICUBIC), np.float32)
         crops.append((pixels - options['mean']) / options['std'])
     images = torch.tensor(np.stack(crops), dtype=torch.float32).permute(0, 3, 1, 2)
@@ -59,18 +59,18 @@ def test_as_open_clip_by_hand(options):
             * normalize(plain.encode_text(open_clip.tokenize(texts)), dim=-1)
             @ normalize(plain.encode_image(images), dim=-1).T
         )
-    (found,) = clip([torch.from_numpy(picture).permute(2, 0, 1)], [boxes], [texts])
-    assert found.shape == (3, 2)
+    (logits,) = clip([torch.from_numpy(image).permute(2, 0, 1)], [boxes], [texts])
+    assert logits.shape == (3, 2)
     # PIL rounds after each direction, torchvision once: a grey level here and there.
-    assert torch.allclose(found, expected, atol=0.15)
-    assert torch.equal(found[0], found[2])
+    assert torch.allclose(logits, expected, atol=0.15)
+    assert torch.equal(logits[0], logits[2])
     assert not any(weight.requires_grad for weight in clip.parameters())
 
 
-def test_pictures_do_not_depend_on_each_other(options):
+def test_images_do_not_depend_on_each_other(options):
     clip = initialised(CropTextCLIP(**options))
     rng = torch.Generator().manual_seed(1)
-    pictures = [
+    images = [
         torch.randint(0, 256, (3, h, w), dtype=torch.uint8, generator=rng)
         for h, w in ((40, 60), (80, 30))
     ]
@@ -79,21 +79,21 @@ def test_pictures_do_not_depend_on_each_other(options):
         torch.tensor([[0.0, 0.0, 9.0, 9.0], [5.0, 40.0, 29.0, 79.0]]),
     ]
     texts = [['red star', 'circle'], ['cross']]
-    together = clip(pictures, boxes, texts)
+    together = clip(images, boxes, texts)
     for i in range(2):
-        (alone,) = clip(pictures[i : i + 1], boxes[i : i + 1], texts[i : i + 1])
+        (alone,) = clip(images[i : i + 1], boxes[i : i + 1], texts[i : i + 1])
         assert torch.allclose(alone, together[i], atol=1e-4)
 
 
-def test_symbols_agree_as_alone(options):
+def test_symbols_match_as_alone(options):
     clip = initialised(CropTextCLIP(**options))
-    picture = torch.randint(0, 256, (3, 40, 60), dtype=torch.uint8)
+    image = torch.randint(0, 256, (3, 40, 60), dtype=torch.uint8)
     boxes = torch.tensor([[1.0, 2.0, 20.0, 30.0]])
     texts = symbol_texts(30)
-    (together,) = clip([picture], [boxes], [texts])
-    for text, found in zip(texts, together, strict=True):
-        (alone,) = clip([picture], [boxes], [[text]])
-        assert torch.allclose(alone[0], found, atol=1e-4), text
+    (together,) = clip([image], [boxes], [texts])
+    for text, logits in zip(texts, together, strict=True):
+        (alone,) = clip([image], [boxes], [[text]])
+        assert torch.allclose(alone[0], logits, atol=1e-4), text
 
 
 def test_a_config_without_clip_is_told_what_to_give():
@@ -107,3 +107,36 @@ def test_a_config_without_clip_is_told_what_to_give():
         pretrained='openai',
         context=2.0,
     )
+
+
+RESNET = dict(image_size=32, layers=[1, 1, 1, 1], width=8, patch_size=None)
+POOLED = dict(
+    image_size=32, layers=1, width=64, patch_size=8, attentional_pool=True,
+    attn_pooler_heads=2, output_tokens=True,
+)  # fmt: skip
+TEXT = dict(context_length=16, vocab_size=49408, width=32, heads=2, layers=1)
+
+
+@pytest.mark.parametrize('vision', [RESNET, POOLED], ids=['resnet', 'pooled'])
+@pytest.mark.parametrize('text', [{}, dict(embed_cls=True), dict(no_causal_mask=True)])
+def test_towers_that_no_detector_takes_embed_as_open_clip_does(vision, text, tmp_path):
+    arch = dict(embed_dim=32, vision_cfg=vision, text_cfg=dict(TEXT, **text))
+    torch.manual_seed(0)
+    plain = dict(vision, output_tokens=False)
+    net = open_clip.CustomTextCLIP(32, plain, arch['text_cfg']).eval()
+    torch.save(net.state_dict(), tmp_path / 'clip.pt')
+    clip = CropTextCLIP(arch, str(tmp_path / 'clip.pt'), context=None, template='{}')
+    clip.init_weights()
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    image = Image.fromarray(image)
+    (crops,) = clip.encode_crops([image], [torch.tensor([[0.0, 0.0, 50.0, 40.0]])])
+    prepare = open_clip.image_transform(
+        32, is_train=False, mean=[m / 255 for m in clip.mean],
+        std=[s / 255 for s in clip.std],
+    )  # fmt: skip
+    tokens = open_clip.tokenize(['a cup'], context_length=16)
+    with torch.no_grad():
+        expected = net.encode_image(prepare(image)[None], normalize=True)
+        texts = net.encode_text(tokens, normalize=True)
+    torch.testing.assert_close(crops, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(clip.encode_texts(['a cup']), texts)

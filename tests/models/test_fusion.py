@@ -5,7 +5,7 @@ import torch
 from mmdet.registry import MODELS
 from open_clip.pos_embed import get_2d_sincos_pos_embed
 
-from projects.clip_vg.models.fusion import FusionLayer, kept_tokens, take_tokens
+from projects.clip_vg.models.fusion import FusionLayer, gather_tokens, valid_tokens
 
 E, B, GRID, LENGTH, D = 5, 3, (3, 3), 4, 16
 
@@ -61,8 +61,8 @@ def test_evaluation_answers_as_training_without_dropout(fusion, asked):
 @torch.no_grad()
 def test_what_may_be_read_can_be_added_to_logits(fusion, asked):
     visual, patch_padding, text, text_padding, index = asked
-    kept, filling = kept_tokens(patch_padding)
-    image = fusion.image_part(take_tokens(visual, kept), kept)
+    kept, filling = valid_tokens(patch_padding)
+    image = fusion.image_part(gather_tokens(visual, kept), kept)
     masked = torch.cat(
         [torch.zeros(E, 1, dtype=torch.bool), text_padding, filling[index]], 1
     )[:, None, None]
@@ -140,14 +140,14 @@ def test_positions_that_start_as_waves_are_those_of_the_patches():
     assert fusion.pos_embed.weight[:-25].std() < 0.03 < waves.std()
 
 
-def test_kept_tokens_are_the_class_token_and_the_picture_in_order():
+def test_valid_tokens_are_the_class_token_and_the_image_in_order():
     padding = torch.tensor([[1, 0, 0, 1], [0, 1, 1, 1]], dtype=torch.bool)
-    kept, filling = kept_tokens(padding)
+    kept, filling = valid_tokens(padding)
     assert kept[0].tolist() == [0, 2, 3] and kept[1, :2].tolist() == [0, 1]
     assert filling.tolist() == [[False] * 3, [False, False, True]]
     tokens = torch.arange(10).view(2, 5, 1)
-    assert take_tokens(tokens, kept)[0, :, 0].tolist() == [0, 2, 3]
-    assert take_tokens(tokens, kept)[1, 0, 0] == 5
+    assert gather_tokens(tokens, kept)[0, :, 0].tolist() == [0, 2, 3]
+    assert gather_tokens(tokens, kept)[1, 0, 0] == 5
 
 
 def test_autocast_keeps_the_residual_stream_in_float32():

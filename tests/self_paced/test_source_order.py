@@ -13,7 +13,7 @@ from ..helpers.configs import pool_config
 def order(shapes, folder):
     dataset = DATASETS.build(pool_config(shapes, folder))
     dataset.full_init()
-    return complexity(dataset, dataset.label_files)
+    return complexity(dataset)
 
 
 def manifest(folder, name, entities):
@@ -27,8 +27,8 @@ def test_words_are_counted_where_a_manifest_is_missing(shapes, sources):
     assert what == 'words'
     for name, value in words.items():
         lines = (sources / f'{name}.jsonl').read_text().splitlines()
-        said = [len(json.loads(x)['grounding']['caption'].split()) for x in lines]
-        assert abs(value - sum(said) / len(said)) < 1e-6
+        counts = [len(json.loads(x)['grounding']['caption'].split()) for x in lines]
+        assert abs(value - sum(counts) / len(counts)) < 1e-6
     path = manifest(sources, 'one', 3.0)
     try:
         assert order(shapes, sources)[0] == 'words'

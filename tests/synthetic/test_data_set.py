@@ -1,4 +1,4 @@
-"""Synthetic pictures: every expression is true of one object only."""
+"""Synthetic images: every expression is true of one object only."""
 
 import json
 
@@ -84,7 +84,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path, shapes):
         assert (again / path.relative_to(shapes)).read_bytes() == path.read_bytes()
 
 
-def test_pictures_of_a_split_do_not_depend_on_the_others(tmp_path, shapes):
+def test_images_of_a_split_do_not_depend_on_the_others(tmp_path, shapes):
     alone = make_synthetic(tmp_path / 'alone', dict(test=6), seed=3)
     files = [r / 'shapes/instances.json' for r in (shapes, alone)]
     full, part = (json.loads(f.read_text())['annotations'] for f in files)
@@ -101,7 +101,7 @@ def test_it_is_read_as_refer(shapes):
 
 def test_nothing_is_overwritten(tmp_path, shapes):
     assert make_synthetic(shapes, dict(train=24, val=6, test=6), seed=3) == shapes
-    with pytest.raises(FileExistsError, match='not the data set asked for'):
+    with pytest.raises(FileExistsError, match=r"shapes .*'seed': 4"):
         make_synthetic(shapes, dict(train=24, val=6, test=6), seed=4)
 
 

@@ -7,7 +7,11 @@ import pytest
 
 from benchmarks.label_truth import judge
 from projects.clip_vg.synthetic.data_set import make_synthetic
-from projects.clip_vg.synthetic.detections import ErrorRates, play_models, read_shapes
+from projects.clip_vg.synthetic.detections import (
+    ErrorRates,
+    read_shapes,
+    simulate_predictions,
+)
 from projects.clip_vg.synthetic.scenes import COLORS, SHAPES
 from projects.clip_vg_core.pseudo_labels.detection import iou
 
@@ -21,7 +25,7 @@ def instances(tmp_path_factory):
 
 
 def played(instances, out, **rates):
-    play_models(instances, out, ErrorRates(**{**vars(NONE), **rates}))
+    simulate_predictions(instances, out, ErrorRates(**{**vars(NONE), **rates}))
     return [
         json.loads((out / f'{name}.json').read_text())
         for name in ('detections', 'triplets', 'captions')
@@ -103,7 +107,7 @@ def test_relations_and_captions_are_true_but_for_their_errors(instances, tmp_pat
 
 def test_the_same_seed_says_the_same(instances, tmp_path):
     for name, seed in (('a', 1), ('b', 1), ('c', 2)):
-        play_models(instances, tmp_path / name, seed=seed)
+        simulate_predictions(instances, tmp_path / name, seed=seed)
     texts = [
         (tmp_path / name / 'detections.json').read_text() for name in ('a', 'b', 'c')
     ]

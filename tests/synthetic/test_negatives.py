@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.confidence import absent_twin, names_nothing
+from benchmarks.confidence import change_word, has_no_referent
 from benchmarks.label_truth import judge
 from projects.clip_vg.synthetic.detections import read_shapes
 from projects.clip_vg.synthetic.expressions import Shape
@@ -34,12 +34,12 @@ OBJECTS = [
     ],
 )
 def test_whether_anything_has_the_name(text, nothing):
-    assert names_nothing(text, OBJECTS) == nothing
+    assert has_no_referent(text, OBJECTS) == nothing
 
 
 @pytest.fixture(scope='module')
 def scenes(shapes):
-    """Truth and labels of the pictures: (size, objects, labels)."""
+    """Truth and labels of the images: (size, objects, labels)."""
     instances = shapes / 'shapes' / 'instances.json'
     labels = {}
     for label in read_annotations(instances, shapes / 'shapes' / 'refs(synthetic).p'):
@@ -53,7 +53,7 @@ def scenes(shapes):
 def test_a_label_refers_to_something(scenes):
     for _, objects, labels in scenes:
         for label in labels:
-            assert not names_nothing(label['text'], objects), label['text']
+            assert not has_no_referent(label['text'], objects), label['text']
 
 
 def test_a_twin_differs_by_a_word_and_the_judge_finds_it_wrong(scenes):
@@ -61,7 +61,7 @@ def test_a_twin_differs_by_a_word_and_the_judge_finds_it_wrong(scenes):
     for size, objects, labels in scenes:
         for label in labels:
             text = label['text']
-            twin = absent_twin(text, objects, rng)
+            twin = change_word(text, objects, rng)
             if twin is None:
                 assert not set(text.split()[:3]) & {'circle', 'star', 'red', 'blue'}
                 continue
@@ -75,7 +75,7 @@ def test_a_twin_differs_by_a_word_and_the_judge_finds_it_wrong(scenes):
 
 def test_twins_come_from_the_seed_alone():
     twins = [
-        absent_twin('red circle', OBJECTS, np.random.default_rng(seed))
+        change_word('red circle', OBJECTS, np.random.default_rng(seed))
         for seed in (1, 1, 2, 3, 4)
     ]
     assert twins[0] == twins[1]
@@ -83,4 +83,4 @@ def test_twins_come_from_the_seed_alone():
 
 
 def test_what_names_neither_colour_nor_shape_has_no_twin():
-    assert absent_twin('largest object', OBJECTS, np.random.default_rng(0)) is None
+    assert change_word('largest object', OBJECTS, np.random.default_rng(0)) is None

@@ -3,14 +3,13 @@
     python tools/analysis/report.py RESULTS.jsonl --out report.html
     python tools/analysis/report.py BEFORE.jsonl --compare AFTER.jsonl --out report.html
 
-RESULTS is what `tools/test.py` writes with
+RESULTS.jsonl is what `tools/test.py` writes with
 `--cfg-options test_evaluator.out_file=RESULTS.jsonl`; or, with --gt, a file of
 predicted boxes of any model, as in `tools/evaluate_predictions.py`.
 """
 
 import argparse
 import logging
-import math
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +44,13 @@ def parse_args() -> argparse.Namespace:
         help='compare the samples that both runs have, if each has others',
     )
     parser.add_argument(
-        '--images', type=Path, help='folder that the pictures moved to, if they did'
+        '--images', type=Path, help='folder that the images moved to, if they did'
     )
     parser.add_argument(
-        '--examples', type=int, default=12, help='pictures of a kind (default: 12)'
+        '--examples', type=int, default=12, help='images of a kind (default: 12)'
     )
     parser.add_argument(
-        '--seed', type=int, default=0, help='which of equal answers are shown'
+        '--seed', type=int, default=0, help='which of equal results are shown'
     )
     parser.add_argument('--out', type=Path, required=True, help='page to write')
     add_scoring_options(parser, required=False)
@@ -81,7 +80,7 @@ def _results(path: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
     evaluation = score_file(path, args)
     for warning in evaluation.warnings:
         logging.warning('%s', warning)
-    return [dict(dict(score=math.nan), **result) for result in evaluation.results]
+    return evaluation.results
 
 
 def main() -> None:

@@ -1,12 +1,12 @@
-"""Reliability from and to the files of the released CLIP-VG.
+"""Convert reliability from and to the files of the official CLIP-VG code.
 
     ... import unc_train_iou_result.pth --out DIR --name MEASURER
     ... export LABELS DIR/MEASURER__SOURCE.npy unc_train_iou_result.pth
     ... select LABELS DIR/MEASURER__SOURCE.npy unc_train_refine_0_5.pth --threshold 0.5
 
 LABELS is the label file that was scored, in any format that RefExpDataset reads. The
-name of what is written says its data set, and so its form: boxes of "referit" and
-"flickr" are xyxy, others xywh; labels of "flickr" have three fields.
+name of the output file decides its form: boxes of "referit" and "flickr" are xyxy,
+others xywh; labels of "flickr" have three fields.
 """
 
 import argparse
@@ -22,7 +22,6 @@ from projects.clip_vg_core.curriculum.official_files import (
 )
 from projects.clip_vg_core.curriculum.reliability_file import (
     ReliabilityFile,
-    file_sha256,
     read_boxes,
     read_reliability,
 )
@@ -31,6 +30,7 @@ from projects.clip_vg_core.data.box_formats import BOX_FORMATS
 from projects.clip_vg_core.data.label_files import LabelFile, describe_files
 from projects.clip_vg_core.data.label_table import LabelTable
 from projects.clip_vg_core.data.readers import read_annotations
+from projects.clip_vg_core.utils.atomic import file_sha256
 from projects.clip_vg_core.utils.command_line import run_command
 
 
@@ -42,7 +42,7 @@ def parse_args() -> argparse.Namespace:
     commands = parser.add_subparsers(dest='command', required=True)
     importing = commands.add_parser('import', help='*_iou_result.pth to .npy')
     importing.add_argument('iou_result', help='*_iou_result.pth to read')
-    importing.add_argument('--out', required=True, help='folder to write to')
+    importing.add_argument('--out', required=True, help='output folder')
     importing.add_argument('--name', required=True, help='of the measurer')
     importing.add_argument('--source', help='of the labels (default: pseudo)')
     for name, what in (('export', '*_iou_result.pth'), ('select', '*_refine_*.pth')):
@@ -54,14 +54,14 @@ def parse_args() -> argparse.Namespace:
             '--split', nargs='+', help='splits that were scored (default: all)'
         )
         command.add_argument(
-            '--overwrite', action='store_true', help='replace what is there'
+            '--overwrite', action='store_true', help='replace an existing file'
         )
         if name == 'select':
             command.add_argument(
                 '--threshold',
                 type=float,
                 default=0.5,
-                help='reliability in [0, 1] above which labels are kept '
+                help='reliability in [0, 1] above which labels are selected '
                 '(default: %(default)s)',
             )
         else:
@@ -78,7 +78,7 @@ def parse_args() -> argparse.Namespace:
         command.add_argument(
             '--box-format',
             choices=BOX_FORMATS,
-            help='of the boxes that are read (default: as name and entries tell)',
+            help='format of the boxes in the input (default: by name and entries)',
         )
     return parser.parse_args()
 
@@ -89,16 +89,16 @@ def describe(
     box_format: str | None,
     source: str | None = None,
 ) -> tuple[LabelTable, LabelFile]:
-    """The labels of a file, and what a reliability file says of them."""
+    """The labels of a file, and their identity for reliability files."""
     table = read_annotations(path, splits=splits, source=source, box_format=box_format)
     return table, describe_files([table], [Path(path).stem], splits)[0]
 
 
 def import_result(args: argparse.Namespace) -> Path:
-    """The reliability of an ``*_iou_result.pth`` beside its labels."""
+    """Write the reliability of an ``*_iou_result.pth`` as a reliability file."""
     values = read_iou_result(args.iou_result)
     table, labels = describe(args.iou_result, None, args.box_format, args.source)
-    # Entries that the reader left out have no label: samples are <file>_<entry>.
+    # Entries that the reader left out have no label: a sample_id is <file>_<entry>.
     entries = [int(name.rpartition('_')[2]) for name in table.sample_ids]
     store = ReliabilityFile(
         args.out, dict(name=args.name, sha256=file_sha256(args.iou_result)), labels
@@ -109,7 +109,7 @@ def import_result(args: argparse.Namespace) -> Path:
 
 
 def main() -> None:
-    """Convert."""
+    """Convert one file."""
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
     if args.command == 'import':
@@ -129,9 +129,9 @@ def main() -> None:
         )
         logging.info('%s: %d labels', args.target, len(table))
         return
-    kept = select_reliable(values, args.threshold)
-    write_selection(table.take(kept), args.target, args.overwrite)
-    logging.info('%s: %d of %d labels', args.target, len(kept), len(table))
+    selected = select_reliable(values, args.threshold)
+    write_selection(table.take(selected), args.target, args.overwrite)
+    logging.info('%s: %d of %d labels', args.target, len(selected), len(table))
 
 
 if __name__ == '__main__':

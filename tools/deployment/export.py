@@ -5,8 +5,8 @@ r"""Export a detector for serving on CPUs, in float32 and optionally in 8 bits.
         --calibration-images FOLDER --calibration-questions FILE
 
 DIR gets two ONNX graphs and deployment.json, and is all that
-`GroundingInferencer(DIR)` needs. 8 bits are calibrated with pictures and questions like
-those to be asked, or with the training data of the config. See docs/serving.md.
+`GroundingInferencer(DIR)` needs. 8 bits are calibrated with images and expressions like
+those to be served, or with the training data of the config. See docs/serving.md.
 """
 
 import argparse
@@ -54,7 +54,10 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--int8', action='store_true', help='also in 8 bits')
     parser.add_argument(
-        '--calibration-images', type=Path, metavar='FOLDER', help='of pictures'
+        '--calibration-images',
+        type=Path,
+        metavar='FOLDER',
+        help='images to calibrate with',
     )
     parser.add_argument(
         '--calibration-questions',
@@ -66,7 +69,7 @@ def parse_args() -> argparse.Namespace:
         '--calibration-pictures',
         type=int,
         default=128,
-        help='pictures to take, evenly spread (default: %(default)s)',
+        help='images to take, evenly spread (default: %(default)s)',
     )
     args = parser.parse_args()
     if bool(args.calibration_images) != bool(args.calibration_questions):
@@ -77,7 +80,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def calibration(args: argparse.Namespace, cfg: Config) -> Iterator[dict]:
-    """Batches of a picture each."""
+    """Batches of an image each."""
     if args.calibration_images is None:
         if args.config is None:  # then it is the checkpoint that names the data
             check_config(
@@ -123,13 +126,13 @@ def main() -> None:
 def export(
     args: argparse.Namespace, loaded: GroundingInferencer, checkpoint: Path
 ) -> None:
-    """Write the folder, and say what is in it."""
+    """Write the folder, and log what is in it."""
     export_detector(loaded.model, loaded.cfg, args.out, checkpoint, args.overwrite)
-    logging.info('%s: float32, the same answers as in PyTorch', args.out)
+    logging.info('%s: float32, the same predictions as in PyTorch', args.out)
     if args.int8:
         agreement = quantize_deployment(args.out, calibration(args, loaded.cfg))
         logging.info(
-            '%s: 8 bits, %.0f MB instead of %.0f; a mean IoU of %.3f with the answers '
+            '%s: 8 bits, %.0f MB instead of %.0f; a mean IoU of %.3f with those '
             'in float32 on the calibration data',
             *(args.out, size(args.out, 'int8'), size(args.out, 'float'), agreement),
         )

@@ -1,7 +1,7 @@
-"""Convert a released CLIP-VG checkpoint to MMEngine's layout, or back.
+"""Convert a checkpoint of the official CLIP-VG to MMEngine's layout, or back.
 
 Every dimension is read off the weights; nothing may be missing or left over but the
-entries that the release stores and never reads, which are kept for the way back.
+entries that the official code stores and never reads, which are kept for the way back.
 """
 
 import argparse
@@ -16,8 +16,8 @@ from mmengine.runner.checkpoint import save_checkpoint
 
 from projects.clip_vg.checkpoints.official_layout import (
     describe_model,
-    from_released,
-    to_released,
+    from_official,
+    to_official,
 )
 from projects.clip_vg.checkpoints.safe_loading import read_checkpoint
 from projects.clip_vg.checkpoints.strict_loading import (
@@ -50,7 +50,7 @@ def parse_args() -> argparse.Namespace:
         'configs/clip_vg_refcoco.py)',
     )
     parser.add_argument(
-        '--reverse', action='store_true', help="from ours to the release's layout"
+        '--reverse', action='store_true', help='from our layout to the official one'
     )
     parser.add_argument(
         '--overwrite', action='store_true', help='replace what is there'
@@ -91,7 +91,7 @@ def adapt_config(path: str, model: dict) -> Config:
 
 
 def check_weights(model: dict) -> None:
-    """Refuse what is no weight; the message has no file yet."""
+    """Refuse entries that are no weights; the message has no file yet."""
     for name, value in model.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise ValueError(
@@ -102,7 +102,7 @@ def check_weights(model: dict) -> None:
 
 
 def option(args: dict, name: str, default: Any, most: Any) -> Any:
-    """A number among the options of the release; the message has no file yet."""
+    """A number among the official options; the message has no file yet."""
     value = args.get(name, default)
     if type(value) is not type(default) or not 0 <= value <= most:
         raise ValueError(
@@ -112,20 +112,20 @@ def option(args: dict, name: str, default: Any, most: Any) -> Any:
 
 
 def convert(src: str, config: str) -> dict:
-    """A released checkpoint as MMEngine's, compared with the model it describes."""
+    """An official checkpoint as MMEngine's, compared with the model it describes."""
     checkpoint = load_torch(src)
     known = isinstance(checkpoint, dict)
     if not known or not isinstance(checkpoint.get('model'), dict):
         keys = [str(key)[:40] for key in checkpoint][:8] if known else ''
         raise ValueError(
-            f'{src} is no released CLIP-VG checkpoint: expected a dict with "model", '
-            f'found {type(checkpoint).__name__} {keys}.'
+            f'{src} is no checkpoint of the official CLIP-VG: expected a dict with '
+            f'"model", found {type(checkpoint).__name__} {keys}.'
         )
     args = checkpoint.get('args', argparse.Namespace())
     args = vars(args) if isinstance(args, argparse.Namespace) else {}
     try:
         check_weights(checkpoint['model'])
-        ours, unused = from_released(checkpoint['model'])
+        ours, unused = from_official(checkpoint['model'])
         model = describe_model(
             ours,
             num_heads=option(args, 'vl_nheads', 8, 1024),
@@ -158,12 +158,12 @@ def convert(src: str, config: str) -> dict:
 
 
 def revert(src: str) -> dict:
-    """One of our checkpoints in the release's layout."""
+    """One of our checkpoints in the official layout."""
     checkpoint = read_checkpoint(find_weights(src))
     meta = checkpoint['meta']
     dtype = DTYPES.get(str(meta.get('released_dtype')), torch.float32)
     try:
-        model = to_released(
+        model = to_official(
             checkpoint['state_dict'], checkpoint.get(UNUSED_KEY, {}), dtype
         )
     except (KeyError, ValueError) as error:
@@ -176,7 +176,7 @@ def revert(src: str) -> dict:
 
 
 def main() -> None:
-    """Convert, save, and say what was found."""
+    """Convert, save, and log what the checkpoint has."""
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
     if Path(args.dst).exists() and not args.overwrite:
@@ -190,7 +190,7 @@ def main() -> None:
     if not args.reverse:
         described = describe_model(state)
         logging.info(
-            'not read by the release, kept aside: %s', list(result[UNUSED_KEY])
+            'not read by the official code, stored aside: %s', list(result[UNUSED_KEY])
         )
         for part, options in described.items():
             logging.info('%s: %s', part, options)

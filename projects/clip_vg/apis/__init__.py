@@ -1,4 +1,4 @@
-"""Asking pictures."""
+"""Inference: expressions grounded in images."""
 
 from .grounding_inferencer import GroundingInferencer
 

@@ -1,9 +1,9 @@
-"""Ask pictures: expressions in, boxes out."""
+"""Inferencer: images and expressions in, boxes out."""
 
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import load_state_dict
 from PIL import Image
 
-from projects.clip_vg_core.pseudo_labels.predictions import list_pictures
+from projects.clip_vg_core.pseudo_labels.predictions import list_images
 from projects.clip_vg_core.utils.image_files import load_image
 from projects.clip_vg_core.visualization.boxes import draw_predictions
 
@@ -32,18 +32,18 @@ from ..deployment.served_clip_vg import ServedCLIPVG, served_config
 
 __all__ = ['GroundingInferencer']
 
-Picture = str | Path | np.ndarray | Image.Image
+ImageInput = str | Path | np.ndarray | Image.Image
 Expressions = str | Sequence[str]
 _CONFIGS = ('.py', '.yaml', '.json')
-# Transforms that need labels, or a file: the picture is given here.
+# Transforms that need labels, or a file: the image is given here.
 _LOADING = {'LoadGroundingImage', 'LoadImageFromFile', 'LoadAnnotations'}
 
 
 class GroundingInferencer:
     """Boxes for expressions, as MMDetection's ``DetInferencer`` gives detections.
 
-    A picture is encoded once for all its expressions. Files are turned upright by
-    their EXIF entry, as viewers do; boxes are in pixels of the upright picture. Several
+    An image is encoded once for all its expressions. Files are turned upright by
+    their EXIF entry, as viewers do; boxes are in pixels of the upright image. Several
     threads may call it at once.
 
     Args:
@@ -55,11 +55,11 @@ class GroundingInferencer:
         checkpoint (str or Path, optional): The weights for a config. Defaults to None:
             a config alone is a model without training, with a warning.
         device (str, optional): Defaults to None: a GPU where there is one.
-        batch_size (int): Pictures encoded at once. Defaults to 8.
+        batch_size (int): Images encoded at once. Defaults to 8.
         dtype (torch.dtype): Of the weights; ``torch.bfloat16`` is fast on CPUs with
-            AMX and moves boxes by about 0.002 of the picture. Defaults to float32.
-        compile (bool): Whether PyTorch compiles the model at the first answer, which
-            takes a minute or two and a C++ compiler, and makes the others faster; see
+            AMX and moves boxes by about 0.002 of the image. Defaults to float32.
+        compile (bool): Whether PyTorch compiles the model at the first call, which
+            takes a minute or two and a C++ compiler, and makes later ones faster; see
             :func:`compile_for_inference`. Defaults to False.
         any_size (bool): Whether files of more than 100 million pixels, and strips of
             which one side is over 100 times the other, are read as well. Defaults to
@@ -75,8 +75,8 @@ class GroundingInferencer:
             of an exported detector are given for a checkpoint.
 
     Examples:
-        >>> ask = GroundingInferencer('work_dirs/clip_vg_refcoco')
-        >>> ask('street.jpg', ['left man', 'red car'])['predictions'][0]['bboxes']
+        >>> infer = GroundingInferencer('work_dirs/clip_vg_refcoco')
+        >>> infer('street.jpg', ['left man', 'red car'])['predictions'][0]['bboxes']
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class GroundingInferencer:
             device or ('cuda' if torch.cuda.is_available() else 'cpu')
         )
         self.batch_size, self.dtype = batch_size, dtype
-        self._arrays = count()  # numbers of those that were drawn
+        self._arrays = count()  # numbers those that are drawn
         self._owners: dict[Path, str] = {}  # files, and the images drawn in them
         self.any_size = any_size
         if any_size:  # PIL's own limit is of the whole process
@@ -127,69 +127,74 @@ class GroundingInferencer:
 
     def __call__(
         self,
-        images: Picture | Sequence[Picture],
+        images: ImageInput | Sequence[ImageInput],
         expressions: Expressions | Sequence[Expressions],
         return_vis: bool = False,
         out_dir: str | Path | None = None,
     ) -> dict[str, list]:
-        """Answer.
+        """Ground expressions in images.
 
         Args:
             images (str, Path, ndarray, PIL.Image or a list of these): A file, a folder
-                of pictures, an array (H, W, 3) in BGR as OpenCV reads it, or a picture
+                of images, an array (H, W, 3) in BGR as OpenCV reads it, or an image
                 of PIL.
-            expressions (str or list): For one picture one expression or several; for
-                several pictures one expression for all, or a list with an expression
+            expressions (str or list): For one image one expression or several; for
+                several images one expression for all, or a list with an expression
                 or a list of them for each.
-            return_vis (bool): Whether ``visualization`` has the pictures with their
-                answers, RGB. Defaults to False.
-            out_dir (str or Path, optional): Where these are written to as
+            return_vis (bool): Whether ``visualization`` has the images with their
+                predictions, RGB. Defaults to False.
+            out_dir (str or Path, optional): Output folder of these, as
                 ``vis/<name>``, or with a hash where an image of another folder has that
                 name; arrays are numbered. A file that is given again in a later call
-                replaces its picture. Defaults to None.
+                replaces its drawing. Defaults to None.
 
         Returns:
-            dict: ``predictions``, for each picture a dict of ``bboxes`` (a list of
-            xyxy in pixels of the picture, cut at its edges, one for each expression,
+            dict: ``predictions``, for each image a dict of ``bboxes`` (a list of
+            xyxy in pixels of the image, cut at its edges, one for each expression,
             in order),
             ``texts``, ``scores`` and ``image`` (the file, or its number); and
             ``visualization``.
 
         Raises:
-            FileNotFoundError: There is no such picture.
-            ValueError: A picture cannot be read, an expression is empty, or there are
-                not as many expressions as pictures.
+            FileNotFoundError: There is no such image.
+            ValueError: An image cannot be read, an expression is empty, or there are
+                not as many expressions as images.
         """
-        single = _is_picture(images)
-        pictures: list[Any] = [images] if single else _several(images)
-        texts = self._expressions(expressions, len(pictures), single)
-        found: dict[str, list] = dict(predictions=[], visualization=[])
+        single = _is_one_image(images)
+        inputs: list[Any] = [images] if single else _several(images)
+        texts = self._expressions(expressions, len(inputs), single)
+        results: dict[str, list] = dict(predictions=[], visualization=[])
         given_before: Counter[str] = Counter()
-        for start in range(0, len(pictures), self.batch_size):
-            batch = pictures[start : start + self.batch_size]
-            loaded = [load_image(picture, self.any_size) for picture in batch]
-            asked = texts[start : start + self.batch_size]
-            for number, (image, answer) in enumerate(
-                zip(loaded, self._answer(loaded, asked), strict=True), start
+        for start in range(0, len(inputs), self.batch_size):
+            batch = inputs[start : start + self.batch_size]
+            loaded = [load_image(item, self.any_size) for item in batch]
+            batch_texts = texts[start : start + self.batch_size]
+            for number, (image, prediction) in enumerate(
+                zip(loaded, self._predict(loaded, batch_texts), strict=True), start
             ):
-                given = pictures[number]
+                given = inputs[number]
                 path = Path(given) if isinstance(given, (str, Path)) else None
-                answer['image'] = number if path is None else str(path)
-                found['predictions'].append(answer)
+                prediction['image'] = number if path is None else str(path)
+                results['predictions'].append(prediction)
                 if return_vis or out_dir is not None:
-                    drawn = draw_predictions(image, answer['bboxes'], answer['texts'])
-                    found['visualization'].append(drawn)
+                    drawn = draw_predictions(
+                        image, prediction['bboxes'], prediction['texts']
+                    )
+                    results['visualization'].append(drawn)
                     if out_dir is not None:
                         given_before[str(path)] += 1
                         folder = Path(out_dir) / 'vis'
-                        _save(drawn, self._place(folder, path, given_before[str(path)]))
-        return found
+                        _save(
+                            drawn,
+                            self._output_path(folder, path, given_before[str(path)]),
+                        )
+        return results
 
-    def _place(self, folder: Path, path: Path | None, times: int) -> Path:
-        """A file that no other result of this inferencer has.
+    def _output_path(self, folder: Path, path: Path | None, times: int) -> Path:
+        """Output path that no other result of this inferencer has.
 
         Args:
-            folder (Path): Where it lies.
+            folder (Path): Output folder.
             path (Path, optional): Of the image; None if it has none.
             times (int): How often it was given in this call, with this one.
         """
@@ -203,62 +208,66 @@ class GroundingInferencer:
     def collate(
         self, images: Sequence[np.ndarray], texts: Sequence[Sequence[str]]
     ) -> dict:
-        """A batch as a data loader gives it, of RGB pictures and their expressions."""
+        """A batch as a data loader gives it, of RGB images and their expressions."""
         samples = [
             self.pipeline(
                 dict(
                     img=np.ascontiguousarray(image[..., ::-1]),
                     img_shape=image.shape[:2],
                     ori_shape=image.shape[:2],
-                    text=list(asked),
+                    text=list(expressions),
                 )
             )
-            for image, asked in zip(images, texts, strict=True)
+            for image, expressions in zip(images, texts, strict=True)
         ]
         return pseudo_collate(samples)
 
     @torch.inference_mode()
-    def _answer(
+    def _predict(
         self, images: Sequence[np.ndarray], texts: Sequence[list[str]]
-    ) -> Iterator[dict[str, Any]]:
-        """Answers for a batch of RGB pictures."""
+    ) -> list[dict[str, Any]]:
+        """Predictions for a batch of RGB images."""
         data = self.model.data_preprocessor(self.collate(images, texts), False)
         data['inputs'] = data['inputs'].to(self.dtype)
-        for image, sample, asked in zip(
+        predictions = []
+        for image, sample, expressions in zip(
             images, self.model(**data, mode='predict'), texts, strict=True
         ):
-            answers = sample.pred_instances
-            # The model answers in its padded square, and may reach into the padding.
-            boxes = HorizontalBoxes(answers.bboxes.float(), clone=False)
+            instances = sample.pred_instances
+            # The model predicts in its padded square, and may reach into the padding.
+            boxes = HorizontalBoxes(instances.bboxes.float(), clone=False)
             boxes.clip_(image.shape[:2])
-            yield dict(
-                bboxes=boxes.tensor.tolist(),
-                texts=list(asked),
-                scores=answers.scores.float().tolist(),
+            predictions.append(
+                dict(
+                    bboxes=boxes.tensor.tolist(),
+                    texts=list(expressions),
+                    scores=instances.scores.float().tolist(),
+                )
             )
+        return predictions
 
     def _expressions(
         self, expressions: Any, count: int, single: bool
     ) -> list[list[str]]:
-        """A list of expressions for each of the pictures."""
+        """A list of expressions for each of the images."""
         if isinstance(expressions, str):
-            asked = [[expressions]] * count
+            grouped = [[expressions]] * count
         elif single:
-            asked = [list(expressions)]
+            grouped = [list(expressions)]
         elif len(expressions) != count:
             raise ValueError(
-                f'{count} pictures and {len(expressions)} lists of expressions: give '
-                'an expression, or a list of them, for each picture.'
+                f'{count} images and {len(expressions)} lists of expressions: give '
+                'an expression, or a list of them, for each image.'
             )
         else:
-            asked = [[e] if isinstance(e, str) else list(e) for e in expressions]
-        for number, texts in enumerate(asked):
+            grouped = [[e] if isinstance(e, str) else list(e) for e in expressions]
+        for number, texts in enumerate(grouped):
             if not texts or not all(isinstance(t, str) and t.strip() for t in texts):
                 raise ValueError(
-                    f'picture {number + 1}: the expressions are {texts!r}; expected at '
+                    f'image {number + 1}: the expressions are {texts!r}; expected at '
                     'least one, none of them empty.'
                 )
-        return asked
+        return grouped
 
 
 def _read_config(
@@ -311,7 +320,7 @@ def _build_model(cfg: Config, loaded: dict[str, Any] | None, source: str | Path)
 
 
 def _start(model: Any, source: str | Path) -> None:
-    """Give a model the weights that its training would begin with."""
+    """Give a model the weights that its training run would start from."""
     print_log(
         f'{source}: no checkpoint is given, so the model is not trained.',
         logger='current',
@@ -326,17 +335,17 @@ def _start(model: Any, source: str | Path) -> None:
         logger.setLevel(level)
 
 
-def _is_picture(images: Any) -> bool:
-    """Whether one picture is given, and not a list or a folder of them."""
+def _is_one_image(images: Any) -> bool:
+    """Whether one image is given, and not a list or a folder of them."""
     if isinstance(images, (str, Path)):
         return not Path(images).is_dir()
     return isinstance(images, (np.ndarray, Image.Image))
 
 
-def _several(images: Any) -> list[Picture]:
-    """The pictures of a list or a folder."""
+def _several(images: Any) -> list[ImageInput]:
+    """The images of a list or a folder."""
     if isinstance(images, (str, Path)):
-        return [Path(images) / name for name in list_pictures(Path(images))]
+        return [Path(images) / name for name in list_images(Path(images))]
     return list(images)
 
 

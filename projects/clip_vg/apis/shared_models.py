@@ -1,4 +1,4 @@
-"""Models that many visitors ask, each loaded once."""
+"""Models that the visitors of a page share, each loaded once."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ def name_checkpoints(paths: Sequence[str | Path]) -> dict[str, Path]:
 
 
 class SharedModels:
-    """Inferencers by name, loaded when first asked; one answer at a time.
+    """Inferencers by name, loaded when first used; one prediction at a time.
 
     Safe to call from several threads. What was loaded stays in memory.
 
@@ -61,10 +61,10 @@ class SharedModels:
         self._loaded: dict[str, GroundingInferencer] = {}
         self._lock = threading.Lock()
 
-    def ask(
+    def predict(
         self, name: str, image: np.ndarray, expressions: Sequence[str]
     ) -> dict[str, Any]:
-        """Answer for a picture.
+        """Ground expressions in an image.
 
         Args:
             name (str): Of a checkpoint.
@@ -72,12 +72,13 @@ class SharedModels:
             expressions (Sequence[str]): At least one.
 
         Returns:
-            dict: ``bboxes`` (xyxy in pixels of the picture), ``texts``, ``scores``.
+            dict: ``bboxes`` (xyxy in pixels of the image), ``texts``, ``scores``.
 
         Raises:
             KeyError: There is no checkpoint of that name.
         """
         with self._lock:
+            # Inside the lock: two visitors must not load the same model twice.
             if name not in self._loaded:
                 self._loaded[name] = GroundingInferencer(
                     self.checkpoints[name], config=self.config, device=self.device

@@ -27,17 +27,17 @@ from .shared_models import SharedModels
 
 __all__ = [
     'LOOPBACK',
+    'ByteLimits',
     'Guard',
     'Limits',
-    'Room',
     'WrongInput',
-    'answer',
-    'answer_rows',
-    'answer_table',
     'fit_to_screen',
+    'ground',
     'make_examples',
+    'prediction_rows',
+    'prediction_table',
     'read_expressions',
-    'read_picture',
+    'read_image',
     'refusal',
     'stored_bytes',
 ]
@@ -45,7 +45,7 @@ __all__ = [
 LOOPBACK = frozenset({'localhost', '127.0.0.1', '::1'})
 # A multipart form's own bytes, beside the file in it.
 _FORM = 10_000
-_TABLE = """<table class="answers">
+_TABLE = """<table class="predictions">
 <caption>{{ caption }}</caption>
 <thead><tr>{% for name in head %}<th>{{ name }}</th>{% endfor %}</tr></thead>
 <tbody>{% for row in rows %}
@@ -56,7 +56,7 @@ _TABLE = """<table class="answers">
 
 
 class WrongInput(ValueError):
-    """A visitor gave what cannot be answered; the message is for the visitor."""
+    """Invalid input of a visitor, for whom the message is."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ class Limits:
     """The most that a visitor may give.
 
     Args:
-        pixels (int): Of a picture, width times height. Defaults to 40,000,000.
-        expressions (int): For a picture. Defaults to 20.
+        pixels (int): Of an image, width times height. Defaults to 40,000,000.
+        expressions (int): For an image. Defaults to 20.
         characters (int): Of an expression. Defaults to 200.
     """
 
@@ -87,25 +87,25 @@ def read_expressions(text: str | None, limits: Limits) -> list[str]:
     Raises:
         WrongInput: There is none, there are too many, or one is too long.
     """
-    found = [line.strip() for line in (text or '').splitlines() if line.strip()]
-    if not found:
+    lines = [line.strip() for line in (text or '').splitlines() if line.strip()]
+    if not lines:
         raise WrongInput('Type what to look for: one expression a line.')
-    if len(found) > limits.expressions:
+    if len(lines) > limits.expressions:
         raise WrongInput(
-            f'There are {len(found)} expressions; at most {limits.expressions} are '
-            'answered at once.'
+            f'There are {len(lines)} expressions; at most {limits.expressions} are '
+            'grounded at once.'
         )
-    for number, expression in enumerate(found, 1):
+    for number, expression in enumerate(lines, 1):
         if len(expression) > limits.characters:
             raise WrongInput(
                 f'Expression {number} ("{expression[:30]}...") has {len(expression)} '
                 f'characters; at most {limits.characters} are read.'
             )
-    return found
+    return lines
 
 
-def read_picture(path: str | Path | None, limits: Limits) -> np.ndarray:
-    """A visitor's picture, upright; its size is looked at before it is decoded.
+def read_image(path: str | Path | None, limits: Limits) -> np.ndarray:
+    """A visitor's image, upright; its size is looked at before it is decoded.
 
     Args:
         path (str or Path, optional): A file of any kind.
@@ -115,11 +115,13 @@ def read_picture(path: str | Path | None, limits: Limits) -> np.ndarray:
         np.ndarray: RGB of shape (H, W, 3), uint8.
 
     Raises:
-        WrongInput: There is none, or it is no picture, broken or too large.
+        WrongInput: There is none, or it is no image, broken or too large.
     """
     if path is None:
-        raise WrongInput('Drop a picture first, or click on an example.')
+        raise WrongInput('Drop an image first, or click on an example.')
     path = Path(path)
+    # The page deletes what is old. Messages have the name alone: the folder is no
+    # business of a visitor.
     if not path.is_file():
         raise WrongInput(f'{path.name} was deleted meanwhile: drop it again.')
     if not path.stat().st_size:
@@ -129,7 +131,8 @@ def read_picture(path: str | Path | None, limits: Limits) -> np.ndarray:
             width, height = file.size
     except UnidentifiedImageError:
         raise WrongInput(
-            f'{path.name} is no picture: expected JPEG, PNG, WebP, GIF, BMP or TIFF.'
+            f'{path.name} cannot be read as an image: expected JPEG, PNG, WebP, GIF, '
+            'BMP or TIFF.'
         ) from None
     except ImageSizeError:  # PIL's own limit
         raise WrongInput(
@@ -156,7 +159,7 @@ def _broken(path: Path, cause: BaseException | None = None) -> WrongInput:
     if isinstance(cause, ImageDepthError):
         return WrongInput(f'{path.name}: {cause}.')
     return WrongInput(
-        f'{path.name} is broken: it begins as a picture, but the rest is damaged or '
+        f'{path.name} is broken: it begins as an image, but the rest is damaged or '
         'missing. Save or download it again.'
     )
 
@@ -167,18 +170,18 @@ def fit_to_screen(
     least: int = 640,
     most: int = 1280,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scale a picture and its boxes so that boxes and legend can be read.
+    """Scale an image and its boxes so that boxes and legend can be read.
 
-    Boxes are cut at the edges of the picture: below it is the legend.
+    Boxes are cut at the edges of the image: below it is the legend.
 
     Args:
         image (np.ndarray): RGB of shape (H, W, 3), uint8.
         boxes (Sequence): N boxes, xyxy in pixels.
-        least (int): Long side that a smaller picture gets. Defaults to 640.
-        most (int): Long side that a larger picture gets. Defaults to 1280.
+        least (int): Long side that a smaller image gets. Defaults to 640.
+        most (int): Long side that a larger image gets. Defaults to 1280.
 
     Returns:
-        tuple: The picture, and the boxes of shape (N, 4) in its pixels.
+        tuple: The image, and the boxes of shape (N, 4) in its pixels.
     """
     height, width = image.shape[:2]
     long = max(height, width)
@@ -187,15 +190,15 @@ def fit_to_screen(
     if side == long:
         return image, cut
     size = [max(1, round(edge * side / long)) for edge in (width, height)]
-    picture = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
+    resized = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
     ratio = np.array(size) / (width, height)
-    return np.asarray(picture), cut * np.tile(ratio, 2)
+    return np.asarray(resized), cut * np.tile(ratio, 2)
 
 
-def answer_rows(
+def prediction_rows(
     boxes: Sequence[Sequence[float]], texts: Sequence[str], scores: Sequence[float]
 ) -> tuple[list[str], list[list[str]]]:
-    """The head and the rows of a table of answers.
+    """The head and the rows of a table of predictions.
 
     Args:
         boxes (Sequence): N boxes, xyxy in pixels.
@@ -217,63 +220,66 @@ def answer_rows(
     return head, rows
 
 
-def answer_table(
+def prediction_table(
     head: Sequence[str], rows: Sequence[Sequence[str]], caption: str
 ) -> str:
-    """HTML of a table of answers, each number in the colour of its box."""
+    """HTML of a table of predictions, each number in the colour of its box."""
     colors = [color_of(number) for number in range(len(rows))]
+    # Expressions are the visitor's: HTML in them is shown as text.
     template = Environment(autoescape=True).from_string(_TABLE)
     return template.render(head=head, rows=rows, colors=colors, caption=caption)
 
 
-def answer(
+def ground(
     models: SharedModels,
     limits: Limits,
     name: str,
     path: str | Path | None,
     text: str | None,
 ) -> tuple[np.ndarray, str]:
-    """Answer a visitor.
+    """Ground a visitor's expressions in an image.
 
     Args:
-        models (SharedModels): Who is asked.
+        models (SharedModels): The models of the page.
         limits (Limits): How much is taken.
         name (str): Of the checkpoint.
         path (str or Path, optional): The visitor's file.
         text (str, optional): The visitor's expressions.
 
     Returns:
-        tuple: The picture with boxes and legend, RGB of shape (H, W, 3), uint8; and
-        the HTML of the table, its boxes in pixels of the visitor's picture.
+        tuple: The image with boxes and legend, RGB of shape (H, W, 3), uint8; and
+        the HTML of the table, its boxes in pixels of the visitor's image.
 
     Raises:
-        WrongInput: The picture or the expressions cannot be answered.
+        WrongInput: The image or the expressions are invalid.
     """
     begun = time.perf_counter()
     expressions = read_expressions(text, limits)
-    image = read_picture(path, limits)
-    found = models.ask(name, image, expressions)
-    boxes, texts = found['bboxes'], found['texts']
+    image = read_image(path, limits)
+    prediction = models.predict(name, image, expressions)
+    boxes, texts = prediction['bboxes'], prediction['texts']
     shown, scaled = fit_to_screen(image, boxes)
     drawn = draw_predictions(shown, scaled.tolist(), texts)
     seconds = time.perf_counter() - begun
     caption = f'{image.shape[1]} x {image.shape[0]} pixels, {seconds:.2f} s'
-    return drawn, answer_table(*answer_rows(boxes, texts, found['scores']), caption)
+    return drawn, prediction_table(
+        *prediction_rows(boxes, texts, prediction['scores']), caption
+    )
 
 
 def make_examples(
     folder: Path, count: int = 4, seed: int = 26
 ) -> list[tuple[Path, list[str]]]:
-    """Synthetic pictures with expressions that are true of one object of each.
+    """Synthetic images with expressions that are true of one object of each.
 
     Args:
-        folder (Path): Where they are written to.
+        folder (Path): Output folder.
         count (int): How many. Defaults to 4.
         seed (int): Decides everything. Defaults to 26: a model of
-            ``configs/clip_vg_synthetic.py`` found all objects of those four.
+            ``configs/clip_vg_synthetic.py`` grounds all objects of those four.
 
     Returns:
-        list: ``count`` times a picture and expressions of three of its objects.
+        list: ``count`` times an image and expressions of three of its objects.
     """
     examples = []
     for number in range(count):
@@ -282,16 +288,16 @@ def make_examples(
         path = folder / f'shapes_{number + 1}.png'
         draw(size, objects, rng).save(path)
         everything = list(describe(size, objects, rng))
-        asked: dict[int, str] = {}
+        by_object: dict[int, str] = {}
         for _, text, index in choose(everything, len(everything), rng):
-            asked.setdefault(index, text)
-        examples.append((path, list(asked.values())[:3]))
+            by_object.setdefault(index, text)
+        examples.append((path, list(by_object.values())[:3]))
     return examples
 
 
 @dataclass(frozen=True)
-class Room:
-    """How many bytes may come in.
+class ByteLimits:
+    """The most bytes that may come in.
 
     Args:
         upload (int): Of a file.
@@ -321,7 +327,7 @@ def refusal(
     is_upload: bool,
     headers: Mapping[str, str],
     hosts: Collection[str] | None,
-    room: Room,
+    byte_limits: ByteLimits,
 ) -> tuple[int, str] | None:
     """Why a request is refused.
 
@@ -332,24 +338,32 @@ def refusal(
         hosts (Collection[str], optional): Names that the server may be called by; None:
             any. Of a server on this machine alone, another name is a page elsewhere
             that has had its own name resolved to this machine.
-        room (Room): How much may come in.
+        byte_limits (ByteLimits): The most bytes that may come in.
 
     Returns:
         tuple[int, str], optional: Status and reason; None: it is taken.
     """
+    # DNS rebinding: a page elsewhere whose name was resolved to this machine.
     host = headers.get('host', '')
     if hosts is not None and urlsplit(f'//{host}').hostname not in hosts:
         return 421, 'This server is not called by that name.'
+    # Browsers name the page whose script sends a request.
     origin = headers.get('origin')
     if origin is not None and urlsplit(origin).netloc != host:
         return 403, 'Requests of other pages are refused.'
     site = headers.get('sec-fetch-site', 'same-origin')
     if site == 'cross-site' and headers.get('sec-fetch-mode') != 'navigate':
         return 403, 'Requests of other pages are refused.'
+    # A body of unknown length could not be refused before it is read.
     if 'transfer-encoding' in headers:
         return 411, 'Say how long the body is (Content-Length).'
     length = headers.get('content-length', '0')
-    most = room.upload + _FORM if is_upload and method == 'POST' else room.body
+    most = (
+        byte_limits.upload + _FORM
+        if is_upload and method == 'POST'
+        else byte_limits.body
+    )
+    # Python refuses to read numbers of thousands of digits.
     if not length.isdecimal() or len(length) > 15 or int(length) > most:
         return 413, f'At most {most:,} bytes are read.'
     return None
@@ -361,24 +375,25 @@ class Guard:
     Args:
         app (Callable): What is guarded.
         hosts (Collection[str], optional): See :func:`refusal`.
-        room (Room): How much may come in.
-        folder (Path): Where files are stored.
+        byte_limits (ByteLimits): The most bytes that may come in.
+        folder (Path): The folder in which files are stored.
     """
 
     def __init__(
         self,
         app: Callable[..., Awaitable[None]],
         hosts: Collection[str] | None,
-        room: Room,
+        byte_limits: ByteLimits,
         folder: Path,
     ) -> None:
-        self.app, self.hosts, self.room, self.folder = app, hosts, room, folder
+        self.app, self.hosts = app, hosts
+        self.byte_limits, self.folder = byte_limits, folder
         self._coming = 0
 
     async def __call__(
         self, scope: dict[str, Any], receive: Callable, send: Callable
     ) -> None:
-        """Pass a request on, or say why not."""
+        """Pass a request on, or refuse it with the reason."""
         if scope['type'] == 'lifespan':
             await self.app(scope, receive, send)
             return
@@ -390,14 +405,18 @@ class Guard:
             for name, value in scope['headers']
         }
         is_upload = scope['path'].rstrip('/').endswith('/upload')
-        why = refusal(scope['method'], is_upload, headers, self.hosts, self.room)
+        why = refusal(scope['method'], is_upload, headers, self.hosts, self.byte_limits)
         length = int(headers.get('content-length') or 0) if why is None else 0
         if why is None and is_upload:
+            # Uploads on their way are in no folder yet.
             held = stored_bytes(self.folder) + self._coming
-            if held + length > self.room.stored:
-                why = 507, 'There is no room for more files. Try again in an hour.'
+            if held + length > self.byte_limits.stored:
+                why = (
+                    507,
+                    'The server stores no further files now. Try again in an hour.',
+                )
         if why is not None:
-            await _answer(send, *why)
+            await _refuse(send, *why)
             return
         self._coming += length if is_upload else 0
         try:
@@ -406,7 +425,7 @@ class Guard:
             self._coming -= length if is_upload else 0
 
 
-async def _answer(send: Callable, status: int, text: str) -> None:
+async def _refuse(send: Callable, status: int, text: str) -> None:
     head = [(b'content-type', b'text/plain; charset=utf-8'), (b'connection', b'close')]
     await send(dict(type='http.response.start', status=status, headers=head))
     await send(dict(type='http.response.body', body=text.encode()))

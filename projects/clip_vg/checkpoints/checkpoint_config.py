@@ -14,17 +14,18 @@ from projects.clip_vg_core.utils.config_types import (
 )
 
 from .frozen_weights import FINGERPRINT
+from .renamed_options import rename_options
 from .safe_loading import read_checkpoint
 
 __all__ = ['config_of_checkpoint', 'parse_config_text']
 
-_GIVE_CONFIG = 'Give the config file of the training.'
+_GIVE_CONFIG = 'Give the config file of the training run.'
 
 
 def parse_config_text(text: str, source: str) -> Config:
     """Read a config of plain values, as MMEngine writes it into a checkpoint.
 
-    MMEngine would run the text as Python; this reads literals and ``dict(...)`` alone.
+    MMEngine would run the text as Python; ``ast.literal_eval`` reads literals alone.
 
     Args:
         text (str): Assignments of values to names.
@@ -34,25 +35,17 @@ def parse_config_text(text: str, source: str) -> Config:
         Config: The values.
 
     Raises:
-        ValueError: Something else is in the text; it says what.
+        ValueError: The text has something else; the error names it.
     """
+    values: dict[str, Any] = {}
     try:
-        statements = ast.parse(text).body
-        values = {}
-        for statement in statements:
-            if (
-                not isinstance(statement, ast.Assign)
-                or len(statement.targets) != 1
-                or not isinstance(statement.targets[0], ast.Name)
-            ):
-                raise _refused(statement, source)
-            values[statement.targets[0].id] = _value(statement.value, source)
+        for statement in ast.parse(text).body:
+            name, value = _assigned(statement)
+            values[name] = _plain(value, name)
         return Config(values)
-    except _Refused:
-        raise
     except (SyntaxError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
-            f'{source}: its config is no Python text of plain values: '
+            f'{source}: its config is no Python text of plain values, and was not run: '
             f'{str(error)[:200]}. {_GIVE_CONFIG}'
         ) from error
     except (RecursionError, MemoryError) as error:  # of the parser, for deep nesting
@@ -61,40 +54,38 @@ def parse_config_text(text: str, source: str) -> Config:
         ) from error
 
 
-class _Refused(ValueError):
-    """A text has more than plain values."""
+def _assigned(statement: ast.stmt) -> tuple[str, ast.expr]:
+    """The name and the value of a plain assignment."""
+    if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
+        (target,) = statement.targets
+        if isinstance(target, ast.Name):
+            return target.id, statement.value
+    raise ValueError(f'it has "{ast.unparse(statement)[:80]}"')
 
 
-def _value(node: ast.expr, source: str) -> Any:
+def _plain(value: ast.expr, name: str) -> Any:
     """The value of an expression of literals and ``dict(...)``."""
-    if isinstance(node, ast.Constant):
-        return node.value
-    if isinstance(node, (ast.List, ast.Tuple, ast.Set)):
-        kind = {ast.List: list, ast.Tuple: tuple, ast.Set: set}[type(node)]
-        return kind(_value(item, source) for item in node.elts)
-    if isinstance(node, ast.Dict) and None not in node.keys:
-        keys = [_value(key, source) for key in node.keys if key is not None]
-        return dict(zip(keys, (_value(v, source) for v in node.values), strict=True))
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        value = _value(node.operand, source)
-        if isinstance(value, (int, float)):
-            return -value
-    if (
-        isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Name)
-        and node.func.id == 'dict'
-        and not node.args
-        and all(keyword.arg for keyword in node.keywords)
-    ):
-        return {str(k.arg): _value(k.value, source) for k in node.keywords}
-    raise _refused(node, source)
+    literal = _DictCalls().visit(value)
+    try:
+        return ast.literal_eval(literal)
+    except ValueError as error:
+        # What follows the line's number is the address of a node in memory.
+        where = str(error).split(':')[0]
+        raise ValueError(f'{name} = {ast.unparse(literal)[:80]}: {where}') from None
 
 
-def _refused(node: ast.AST, source: str) -> ValueError:
-    return _Refused(
-        f'{source}: its config has "{ast.unparse(node)[:80]}", which is no plain value '
-        f'and was not run. {_GIVE_CONFIG}'
-    )
+class _DictCalls(ast.NodeTransformer):
+    """Turns ``dict(a=1)``, which MMEngine writes, into the literal ``{'a': 1}``."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:  # noqa: N802
+        """A call of ``dict`` with names alone, the only one that may stand there."""
+        is_dict = isinstance(node.func, ast.Name) and node.func.id == 'dict'
+        if not is_dict or node.args or not all(word.arg for word in node.keywords):
+            raise ValueError(f'it has "{ast.unparse(node)[:80]}"')
+        return ast.Dict(
+            keys=[ast.Constant(word.arg) for word in node.keywords],
+            values=[self.visit(word.value) for word in node.keywords],
+        )
 
 
 def config_of_checkpoint(
@@ -120,10 +111,12 @@ def config_of_checkpoint(
     text = checkpoint['meta'].get('cfg')
     if not isinstance(text, str):
         raise ValueError(
-            f'{path} does not say what config it was trained with: give the config '
-            'file too.'
+            f'{path} has no config in its meta: give the config file of its training '
+            'run.'
         )
     cfg = parse_config_text(text, str(path))
+    # First: what follows knows the names of today only.
+    rename_options(list(cfg.values()))
     plain = cfg.to_dict()
     try:
         pipeline = plain['test_dataloader']['dataset']['pipeline']
@@ -138,7 +131,8 @@ def config_of_checkpoint(
             f'{path}: its config has a model that is a {type(model).__name__} and a '
             f'pipeline that is a {type(pipeline).__name__}. {_GIVE_CONFIG}'
         )
-    _forget_beginnings(cfg.model, slim=FINGERPRINT in checkpoint['state_dict'])
+    _drop_initial_weights(cfg.model, slim=FINGERPRINT in checkpoint['state_dict'])
+    # Before anything is built: registered classes may read files or download.
     check_config(cfg.model.to_dict(), MODEL_PARTS, str(path), _GIVE_CONFIG)
     if cfg.model.get('type') != 'CLIPVG':
         raise ValueError(
@@ -149,8 +143,8 @@ def config_of_checkpoint(
     return cfg
 
 
-def _forget_beginnings(model: ConfigDict, slim: bool) -> None:
-    """Leave out the files that a training run began with.
+def _drop_initial_weights(model: ConfigDict, slim: bool) -> None:
+    """Leave out the files that a training run started from.
 
     Nothing reads them, and a path among them is no reason to refuse a checkpoint.
 

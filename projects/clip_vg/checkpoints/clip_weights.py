@@ -33,8 +33,8 @@ __all__ = [
     'resolve_weights',
 ]
 
-# The folder that holds `projects/`: relative weights of our configs are found
-# from any working directory.
+# The folder that holds `projects/`: relative paths of our configs work from any
+# working directory.
 _ROOT = Path(__file__).resolve().parents[3]
 # Of a folder that open_clip or Hugging Face made; where there are several, they hold
 # the same weights.
@@ -75,7 +75,7 @@ _HF_LAYER = (
 
 
 def resolve_weights(arch: str | dict, pretrained: str) -> Path:
-    """The local file that ``pretrained`` means; downloads a tag's if needed.
+    """The local file of ``pretrained``; that of a tag is downloaded if needed.
 
     Args:
         arch (str or dict): The architecture the weights are for.
@@ -90,14 +90,14 @@ def resolve_weights(arch: str | dict, pretrained: str) -> Path:
         ValueError: Neither a file nor a known tag, a folder without weights, or the
             download failed.
     """
-    places = (Path(pretrained).expanduser(), _ROOT / pretrained)
-    for candidate in places:
+    candidates = (Path(pretrained).expanduser(), _ROOT / pretrained)
+    for candidate in candidates:
         if candidate.is_file():
             return candidate
     name = arch if isinstance(arch, str) else None
     config = open_clip.get_pretrained_cfg(name, pretrained) if name else None
     if not config:
-        for candidate in places:
+        for candidate in candidates:
             if candidate.is_dir():
                 return _file_in(candidate)
         tags = open_clip.list_pretrained_tags_by_model(name) if name else []
@@ -128,10 +128,10 @@ def _file_in(folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     files = sorted(path for path in folder.iterdir() if path.is_file())
-    found = [path for path in files if path.suffix in _SUFFIXES]
-    if len(found) == 1:
-        return found[0]
-    names = [path.name for path in found or files][:8]
+    weights = [path for path in files if path.suffix in _SUFFIXES]
+    if len(weights) == 1:
+        return weights[0]
+    names = [path.name for path in weights or files][:8]
     raise ValueError(
         f'pretrained={str(folder)!r} is a folder, and which file of it holds the '
         f'weights cannot be told: it has {names}. Name the file.'
@@ -229,11 +229,11 @@ def _quick_gelu_of_tag(arch: str | dict, pretrained: str) -> bool | None:
 def _check_activation(
     wanted: bool | None, built: bool, arch: str | dict, pretrained: str
 ) -> None:
-    """Refuse weights of another activation; say so where it cannot be told."""
+    """Refuse weights of another activation; warn where it is not known."""
     names = {True: 'QuickGELU', False: 'GELU'}
     if wanted is None:
         print_log(
-            f'{pretrained} does not say which activation it was trained with; '
+            f'{pretrained} does not tell which activation it was trained with; '
             f'{names[built]} is used (`quick_gelu` of the architecture). For '
             "OpenAI's weights it must be QuickGELU.",
             logger='current',
@@ -262,7 +262,7 @@ def read_clip_weights(path: Path) -> tuple[dict[str, Tensor], bool | None]:
     Returns:
         tuple[dict[str, Tensor], bool or None]: The weights in open_clip's naming,
         and whether their activation is QuickGELU, as far as the file or the config
-        beside it says; None where neither does.
+        beside it tells; None where neither does.
 
     Raises:
         ValueError: The file is damaged or of another kind.
@@ -354,13 +354,13 @@ def _read_archive(path: Path) -> dict[str, Tensor]:
 
 def _tensors(module: Any, prefix: str = '') -> dict[str, Tensor]:
     """All tensors of nested dicts, by dotted name."""
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for name, value in module.items() if isinstance(module, dict) else ():
         if isinstance(value, Tensor):
-            found[prefix + name] = value
+            tensors[prefix + name] = value
         else:
-            found.update(_tensors(value, f'{prefix}{name}.'))
-    return found
+            tensors.update(_tensors(value, f'{prefix}{name}.'))
+    return tensors
 
 
 def _without_prefixes(state: Mapping[Any, Any]) -> dict[str, Any]:
@@ -410,16 +410,16 @@ def _from_hugging_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _activation(path: Path) -> bool | None:
-    """Whether a file of weights, or the config beside it, says QuickGELU.
+    """Whether a file of weights, or the config beside it, tells QuickGELU.
 
     ``quick_gelu`` in the metadata of safetensors, ``hidden_act`` in Hugging Face's
     ``config.json``, or open_clip's ``open_clip_config.json``.
     """
     if path.suffix == '.safetensors':
         with safe_open(path, 'pt') as file:
-            said = (file.metadata() or {}).get('quick_gelu')
-        if said is not None:
-            return said == 'true'
+            noted = (file.metadata() or {}).get('quick_gelu')
+        if noted is not None:
+            return noted == 'true'
     for name in ('open_clip_config.json', 'config.json'):
         beside = path.with_name(name)
         if not beside.is_file():

@@ -1,4 +1,4 @@
-"""Weights that no training changes: which they are, and whether two are the same."""
+"""Frozen weights of a model: their names, their hash, and what a checkpoint lacks."""
 
 import hashlib
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ FINGERPRINT = 'frozen_weights_sha256'
 
 @runtime_checkable
 class PretrainedTower(Protocol):
-    """What is needed here of :obj:`CLIPTower`.
+    """A tower with pretrained weights, as :obj:`CLIPTower`.
 
     Attributes:
         frozen_names (list[str]): Its parameters that stay as ``pretrained`` has them.
@@ -52,17 +52,18 @@ def frozen_names(model: nn.Module) -> list[str]:
 
 
 def fingerprint(state: Mapping[str, Tensor], names: list[str]) -> Tensor:
-    """Sha256 of some entries of a state dict: names, shapes and float32 values.
+    """Sha256 of entries of a state dict: names, shapes and float32 values.
 
     Args:
         state (Mapping[str, Tensor]): The state dict.
-        names (list[str]): Which entries.
+        names (list[str]): Names of the entries.
 
     Returns:
         Tensor: Of shape (32, ), uint8.
     """
     digest = hashlib.sha256()
     for name in names:
+        # The same hash whatever the weights are stored in or run on.
         value = state[name].detach().to('cpu', torch.float32).contiguous()
         digest.update(f'{name} {tuple(value.shape)}\n'.encode())
         digest.update(value.numpy().data)
@@ -70,7 +71,7 @@ def fingerprint(state: Mapping[str, Tensor], names: list[str]) -> Tensor:
 
 
 def without_frozen(state: Mapping[str, Tensor], names: list[str]) -> dict[str, Tensor]:
-    """A state dict without some of its entries."""
+    """A state dict without its frozen entries."""
     left_out = set(names)
     return {name: value for name, value in state.items() if name not in left_out}
 
@@ -90,6 +91,7 @@ def fill_frozen(state: dict[str, Any], prefix: str, model: nn.Module) -> None:
     needed = state.pop(prefix + FINGERPRINT, None)
     if needed is None:
         return
+    # What the checkpoint has was trained before it was frozen, and stays.
     names = [name for name in frozen_names(model) if prefix + name not in state]
     for path, module in model.named_modules():
         if isinstance(module, PretrainedTower) and any(
@@ -97,13 +99,13 @@ def fill_frozen(state: dict[str, Any], prefix: str, model: nn.Module) -> None:
         ):
             module.load_pretrained()
     own = model.state_dict()
-    found = fingerprint(own, names)
-    if not torch.equal(found, needed.cpu()):
+    actual = fingerprint(own, names)
+    if not torch.equal(actual, needed.cpu()):
         raise ValueError(
             'The checkpoint was saved without its frozen weights (SlimCheckpointHook), '
             f'and needs those of sha256 {_hex(needed)}; the {len(names)} frozen '
-            f'weights of this model have {_hex(found)}. Build the model with the '
-            'config of the training, its `pretrained` CLIP included.'
+            f'weights of this model have {_hex(actual)}. Build the model with the '
+            'config of the training run, its `pretrained` CLIP included.'
         )
     for name in names:
         state[prefix + name] = own[name]

@@ -1,4 +1,4 @@
-"""The layout of released CLIP-VG checkpoints, and ours, as functions of the weights."""
+"""The official layout of CLIP-VG checkpoints, and ours, as functions of the weights."""
 
 import math
 import re
@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ['describe_model', 'from_released', 'to_released']
+__all__ = ['describe_model', 'from_official', 'to_official']
 
-# Released name and ours, read in both directions. The towers are stored under these
+# Official name and ours, read in both directions. The towers are stored under these
 # names and, as the very same tensors, under `clip.`.
 _LAYER = 'vl_transformer.encoder.layers.{}'
 TABLE = (
@@ -30,7 +30,7 @@ TABLE = (
 # One matrix there, three linears here: queries, keys, values.
 _IN_PROJ = _LAYER + '.self_attn.in_proj_{}'
 _QKV = tuple(f'fusion.layers.{{}}.{part}_proj.{{}}' for part in 'qkv')
-# Stored by the release, and read by nothing of it.
+# Stored by the official code, and read by nothing of it.
 _UNUSED = re.compile(
     r'visu_proj\..+|clip\.logit_scale|image_encoder_clip_vg\.(?:proj|ln_post\..+)'
 )
@@ -54,13 +54,13 @@ def _aliased(name: str) -> str | None:
     return None
 
 
-def from_released(
+def from_official(
     state: Mapping[str, Tensor],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Rename released weights to ours, strictly.
+    """Rename official weights to ours, strictly.
 
     Args:
-        state (Mapping[str, Tensor]): ``checkpoint['model']`` of a release.
+        state (Mapping[str, Tensor]): ``checkpoint['model']`` of the official code.
 
     Returns:
         tuple[dict, dict]: Our weights in float32, and the entries that nothing
@@ -76,6 +76,7 @@ def from_released(
     unknown, unequal = [], []
     for name, value in state.items():
         if _UNUSED.fullmatch(name):
+            # Kept, so that a checkpoint can be converted back without a loss.
             unused[name] = value
         elif (tower := _aliased(name)) is not None:
             if tower not in state or not torch.equal(state[tower], value):
@@ -86,8 +87,8 @@ def from_released(
             unknown.append(name)
     if unknown or not ours:
         raise ValueError(
-            f'not a released CLIP-VG: {len(unknown)} of {len(state)} entries have no '
-            f'counterpart, e.g. {unknown[:5]}'
+            f'not a checkpoint of the official CLIP-VG: {len(unknown)} of {len(state)} '
+            f'entries have no counterpart, e.g. {unknown[:5]}'
         )
     if unequal:
         raise ValueError(
@@ -103,23 +104,24 @@ def _to_ours(name: str, value: Tensor) -> dict[str, Tensor]:
         names = [_translate(name, _IN_PROJ, template) for template in _QKV]
         chunks = value.float().chunk(3)
         return {str(n): c.clone() for n, c in zip(names, chunks, strict=True)}
-    for released, own in TABLE:
-        renamed = _translate(name, released, own)
+    for official, own in TABLE:
+        renamed = _translate(name, official, own)
         if renamed is not None:
             return {renamed: value.float()}
     return {}
 
 
-def to_released(
+def to_official(
     state: Mapping[str, Tensor],
     unused: Mapping[str, Tensor],
     dtype: torch.dtype = torch.float32,
 ) -> dict[str, Tensor]:
-    """Rename our weights to the release's; the inverse of :func:`from_released`.
+    """Rename our weights to the official names; inverts :func:`from_official`.
 
     Args:
         state (Mapping[str, Tensor]): Our weights.
-        unused (Mapping[str, Tensor]): Entries the release stores and never reads.
+        unused (Mapping[str, Tensor]): Entries that the official code stores and
+            never reads.
         dtype (torch.dtype): Of the result. Defaults to float32.
 
     Returns:
@@ -128,7 +130,7 @@ def to_released(
     Raises:
         ValueError: A weight has no counterpart there.
     """
-    released: dict[str, Tensor] = {}
+    official: dict[str, Tensor] = {}
     for name, value in state.items():
         if any(_translate(name, template, _IN_PROJ) for template in _QKV):
             continue
@@ -136,28 +138,28 @@ def to_released(
             (r for theirs, own in TABLE if (r := _translate(name, own, theirs))), None
         )
         if renamed is None:
-            raise ValueError(f'{name} has no counterpart in a released CLIP-VG')
-        released[renamed] = value.to(dtype)
+            raise ValueError(f'{name} has no counterpart in the official CLIP-VG')
+        official[renamed] = value.to(dtype)
     for name in state:
         joined = _translate(name, _QKV[0], _IN_PROJ)
         if joined is not None:
             parts = [state[name.replace('.q_proj.', f'.{p}_proj.')] for p in 'qkv']
-            released[joined] = torch.cat(parts).to(dtype)
-    released.update(unused)
+            official[joined] = torch.cat(parts).to(dtype)
+    official.update(unused)
     for alias, tower in _ALIASES:
         copies = {
             alias + name.removeprefix(tower): value
-            for name, value in released.items()
+            for name, value in official.items()
             if name.startswith(tower)
         }
-        released.update(copies)
-    return released
+        official.update(copies)
+    return official
 
 
 def _count(state: Mapping[str, Tensor], pattern: str) -> int:
-    """How many different numbers stand at the group of ``pattern``."""
-    found = (re.match(pattern, name) for name in state)
-    return len({match[1] for match in found if match})
+    """Count the different numbers at the group of ``pattern``."""
+    matches = (re.match(pattern, name) for name in state)
+    return len({match[1] for match in matches if match})
 
 
 def describe_model(
@@ -168,8 +170,8 @@ def describe_model(
     Args:
         ours (Mapping[str, Tensor]): Weights in our layout.
         num_heads (int): Heads of the fusion; no shape tells. Defaults to 8, as
-            released.
-        dropout (float): Dropout of the fusion. Defaults to 0.1, as released.
+            officially.
+        dropout (float): Dropout of the fusion. Defaults to 0.1, as officially.
 
     Returns:
         dict[str, Any]: ``visual_encoder``, ``text_encoder``, ``fusion`` and

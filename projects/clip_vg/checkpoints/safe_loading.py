@@ -88,6 +88,7 @@ def _method_of(owner: Any, name: Any) -> _Method:
 
     Statistics of a HistoryBuffer, and the two curves of the one-cycle schedule.
     """
+    # Never `getattr` itself, which reaches every class of the process.
     if owner is _History and name in ('min', 'max', 'current', 'mean', 'statistics'):
         return _Method(getattr(HistoryBuffer, name))
     if owner is _OneCycle and name in ('_annealing_cos', '_annealing_linear'):
@@ -171,6 +172,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     meta = checkpoint.get('meta', {})
     if not isinstance(meta, dict):
         raise ValueError(f'{path}, meta: expected a dict, found {type(meta).__name__}.')
+    # The prefix of a model that was saved inside its wrapper.
     weights = {name.removeprefix('module.'): value for name, value in state.items()}
     return dict(checkpoint, state_dict=weights, meta=meta)
 

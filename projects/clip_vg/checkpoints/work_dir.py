@@ -3,14 +3,14 @@
 import re
 from pathlib import Path
 
-from projects.clip_vg_core.curriculum.reliability_file import file_sha256
 from projects.clip_vg_core.runtime.deployment_file import NAME
+from projects.clip_vg_core.utils.atomic import file_sha256
 
 __all__ = ['checkpoint_sha256', 'find_checkpoint', 'find_weights', 'last_checkpoint']
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """What a user means by a checkpoint.
+    """The checkpoint that a path stands for.
 
     Args:
         path (str or Path): A file; the work dir of a training run, or of
@@ -28,11 +28,12 @@ def find_checkpoint(path: str | Path) -> Path:
         return path
     if not path.is_dir():
         raise FileNotFoundError(f'{path}: no such checkpoint.')
+    # Several, where a killed run left the best one of before.
     best = sorted(path.glob('best_*.pth'), key=lambda file: file.stat().st_mtime)
     # A search leaves no checkpoint but its final model.
     final = (path / 'model.pth', path / 'final' / 'model.pth')
-    found = best[-1:] or [file for file in final if file.is_file()]
-    last = found[0] if found else last_checkpoint(path)
+    chosen = best[-1:] or [file for file in final if file.is_file()]
+    last = chosen[0] if chosen else last_checkpoint(path)
     if last is None:
         raise FileNotFoundError(
             f'{path} has no checkpoint: train first. It is no exported detector '
@@ -48,23 +49,23 @@ def find_weights(path: str | Path) -> Path:
         FileNotFoundError: There is none.
         ValueError: It is an exported detector.
     """
-    found = find_checkpoint(path)
-    if found.is_dir():
+    checkpoint = find_checkpoint(path)
+    if checkpoint.is_dir():
         raise ValueError(
-            f'{found} is an exported detector; expected the checkpoint that it was '
-            'exported from, or its work dir.'
+            f'{checkpoint} is an exported detector; expected the checkpoint that it '
+            'was exported from, or its work dir.'
         )
-    return found
+    return checkpoint
 
 
-def checkpoint_sha256(found: Path) -> str:
-    """What tells a checkpoint apart, wherever it lies.
+def checkpoint_sha256(checkpoint: Path) -> str:
+    """Hash that identifies a checkpoint, wherever it is.
 
     Args:
-        found (Path): Of :func:`find_checkpoint`. Of an exported folder, the file that
-            has the hashes of all others counts.
+        checkpoint (Path): Of :func:`find_checkpoint`. Of an exported folder, the
+            file that has the hashes of all others counts.
     """
-    return file_sha256(found / NAME if found.is_dir() else found)
+    return file_sha256(checkpoint / NAME if checkpoint.is_dir() else checkpoint)
 
 
 def last_checkpoint(work_dir: str | Path) -> Path | None:
@@ -95,8 +96,8 @@ def last_checkpoint(work_dir: str | Path) -> Path | None:
             'Name a file, or remove last_checkpoint.'
         )
     numbered = {
-        int(found[1]): path
+        int(match[1]): path
         for path in Path(work_dir).glob('*.pth')
-        if (found := re.fullmatch(r'(?:epoch|iter)_(\d+)\.pth', path.name))
+        if (match := re.fullmatch(r'(?:epoch|iter)_(\d+)\.pth', path.name))
     }
     return numbered[max(numbered)] if numbered else None

@@ -1,4 +1,4 @@
-"""PyTorch's own compiler on a detector that only answers."""
+"""PyTorch's own compiler on a detector for inference."""
 
 import os
 import shutil
@@ -13,15 +13,16 @@ from ..models import CLIPVG
 
 __all__ = ['compile_for_inference']
 
+# Those that PyTorch's compiler tries, after the variable CXX.
 _COMPILERS = ('g++', 'c++', 'clang++', 'cl')
 
 
 def compile_for_inference(model: nn.Module) -> None:
-    """Let a detector's towers and fusion be compiled when they are first asked.
+    """Let a detector's towers and fusion be compiled at the first inference.
 
     Weights become constants, so that they can be laid out for the processor: load
     them before. Batches of any size share one compilation, but for those of a single
-    picture or expression, which have their own. The answers differ by rounding.
+    image or expression, which have their own. Predictions differ by rounding.
 
     Args:
         model (CLIPVG): In eval mode, with its weights; it is changed.
@@ -40,6 +41,7 @@ def compile_for_inference(model: nn.Module) -> None:
     for module, name in (
         (model.visual_encoder, 'forward'),
         (model.text_encoder, 'forward'),
+        # Not its `forward`, whose shapes depend on values of the padding.
         (model.fusion, 'expression_part'),
     ):
         setattr(module, name, _frozen(getattr(module, name)))

@@ -18,7 +18,6 @@ from mmengine.config import Config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from projects.clip_vg_core.curriculum.reliability_file import file_sha256
 from projects.clip_vg_core.runtime.deployment_file import (
     GRAPHS,
     NAME,
@@ -28,15 +27,21 @@ from projects.clip_vg_core.runtime.deployment_file import (
     write_deployment,
 )
 from projects.clip_vg_core.runtime.graphs import import_extra, open_graph
-from projects.clip_vg_core.utils.atomic import replacing
+from projects.clip_vg_core.utils.atomic import file_sha256, replacing
 
 from ..models import CLIPVG
-from ..models.fusion import FusionTokens, take_tokens
+from ..models.fusion import FusionTokens, gather_tokens
 
-__all__ = ['GroundingStage', 'ImageStage', 'export_detector', 'split_detector']
+__all__ = [
+    'GroundingStage',
+    'ImageStage',
+    'export_detector',
+    'split_detector',
+    'write_graph',
+]
 
 _TOLERANCE = 1e-4  # of normalised boxes
-_MOST_BYTES = 2**31  # a protobuf holds no more
+MOST_BYTES = 2**31  # a protobuf holds no more
 _OPSET = 18
 # Added to logits of attention. Not -inf, which no integer has.
 _MASKED = -1e9
@@ -91,23 +96,24 @@ class ImageStage(nn.Module):
         super().__init__()
         self.visual_encoder, self.fusion = model.visual_encoder, model.fusion
 
+    # Arguments are the inputs of the graph, whose names exported folders have.
     def forward(self, images: Tensor, kept: Tensor) -> tuple[Tensor, ...]:
         """Encode images.
 
         Args:
             images (Tensor): Of shape (B, 3, H, W).
             kept (Tensor): Which of the class token (0) and the patches the fusion
-                reads, of shape (B, K), int64; see :func:`kept_tokens`.
+                reads, of shape (B, K), int64; see :func:`valid_tokens`.
 
         Returns:
             tuple[Tensor, ...]: The members of :class:`FusionTokens`.
         """
-        visual = take_tokens(self.visual_encoder(images), kept)
+        visual = gather_tokens(self.visual_encoder(images), kept)
         return tuple(self.fusion.image_part(visual, kept))
 
 
 class GroundingStage(nn.Module):
-    """From expressions and the tokens of their pictures to boxes.
+    """From expressions and the tokens of their images to boxes.
 
     Args:
         model (CLIPVG): Whose towers have :class:`SplitAttention`.
@@ -129,7 +135,7 @@ class GroundingStage(nn.Module):
         token_ids: Tensor,
         image_index: Tensor,
     ) -> tuple[Tensor, ...]:
-        """Answer E expressions about B images.
+        """Predict boxes of E expressions in B images.
 
         Args:
             tokens (Tensor): As :class:`ImageStage` gives it, like the next four, of
@@ -185,7 +191,8 @@ def export_detector(
         cfg (Config): With ``model.data_preprocessor`` and the test pipeline.
         folder (Path): Made if it is not there. ``deployment.json`` is written last:
             without it, the folder is not whole.
-        checkpoint (Path, optional): Where the weights are from, to be named.
+        checkpoint (Path, optional): The file of the weights, to be named in the
+            export.
             Defaults to None.
         overwrite (bool): Whether an export that is there is replaced, its graphs in
             8 bits included. Defaults to False.
@@ -196,7 +203,7 @@ def export_detector(
     Raises:
         FileExistsError: The folder has an export.
         ImportError: ONNX or ONNX Runtime is not installed.
-        RuntimeError: The graphs answer otherwise than the detector.
+        RuntimeError: The graphs predict otherwise than the detector.
         ValueError: The detector is too large for a file of ONNX.
     """
     for name in ('onnx', 'onnxscript', 'onnxruntime'):
@@ -208,14 +215,16 @@ def export_detector(
             '--overwrite to replace all of them.'
         )
     folder.mkdir(parents=True, exist_ok=True)
+    # Of an earlier export: they would not fit the new graphs.
     for name in (NAME, *(graph_name(graph, 'int8') for graph in GRAPHS)):
         (folder / name).unlink(missing_ok=True)
     stages = split_detector(model)
-    example = _example(stages, pictures=2, expressions=3, length=5)
+    example = _example(stages, images=2, expressions=3, length=5)
     for stage, graph in zip(stages, GRAPHS, strict=True):
-        _export(stage, example[graph], folder / graph_name(graph, 'float'))
+        write_graph(stage, example[graph], folder / graph_name(graph, 'float'))
     _compare(stages, folder)
     deployment = _describe(model, cfg, checkpoint)
+    # The file comes last: a folder without it is not whole.
     deployment.add_graphs('float', folder)
     write_deployment(deployment, folder)
     return deployment
@@ -245,7 +254,7 @@ def _describe(model: CLIPVG, cfg: Config, checkpoint: Path | None) -> Deployment
 
 def _example(
     stages: tuple[ImageStage, GroundingStage],
-    pictures: int,
+    images: int,
     expressions: int,
     length: int,
     dropped: int = 1,
@@ -255,44 +264,45 @@ def _example(
     height, width = image.visual_encoder.image_size
     patches = int(np.prod(image.visual_encoder.grid_size))
     generator = torch.Generator().manual_seed(0)
-    kept = torch.arange(1 + patches - dropped).expand(pictures, -1).contiguous()
-    images = torch.randn(pictures, 3, height, width, generator=generator)
-    seen = image(images, kept)
+    kept = torch.arange(1 + patches - dropped).expand(images, -1).contiguous()
+    pixels = torch.randn(images, 3, height, width, generator=generator)
+    encoded = image(pixels, kept)
     padding = torch.zeros(kept.shape, dtype=torch.bool)
     padding[0, -1] = True
     least = 1 + grounding.text_encoder.prompt_length
     words = grounding.text_encoder.transformer.vocab_size - 2
+    # Neither 0, which is filling, nor the start and end of a text.
     ids = torch.randint(1, words, (expressions, length), generator=generator)
     ids[0, max(least, length - 2) :] = 0
     return dict(
-        image=dict(images=images, kept=kept),
+        image=dict(images=pixels, kept=kept),
         grounding=dict(
-            zip(FusionTokens._fields, seen, strict=True),
+            zip(FusionTokens._fields, encoded, strict=True),
             padding=padding,
             token_ids=ids,
-            image_index=torch.arange(expressions) % pictures,
+            image_index=torch.arange(expressions) % images,
         ),
     )
 
 
 _AXES: dict[str, tuple[str, ...]] = dict(
-    images=('pictures',),
+    images=('images',),
     token_ids=('expressions', 'length'),
     image_index=('expressions',),
 )
 
 
-def _export(stage: Any, example: dict[str, Tensor], path: Path) -> None:
-    """Write a graph whose numbers of pictures, tokens and expressions are free."""
-    if sum(p.numel() * 4 for p in stage.parameters()) >= _MOST_BYTES:
+def write_graph(stage: Any, example: dict[str, Tensor], path: Path) -> None:
+    """Write a graph whose numbers of images, tokens and expressions are free."""
+    if sum(p.numel() * 4 for p in stage.parameters()) >= MOST_BYTES:
         raise ValueError(
-            f'{path.name} would pass {_MOST_BYTES:,} bytes, which no file of ONNX can.'
+            f'{path.name} would pass {MOST_BYTES:,} bytes, which no file of ONNX can.'
         )
     longest = stage.fusion.context_length
     axes = {
         name: {
-            axis: torch.export.Dim(said, max=longest if said == 'length' else None)
-            for axis, said in enumerate(_AXES.get(name, ('pictures', 'tokens')))
+            axis: torch.export.Dim(size, max=longest if size == 'length' else None)
+            for axis, size in enumerate(_AXES.get(name, ('images', 'tokens')))
         }
         for name in example
     }
@@ -317,7 +327,7 @@ def _export(stage: Any, example: dict[str, Tensor], path: Path) -> None:
         )
         # Also what is computed of weights alone: a quantiser looks for weights.
         import_extra('onnxscript').optimizer.fold_constants(
-            program.model, input_size_limit=_MOST_BYTES, output_size_limit=_MOST_BYTES
+            program.model, input_size_limit=MOST_BYTES, output_size_limit=MOST_BYTES
         )
         program.save(partial, external_data=False)
 
@@ -358,23 +368,24 @@ def _quiet() -> Iterator[None]:
 
 @torch.inference_mode()
 def _compare(stages: tuple[ImageStage, GroundingStage], folder: Path) -> None:
-    """Raise if the graphs give other answers, for sizes they were not exported with."""
+    """Raise if the graphs predict otherwise, for sizes they were not exported with."""
     graphs = [
         open_graph(folder / graph_name(graph, 'float'), 'onnxruntime', 'f32')
         for graph in GRAPHS
     ]
     sizes: Sequence[dict[str, int]] = (
-        dict(pictures=1, expressions=1, length=4, dropped=0),
-        dict(pictures=3, expressions=7, length=6, dropped=3),
+        dict(images=1, expressions=1, length=4, dropped=0),
+        dict(images=3, expressions=7, length=6, dropped=3),
     )
     for size in sizes:
         example = _example(stages, **size)
         for stage, graph, run in zip(stages, GRAPHS, graphs, strict=True):
             expected = stage(**example[graph])
-            found = run({k: v.numpy() for k, v in example[graph].items()})
-            for one, other in zip(expected, found, strict=True):
+            outputs = run({k: v.numpy() for k, v in example[graph].items()})
+            for one, other in zip(expected, outputs, strict=True):
                 bound = _TOLERANCE * max(1.0, float(one.abs().max()))
                 off = float(np.abs(one.numpy() - other).max())
+                # Not `>`: NaN is larger than nothing.
                 if not off <= bound:
                     raise RuntimeError(
                         f'{graph_name(graph, "float")} is off by {off:.1e} for {size}; '

@@ -28,7 +28,13 @@ from projects.clip_vg_core.utils.image_files import load_image
 from ..engine.scoring import evaluation_view, plan_batches
 from .served_clip_vg import ServedCLIPVG
 
-__all__ = ['labelled_batches', 'quantize_deployment', 'question_batches', 'spread']
+__all__ = [
+    'labelled_batches',
+    'quantize_deployment',
+    'question_batches',
+    'spread',
+    'write_quantized',
+]
 
 Feeds = list[dict[str, np.ndarray]]
 _LEAST_AGREEMENT = 0.5
@@ -39,39 +45,40 @@ def quantize_deployment(folder: Path, batches: Iterable[dict]) -> float:
 
     Args:
         folder (Path): The exported folder.
-        batches (Iterable[dict]): Calibration data as a data loader gives it: pictures
-            and expressions like those to be asked. A hundred or more pictures are
+        batches (Iterable[dict]): Calibration data as a data loader gives it: images
+            and expressions like those to be served. A hundred or more images are
             good; labels are not needed.
 
     Returns:
-        float: Mean IoU of the answers with those in float32, on the same data.
+        float: Mean IoU of the predictions with those in float32, on the same data.
 
     Raises:
         ImportError: NNCF or OpenVINO is not installed.
-        RuntimeError: The answers have little in common with those in float32.
-        ValueError: There is no picture.
+        RuntimeError: The predictions have little in common with those in float32.
+        ValueError: There is no image.
     """
     batches = list(batches)
     if not batches:
-        raise ValueError('There is no picture to calibrate with.')
+        raise ValueError('There is no image to calibrate with.')
     model = ServedCLIPVG(str(folder))
     feeds: tuple[Feeds, Feeds] = ([], [])
     model.image_stage = _recording(model.image_stage, feeds[0])
     model.grounding_stage = _recording(model.grounding_stage, feeds[1])
-    expected = _answers(model, batches)
+    expected = _boxes(model, batches)
     files = [folder / graph_name(graph, 'int8') for graph in GRAPHS]
-    for graph, file, asked in zip(GRAPHS, files, feeds, strict=True):
-        _quantize(folder / graph_name(graph, 'float'), asked, file)
+    for graph, file, fed in zip(GRAPHS, files, feeds, strict=True):
+        write_quantized(folder / graph_name(graph, 'float'), fed, file)
     model.image_stage, model.grounding_stage = (
         open_graph(file, 'openvino', 'int8') for file in files
     )
-    found = _answers(model, batches)
-    agreement = float(bbox_overlaps(found, expected, is_aligned=True).mean())
+    boxes = _boxes(model, batches)
+    agreement = float(bbox_overlaps(boxes, expected, is_aligned=True).mean())
+    # Not `<`: NaN is smaller than nothing.
     if not agreement >= _LEAST_AGREEMENT:
         raise RuntimeError(
-            f'In 8 bits, answers have a mean IoU of {agreement:.2f} with those in '
+            f'In 8 bits, predictions have a mean IoU of {agreement:.2f} with those in '
             f'float32; expected {_LEAST_AGREEMENT} or more. They are not written into '
-            f'{folder}. Calibrate with more pictures, like those to be asked.'
+            f'{folder}. Calibrate with more images, like those to be served.'
         )
     deployment = read_deployment(folder)
     deployment.add_graphs('int8', folder)
@@ -79,7 +86,8 @@ def quantize_deployment(folder: Path, batches: Iterable[dict]) -> float:
     return agreement
 
 
-def _quantize(source: Path, feeds: Feeds, path: Path) -> None:
+def write_quantized(source: Path, feeds: Feeds, path: Path) -> None:
+    """Write a graph in 8 bits, calibrated by inputs that were recorded."""
     # NNCF would report its use to its makers.
     os.environ.setdefault('NNCF_CI', '1')
     nncf, onnx = import_extra('nncf'), import_extra('onnx')
@@ -94,8 +102,8 @@ def _quantize(source: Path, feeds: Feeds, path: Path) -> None:
         onnx.save(quantized, partial)
 
 
-def _answers(model: ServedCLIPVG, batches: Sequence[dict]) -> Tensor:
-    """Boxes xyxy of all expressions, in pixels of the pictures."""
+def _boxes(model: ServedCLIPVG, batches: Sequence[dict]) -> Tensor:
+    """Boxes xyxy of all expressions, in pixels of the images."""
     return torch.cat(
         [
             sample.pred_instances.bboxes
@@ -106,9 +114,10 @@ def _answers(model: ServedCLIPVG, batches: Sequence[dict]) -> Tensor:
 
 
 def _recording(graph: Graph, feeds: Feeds) -> Graph:
-    """The graph, and what it is asked."""
+    """The graph, recording a copy of its inputs."""
 
     def run(feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        # Copied, as a runtime may reuse the memory of its inputs.
         feeds.append({name: value.copy() for name, value in feed.items()})
         return graph(feed)
 
@@ -123,33 +132,33 @@ def spread(count: int, most: int) -> np.ndarray:
 def question_batches(
     folder: Path, questions: Path, collate: Callable[..., dict], most: int
 ) -> Iterator[dict]:
-    """A user's pictures with what is asked about them.
+    """A user's images with the expressions to ground in them.
 
     Args:
-        folder (Path): Of the pictures.
+        folder (Path): Image folder.
         questions (Path): See :func:`read_questions`.
         collate (Callable): ``GroundingInferencer.collate``, which applies the test
             transforms.
-        most (int): Pictures to take, evenly spread over the file.
+        most (int): Images to take, evenly spread over the file.
 
     Yields:
-        dict: A batch of one picture.
+        dict: A batch of one image.
     """
-    asked = list(read_questions(questions, folder).items())
-    for index in spread(len(asked), most):
-        name, texts = asked[index]
+    entries = list(read_questions(questions, folder).items())
+    for index in spread(len(entries), most):
+        name, texts = entries[index]
         yield collate([load_image(folder / name)], [texts])
 
 
 def labelled_batches(cfg: Config, most: int) -> Iterator[dict]:
-    """Pictures that a config trains on, through its test transforms.
+    """Images that a config trains on, through its test transforms.
 
     Args:
         cfg (Config): With ``train_dataloader`` and ``test_dataloader``.
-        most (int): Pictures to take, evenly spread.
+        most (int): Images to take, evenly spread.
 
     Yields:
-        dict: A batch of one picture.
+        dict: A batch of one image.
     """
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     view = evaluation_view(dataset, cfg.test_dataloader.dataset.pipeline)

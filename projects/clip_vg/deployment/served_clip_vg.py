@@ -16,22 +16,23 @@ from torch import Tensor
 from projects.clip_vg_core.runtime.deployment_file import read_deployment
 from projects.clip_vg_core.runtime.graphs import BACKENDS, PRECISIONS, open_graph
 
-from ..models.answers import expressions_of, instances_of
 from ..models.clip_vg import patch_padding
 from ..models.data_preprocessor import pixel_padding
 from ..models.expression_tokenizer import ExpressionTokenizer, text_lengths
-from ..models.fusion import FusionTokens, kept_tokens
+from ..models.fusion import FusionTokens, valid_tokens
+from ..models.predictions import expressions_of, instances_of
 
 __all__ = ['ServedCLIPVG', 'served_config', 'use_exported']
 
-_ASKED_AT_ONCE = 16  # expressions: more are no faster, and are padded to the longest
+# More are no faster, and are padded to the longest.
+EXPRESSIONS_AT_ONCE = 16
 
 
 @MODELS.register_module()
 class ServedCLIPVG(BaseModel):
-    """Answers as ``CLIPVG.predict`` does, from an exported folder, on the CPU.
+    """Exported detector, which predicts as ``CLIPVG.predict`` does, on the CPU.
 
-    Pictures that keep equally many patches are asked together, and expressions of
+    Images with equally many valid patches are run together, and expressions of
     about equal length, so that hardly any token only fills up.
 
     Args:
@@ -74,7 +75,7 @@ class ServedCLIPVG(BaseModel):
     def forward(
         self, inputs: Tensor, data_samples: SampleList, mode: str = 'predict'
     ) -> SampleList:
-        """Answer; an exported detector can do nothing else."""
+        """Predict; an exported detector can do nothing else."""
         if mode != 'predict':
             raise ValueError(f'mode={mode!r}, but an exported detector only predicts.')
         return self.predict(inputs, data_samples)
@@ -82,7 +83,7 @@ class ServedCLIPVG(BaseModel):
     def predict(
         self, inputs: Tensor, data_samples: SampleList, rescale: bool = True
     ) -> SampleList:
-        """Answer every expression of every image; see ``CLIPVG.predict``."""
+        """Predict a box for every expression of every image; see ``CLIPVG.predict``."""
         texts = [expressions_of(sample) for sample in data_samples]
         image_index = np.repeat(np.arange(len(texts)), [len(own) for own in texts])
         ids = self.tokenize([text for own in texts for text in own])
@@ -92,26 +93,27 @@ class ServedCLIPVG(BaseModel):
             pixel_padding(data_samples, inputs), (rows, columns)
         ).cpu()
         images = inputs.float().cpu()
-        answers: list[np.ndarray] = [np.empty((len(token_ids), 4), np.float32)]
-        answers.append(np.ones(len(token_ids), np.float32))
-        for pictures, parts in plan_calls(padding, image_index, lengths):
-            kept, filling = kept_tokens(padding[pictures])
+        outputs: list[np.ndarray] = [np.empty((len(token_ids), 4), np.float32)]
+        outputs.append(np.ones(len(token_ids), np.float32))
+        for chosen, parts in plan_calls(padding, image_index, lengths):
+            valid, filling = valid_tokens(padding[chosen])
             encoded = self.image_stage(
-                dict(images=images[pictures].numpy(), kept=kept.numpy())
+                dict(images=images[chosen].numpy(), kept=valid.numpy())
             )
             feed = dict(zip(FusionTokens._fields, encoded, strict=True))
             feed['padding'] = filling.numpy()
-            for asked, length in parts:
-                found = self.grounding_stage(
+            for part, length in parts:
+                predicted = self.grounding_stage(
                     dict(
                         feed,
-                        token_ids=token_ids[asked, :length],
-                        image_index=np.searchsorted(pictures, image_index[asked]),
+                        token_ids=token_ids[part, :length],
+                        image_index=np.searchsorted(chosen, image_index[part]),
                     )
                 )
-                for whole, part in zip(answers, found, strict=False):
-                    whole[asked] = part
-        boxes, scores = (torch.from_numpy(answer) for answer in answers)
+                # Without a confidence head, the graph has no scores and they stay 1.
+                for output, values in zip(outputs, predicted, strict=False):
+                    output[part] = values
+        boxes, scores = (torch.from_numpy(output) for output in outputs)
         boxes = bbox_cxcywh_to_xyxy(boxes).clamp(0, 1)
         instances = instances_of(data_samples, boxes, scores, rescale)
         for sample, own in zip(data_samples, instances, strict=True):
@@ -122,24 +124,25 @@ class ServedCLIPVG(BaseModel):
 def plan_calls(
     padding: Tensor, image_index: np.ndarray, lengths: np.ndarray
 ) -> Iterator[tuple[np.ndarray, list[tuple[np.ndarray, int]]]]:
-    """What to ask together.
+    """Group images and expressions into calls of the graphs.
 
     Args:
         padding (Tensor): True where a patch is padding, of shape (B, P).
-        image_index (np.ndarray): The picture of each expression, of shape (E, ).
+        image_index (np.ndarray): The image of each expression, of shape (E, ).
         lengths (np.ndarray): Tokens of each expression, of shape (E, ).
 
     Yields:
-        tuple: Pictures with equally many patches, ascending; and their expressions
+        tuple: Images with equally many patches, ascending; and their expressions
         in parts, each with the length of its longest.
     """
     counts = padding.sum(1).numpy()
     for count in np.unique(counts):
-        pictures = np.flatnonzero(counts == count)
-        rows = np.flatnonzero(np.isin(image_index, pictures))
+        images = np.flatnonzero(counts == count)
+        rows = np.flatnonzero(np.isin(image_index, images))
+        # By length, so that each part is padded to about its own.
         rows = rows[np.argsort(lengths[rows], kind='stable')]
-        parts = np.array_split(rows, -(-len(rows) // _ASKED_AT_ONCE))
-        yield pictures, [(part, int(lengths[part[-1]])) for part in parts]
+        parts = np.array_split(rows, -(-len(rows) // EXPRESSIONS_AT_ONCE))
+        yield images, [(part, int(lengths[part[-1]])) for part in parts]
 
 
 def served_config(folder: str | Path, **options: Any) -> Config:

@@ -1,4 +1,4 @@
-"""Thin shells over the curriculum: scoring, hooks, the self-paced search."""
+"""Hooks and wrappers of MMEngine, and scoring with a model."""
 
 from .bfloat16_optim_wrapper import BFloat16OptimWrapper
 from .exact_resume_hook import ExactResumeHook

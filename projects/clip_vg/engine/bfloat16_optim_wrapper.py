@@ -23,5 +23,7 @@ class BFloat16OptimWrapper(OptimWrapper):
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Autocast, and what gradient accumulation needs."""
+        # The base class's context stops processes from exchanging gradients that are
+        # still being summed up.
         with super().optim_context(model), autocast(dtype=torch.bfloat16):
             yield

@@ -1,4 +1,4 @@
-"""Trainings that end alike, interrupted or not: sampler, seeds, validation."""
+"""Training runs that end alike, interrupted or not: sampler, seeds, validation."""
 
 import random
 from typing import Any
@@ -46,7 +46,7 @@ def seed_worker_by_epoch(worker_id: int) -> None:  # noqa: ARG001  # torch's sig
 
 @HOOKS.register_module()
 class ExactResumeHook(DistSamplerSeedHook):
-    """A training that was killed and resumed ends as one that was not.
+    """Lets a training run that was killed and resumed end as an uninterrupted one.
 
     Put it in the place of MMEngine's:
     ``default_hooks = dict(sampler_seed=dict(type='ExactResumeHook'))``.
@@ -58,11 +58,11 @@ class ExactResumeHook(DistSamplerSeedHook):
     - random, NumPy and PyTorch are seeded anew for every epoch (bit by bit the same
       on a CPU with workers that are not persistent, and
       ``worker_init_fn=dict(type='seed_worker_by_epoch')``);
-    - MMEngine writes a checkpoint before it validates: a training killed between
+    - MMEngine writes a checkpoint before it validates: a training run killed between
       the two would never validate that epoch, and could miss its best checkpoint.
       It is validated before going on;
     - a :obj:`CurriculumSampler` whose selection is smaller than a batch is an error
-      before the training starts.
+      before training starts.
     """
 
     # As DistSamplerSeedHook: before a CheckpointHook writes what was validated.
@@ -83,6 +83,7 @@ class ExactResumeHook(DistSamplerSeedHook):
             self._resumed = False
             self._validate_if_due(runner)
         super().before_train_epoch(runner)
+        # A sequence of three: sums of seed, epoch and rank would coincide.
         seed = np.random.SeedSequence([runner.seed or 0, runner.epoch, get_rank()])
         state = int(seed.generate_state(1)[0])
         random.seed(state)
@@ -119,7 +120,7 @@ class ExactResumeHook(DistSamplerSeedHook):
             checkpoint['sampler'] = sampler.state_dict()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Give it back, when the training is resumed."""
+        """Restore it when a training run is resumed."""
         self._resumed = runner._resume
         if 'sampler' in checkpoint and runner._resume:
             sampler = train_sampler(runner)

@@ -15,10 +15,10 @@ from mmengine.runner import Runner
 from torch import nn
 
 from projects.clip_vg_core.curriculum.reliability_file import ReliabilityFile
-from projects.clip_vg_core.curriculum.schedule import threshold_at
 from projects.clip_vg_core.curriculum.selection import (
     VALLEYS,
     select_reliable,
+    threshold_at,
     update_mean,
 )
 

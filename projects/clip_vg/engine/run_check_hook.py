@@ -58,7 +58,7 @@ def refuse_no_steps(loop: Any) -> None:
             endless sampler, which fills a batch from any number of samples.
 
     Raises:
-        ValueError: It says how many samples there are, the batch, and what to set.
+        ValueError: With the number of samples, the batch size, and what to set.
     """
     loader = loop.dataloader
     # A loader that was given a batch sampler knows no batch size of its own.
@@ -122,7 +122,11 @@ def refuse_late_boxes(dataset: Any) -> None:
             before, after = sample['ori_shape'][:2], sample['img_shape'][:2]
             # A step that may flip says whether it did, this time.
             if before != after or 'flip' in sample:
-                change = f'of {before} became {after}' if before != after else 'flips'
+                change = (
+                    f'of {before} became {after} (H, W)'
+                    if before != after
+                    else 'may be flipped'
+                )
                 raise ValueError(
                     f'The training pipeline has {type(steps[places[0]]).__name__} '
                     f'after {", ".join(type(step).__name__ for step in suspects)}: '
@@ -210,8 +214,8 @@ class RunCheckHook(Hook):
         if self.strict or runner._resume:
             weights = checkpoint.get('state_dict', checkpoint)
             refuse_other_weights(weights, runner.model)
-        kept = checkpoint.get('message_hub', {})
-        info = kept.get('runtime_info', {})
+        hub = checkpoint.get('message_hub', {})
+        info = hub.get('runtime_info', {})
         # Before a training run, only a config sets it.
         elsewhere = any(
             isinstance(hook, CheckpointHook) and hook.out_dir for hook in runner.hooks
@@ -219,7 +223,7 @@ class RunCheckHook(Hook):
         for key in [] if elsewhere else list(info):
             if str(key).startswith('best_ckpt') and isinstance(info[key], str):
                 info[key] = str(Path(runner.work_dir, Path(info[key]).name))
-        for part in (kept.get('runtime_info', {}), kept.get('resumed_keys', {})):
+        for part in (hub.get('runtime_info', {}), hub.get('resumed_keys', {})):
             for key in [key for key in part if str(key).startswith(_BEST)]:
                 part[current_name(key)] = part.pop(key)
 

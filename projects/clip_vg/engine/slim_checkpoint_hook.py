@@ -37,7 +37,7 @@ class SlimCheckpointHook(Hook):
         """Take the frozen weights out of the model's and the averaged weights."""
         model: Any = runner.model
         model = model.module if is_model_wrapper(model) else model
-        if self._known is None:  # they never change
+        if self._known is None:  # hashed once: they never change
             names = frozen_names(model)
             self._known = names, fingerprint(model.state_dict(), names)
         names, sha256 = self._known

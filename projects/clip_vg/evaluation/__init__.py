@@ -1,4 +1,4 @@
-"""How good the answers are."""
+"""Metrics of grounding."""
 
 from .grounding_metric import GroundingMetric
 

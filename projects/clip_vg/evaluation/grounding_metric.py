@@ -1,6 +1,5 @@
 """Accuracy of visual grounding, exact in any number of processes."""
 
-import json
 import logging
 import re
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from projects.clip_vg_core.metrics.accuracy import (
     accuracy_by_group,
     aligned_ious,
 )
-from projects.clip_vg_core.utils.atomic import replacing
+from projects.clip_vg_core.metrics.results_file import write_results
 
 __all__ = ['GroundingMetric', 'current_name', 'top_boxes', 'top_scores']
 
@@ -36,7 +35,7 @@ def top_boxes(pred: dict, num_expressions: int) -> Tensor:
 
     Returns:
         Tensor: Of shape (E, 4). For one expression and many boxes, as detectors
-        give them, the one of the highest score; a box of NaN where there is
+        predict them, the one of the highest score; a box of NaN where there is
         none.
 
     Raises:
@@ -48,7 +47,7 @@ def top_boxes(pred: dict, num_expressions: int) -> Tensor:
     if num_expressions != 1:
         raise ValueError(
             f'{len(boxes)} boxes for {num_expressions} expressions: a detector that '
-            'gives many boxes must be asked one expression at a time (no '
+            'predicts many boxes takes one expression at a time (no '
             'ImageGroupSampler).'
         )
     if not len(boxes):
@@ -92,7 +91,7 @@ class GroundingMetric(BaseMetric):
 
     For all samples together, and for each split and each source where there are
     several: ``grounding/acc_0.5``, ``grounding/testA/acc_0.5``, ... Works with any
-    MMDetection detector that answers a text with boxes. Results of all processes
+    MMDetection detector that predicts boxes for a text. Results of all processes
     are joined by ``sample_id``: doubled ones count once, and a missing one is an
     error. A label whose own box is invalid (not finite, empty, or outside of the
     image) is a miss, as in the official code; the log says how many there are.
@@ -200,7 +199,8 @@ class GroundingMetric(BaseMetric):
             )
         metrics: list[Any] = [None]
         if is_main_process():
-            # In one order, whatever the number of processes.
+            # In one order, whatever the number of processes, so that sums of floats and
+            # files of results are the same.
             results = [distinct[key] for key in sorted(distinct)]
             metrics = [self._prefixed(self.compute_metrics(results))]
             if self.out_file:
@@ -227,17 +227,15 @@ class GroundingMetric(BaseMetric):
         return {f'{self.prefix}/{key}': value for key, value in metrics.items()}
 
     def _dump(self, results: list[dict]) -> None:
-        path = Path(str(self.out_file))
-        path.parent.mkdir(parents=True, exist_ok=True)
         left_out = {'invalid'}
         if not any(result.get('upright') for result in results):
             left_out.add('upright')
-        if all(result['score'] == 1 for result in results):  # they say nothing
+        if all(result['score'] == 1 for result in results):  # of a model without scores
             left_out.add('score')
-        results = [{k: v for k, v in r.items() if k not in left_out} for r in results]
-        with replacing(path) as partial, partial.open('w', encoding='utf-8') as file:
-            for result in results:
-                file.write(json.dumps(result, ensure_ascii=False) + '\n')
+        write_results(
+            Path(str(self.out_file)),
+            ({k: v for k, v in r.items() if k not in left_out} for r in results),
+        )
 
 
 def _invalid(boxes: Tensor, shape: Sequence[int] | None) -> np.ndarray:

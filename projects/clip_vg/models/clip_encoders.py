@@ -32,18 +32,18 @@ class CLIPVisualEncoder(CLIPTower):
     Args:
         arch (str or dict): See :func:`clip_config`.
         extract_layers (Sequence[int]): Blocks to read, counted from 0. Defaults
-            to (0, 3, 7, 11), the release's choice for the B models.
+            to (0, 3, 7, 11), the official choice for the B models.
         pretrained (str, optional): A tag of open_clip ('openai', 'laion2b_...')
             or a local file. Defaults to None: random weights.
         image_size (int, optional): Side of the square input in pixels, if other
             than the architecture's; position embeddings are interpolated.
         frozen (bool): Whether CLIP's weights stay as they are. Defaults to True.
         train_pos_embed (bool): Whether the position embedding is trained all the
-            same, as the released code does. It costs a backward pass through
+            same, as in the official code. It costs a backward pass through
             the whole tower. Defaults to False.
         with_cp (bool): Whether activations are recomputed in the backward pass.
             Defaults to False.
-        out_maps (bool): Whether the answer is a tuple with a feature map for each
+        out_maps (bool): Whether the output is a tuple with a feature map for each
             extracted layer, as MMDetection's backbones give it, all of the
             stride ``patch_size``. Defaults to False: tokens.
         init_cfg (dict or list[dict], optional): See :class:`CLIPTower`. Defaults to
@@ -138,13 +138,13 @@ class CLIPTextEncoder(CLIPTower):
         pretrained (str, optional): A tag of open_clip or a local file. Defaults
             to None: random weights.
         frozen (bool): Whether CLIP's weights stay as they are. Defaults to True.
-        template (str): What is asked for an expression, e.g. 'find the region of
+        template (str): Prompt template of an expression, e.g. 'find the region of
             {}'. Defaults to '{}': the expression itself.
         prompt (dict, optional): Learned context vectors between the start of the
             text and the expression, as CoOp has them (arXiv 2109.01134):
             ``length`` (int) vectors; ``init`` (str, optional), words they start
             as, which then give the length; ``per_position`` (bool), False for
-            one vector at all positions. The release's "learnable prompt" is made
+            one vector at all positions. The official "learnable prompt" is made
             of token ids and cannot learn. Defaults to None: no prompt.
         with_cp (bool): Whether activations are recomputed in the backward pass.
             Defaults to False.
@@ -153,7 +153,7 @@ class CLIPTextEncoder(CLIPTower):
 
     Raises:
         ValueError: The architecture is unknown, the template has no {}, or the
-            prompt leaves no room.
+            prompt leaves no token to the expression.
     """
 
     kind, net_name = 'text', 'transformer'
@@ -192,7 +192,7 @@ class CLIPTextEncoder(CLIPTower):
         if not 1 <= length <= self.context_length - 3:
             raise ValueError(
                 f'A prompt of {length} vectors; expected 1 to '
-                f'{self.context_length - 3}, so that an expression has room.'
+                f'{self.context_length - 3}, so that an expression has tokens.'
             )
         self._prompt_words = words
         if words:
@@ -234,6 +234,7 @@ class CLIPTextEncoder(CLIPTower):
             after = tokens[:, 1 + self.prompt_length :]
             tokens = torch.cat([tokens[:, :1], prompt, after], dim=1)
         tokens = tokens + tower.positional_embedding[:length]
+        # Causal: no token reads what was cut off behind it.
         mask = tower.attn_mask[:length, :length]
         for block in tower.transformer.resblocks:
             tokens = run_block(
@@ -243,6 +244,7 @@ class CLIPTextEncoder(CLIPTower):
         projection: Any = tower.text_projection
         if projection is None:
             return tokens
+        # With a bias, in architectures that have `proj_bias`.
         if isinstance(projection, nn.Linear):
             return projection(tokens)
         return tokens @ projection

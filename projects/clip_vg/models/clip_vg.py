@@ -15,15 +15,15 @@ from torch.nn import functional as F
 
 from ..checkpoints.frozen_weights import fill_frozen
 from ..checkpoints.strict_loading import refuse_broken_weights
-from .answers import expressions_of, instances_of
 from .clip_tower import (
     clip_read_once,
     log_interpolation,
     resize_text_positions,
     resize_visual_positions,
 )
-from .confidence_head import foreign_pairs, reached_iou
+from .confidence_head import reached_iou, sample_negative_pairs
 from .data_preprocessor import pixel_padding
+from .predictions import expressions_of, instances_of
 
 __all__ = ['CLIPVG']
 
@@ -31,7 +31,7 @@ _FUSED_AT_ONCE = 32  # expressions, in prediction: more are no faster on a CPU
 
 
 class _Encoded(NamedTuple):
-    """What the towers make of B images and E expressions about them.
+    """Encoded tokens of B images and of E expressions that refer to them.
 
     Args:
         visual (Tensor): Of shape (B, 1 + P, Cv).
@@ -52,7 +52,7 @@ class _Encoded(NamedTuple):
 class CLIPVG(BaseDetector):
     """One box per expression: CLIP's towers, a fusion transformer, a box head.
 
-    An image is encoded once for all its expressions, and the answers do not
+    An image is encoded once for all its expressions, and the predictions do not
     depend on how expressions are grouped.
 
     Args:
@@ -62,7 +62,7 @@ class CLIPVG(BaseDetector):
             towers.
         bbox_head (dict): Config of the box head; its width is the fusion's.
         data_preprocessor (dict, optional): Config of the preprocessor.
-        confidence_head (dict, optional): Config of the head that scores the answers;
+        confidence_head (dict, optional): Config of the head that scores the boxes;
             its width is the fusion's. Defaults to None: every score is 1.
         init_cfg (dict, optional): Initialisation config. Defaults to None.
     """
@@ -83,6 +83,7 @@ class CLIPVG(BaseDetector):
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.visual_encoder = MODELS.build(visual_encoder)
         self.text_encoder = MODELS.build(text_encoder)
+        # What the towers know is handed on, so that a config states it once.
         self.fusion = MODELS.build(
             fusion,
             default_args=dict(
@@ -97,19 +98,19 @@ class CLIPVG(BaseDetector):
         self.confidence_head: Any = None
         if confidence_head is not None:
             self.confidence_head = MODELS.build(confidence_head, default_args=width)
-        for module in self._kept():
+        for module in self._frozen_parts():
             module.requires_grad_(False)
 
-    def _kept(self) -> list[nn.Module]:
-        """What is not trained because the confidence head is trained alone."""
-        if self.confidence_head is None or not self.confidence_head.alone:
+    def _frozen_parts(self) -> list[nn.Module]:
+        """All parts but the confidence head, if it is trained on a frozen detector."""
+        if self.confidence_head is None or not self.confidence_head.freeze_detector:
             return []
         return [part for part in self.children() if part is not self.confidence_head]
 
     def train(self, mode: bool = True) -> 'CLIPVG':
-        """Keep in eval mode what is not trained."""
+        """Set the mode; a frozen detector stays in eval mode."""
         super().train(mode)
-        for module in self._kept():
+        for module in self._frozen_parts():
             module.eval()
         return self
 
@@ -121,8 +122,9 @@ class CLIPVG(BaseDetector):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
-        """Complete and fit a checkpoint, and refuse numbers that are none."""
+        """Complete a checkpoint, fit its positions, and refuse NaN and integers."""
         with clip_read_once(self):
+            # First: what is filled in is checked and fitted as well.
             fill_frozen(state_dict, prefix, self)
         refuse_broken_weights(
             {
@@ -150,6 +152,7 @@ class CLIPVG(BaseDetector):
             return
         fused, text, visual = given
         counts = [1, len(text), len(visual)]
+        # Of another layout: the loader reports its shape.
         if len(fused) != sum(counts):
             return
         reg, words, patches = fused.split(counts)
@@ -170,23 +173,26 @@ class CLIPVG(BaseDetector):
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict:
         """Losses against ``gt_instances``, xyxy in pixels of the padded input."""
         head = self.confidence_head
-        with torch.no_grad() if self._kept() else nullcontext():
+        # Of a frozen detector no activation is needed for a backward pass.
+        with torch.no_grad() if self._frozen_parts() else nullcontext():
             encoded = self._encode(batch_inputs, batch_data_samples)
             tokens = self._fuse(encoded)
         losses = self.bbox_head.loss(tokens, batch_data_samples)
         if head is not None:
             with torch.no_grad():
+                # The IoU is a target of the scores, and trains no box.
                 reached = reached_iou(self._boxes(tokens), batch_data_samples)
-            absent = self._ask_elsewhere(encoded, batch_data_samples)
-            losses.update(head.loss(tokens, reached, absent))
+            negatives = self._negative_tokens(encoded, batch_data_samples)
+            losses.update(head.loss(tokens, reached, negatives))
         return losses
 
-    def _ask_elsewhere(self, encoded: _Encoded, data_samples: SampleList) -> Tensor:
-        """Fused tokens (N, D) of expressions asked about pictures without referent."""
+    def _negative_tokens(self, encoded: _Encoded, data_samples: SampleList) -> Tensor:
+        """Fused tokens (N, D) of negative (image, expression) pairs."""
         head = self.confidence_head
-        images, expressions = foreign_pairs(
+        # Both towers have encoded the batch: a negative pair costs a fusion alone.
+        images, expressions = sample_negative_pairs(
             [expressions_of(sample) for sample in data_samples],
-            round(head.absent * len(encoded.text)),
+            round(head.neg_ratio * len(encoded.text)),
         )
         if not images:
             return encoded.visual.new_zeros(0, self.fusion.embed_dims)
@@ -203,7 +209,7 @@ class CLIPVG(BaseDetector):
     def predict(
         self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True
     ) -> SampleList:
-        """Answer every expression of every image.
+        """Predict a box for every expression of every image.
 
         Args:
             batch_inputs (Tensor): Normalised images of shape (B, 3, H, W).
@@ -215,8 +221,8 @@ class CLIPVG(BaseDetector):
         Returns:
             list[DetDataSample]: The samples with ``pred_instances``:
             ``bboxes`` (E, 4) xyxy, clamped to the padded input as in the
-            release; ``scores`` of the confidence head, in [0, 1], or 1 without one,
-            as the method gives none; ``labels`` 0, 1, ...; ``label_names``, the
+            official code; ``scores`` in [0, 1] of the confidence head, or 1 without
+            one, as the method gives none; ``labels`` 0, 1, ...; ``label_names``, the
             expressions.
         """
         tokens = self._forward(batch_inputs, batch_data_samples)
@@ -234,13 +240,13 @@ class CLIPVG(BaseDetector):
         return self._fuse(self._encode(batch_inputs, batch_data_samples))
 
     def _boxes(self, tokens: Tensor) -> Tensor:
-        """Answers (E, 4), xyxy in [0, 1] of the padded input and clamped to it."""
+        """Predicted boxes (E, 4), xyxy in [0, 1] of the padded input, clamped."""
         return bbox_cxcywh_to_xyxy(self.bbox_head(tokens)).clamp(0, 1)
 
     def _encode(
         self, batch_inputs: Tensor, batch_data_samples: OptSampleList
     ) -> _Encoded:
-        """What the towers make of a batch."""
+        """Tokens of both towers for a batch."""
         if not batch_data_samples:
             raise ValueError('CLIPVG needs data samples: they hold the expressions.')
         texts = [expressions_of(sample) for sample in batch_data_samples]
@@ -261,7 +267,7 @@ class CLIPVG(BaseDetector):
         """Fused ``[REG]`` tokens (E, D)."""
         visual, padding, text, text_padding, image_index = encoded
         # The fusion's memory grows with the expressions, not with the images; where
-        # nothing is kept for a backward pass, a part of them at a time is enough.
+        # no backward pass follows, a part of them at a time is enough.
         parts = 1 if torch.is_grad_enabled() else ceil(len(text) / _FUSED_AT_ONCE)
         bounds = [len(text) * part // parts for part in range(parts + 1)]
         tokens = []
@@ -286,11 +292,11 @@ def _indices(values: list[int], like: Tensor) -> Tensor:
 
 
 def patch_padding(padding: Tensor, grid_size: tuple[int, int]) -> Tensor:
-    """Which patches are padding, as the release decides it.
+    """Which patches are padding, as the official code decides it.
 
     The pixel mask is resized bilinearly without antialiasing and rounded half to
     even, so a patch is padding when its centre is (torchvision 0.10, which the
-    release pins; newer versions antialias).
+    official code pins; newer versions antialias).
 
     Args:
         padding (Tensor): Bool, of shape (B, H, W).

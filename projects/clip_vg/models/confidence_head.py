@@ -1,4 +1,4 @@
-"""How good an answer is: one fused ``[REG]`` token in, one score out."""
+"""Confidence head: one fused ``[REG]`` token in, one score out."""
 
 import re
 from collections import Counter
@@ -14,19 +14,21 @@ from mmengine.model import BaseModule
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..checkpoints.renamed_options import accept_old_names
 from .box_head import true_boxes
 
-__all__ = ['GroundingConfidenceHead', 'foreign_pairs', 'reached_iou']
+__all__ = ['GroundingConfidenceHead', 'reached_iou', 'sample_negative_pairs']
 
 _BINARY = dict(type='CrossEntropyLoss', use_sigmoid=True)
 
 
 @MODELS.register_module()
+@accept_old_names
 class GroundingConfidenceHead(BaseModule):
-    """Tell from the fused ``[REG]`` token how good the answered box will be.
+    """Predict from the fused ``[REG]`` token the IoU of the predicted box.
 
-    The score is the IoU, in [0, 1], that the box is expected to have with what is
-    meant; of an expression that refers to nothing in the picture, it is 0.
+    The score is the IoU, in [0, 1], that the box is expected to have with the
+    referent; of an expression that has no referent in the image, it is 0.
 
     Args:
         embed_dims (int): Width D of the ``[REG]`` token.
@@ -36,17 +38,17 @@ class GroundingConfidenceHead(BaseModule):
             IoU.
         detach (bool): Whether its gradient ends at the token, so that nothing but
             this head is trained by it. Defaults to False.
-        absent (float): Expressions of other pictures of the batch to ask about a
-            picture in training, as if it had nothing of the kind, for each of its
-            own. Defaults to 0.
-        alone (bool): Whether the rest of the detector is frozen, and this head
-            trained on top of it: a checkpoint without it may then be loaded. Defaults
-            to False.
+        neg_ratio (float): Negative (image, expression) pairs for each pair of the
+            batch, drawn during training from expressions of the other images.
+            Defaults to 0.
+        freeze_detector (bool): Whether the rest of the detector is frozen, and this
+            head trained on top of it: a checkpoint without it may then be loaded.
+            Defaults to False.
         init_cfg (dict or list[dict], optional): Initialisation config. Defaults to
             None.
 
     Raises:
-        ValueError: ``absent`` is negative.
+        ValueError: ``neg_ratio`` is negative.
     """
 
     def __init__(
@@ -55,40 +57,44 @@ class GroundingConfidenceHead(BaseModule):
         num_layers: int = 3,
         loss: ConfigType | None = None,
         detach: bool = False,
-        absent: float = 0.0,
-        alone: bool = False,
+        neg_ratio: float = 0.0,
+        freeze_detector: bool = False,
         init_cfg: OptMultiConfig = None,
     ) -> None:
         super().__init__(init_cfg)
-        if absent < 0:
-            raise ValueError(f'absent={absent}; expected a share from 0, e.g. 0.5.')
+        if neg_ratio < 0:
+            raise ValueError(
+                f'neg_ratio={neg_ratio}; expected a ratio from 0, e.g. 0.5.'
+            )
         self.mlp = MLP(embed_dims, embed_dims, 1, num_layers)
         self.loss_confidence = MODELS.build(loss or _BINARY)
-        self.detach = detach or alone
-        self.absent = absent
-        self.alone = alone
+        # Below a frozen detector there is nothing that a gradient could train.
+        self.detach = detach or freeze_detector
+        self.neg_ratio = neg_ratio
+        self.freeze_detector = freeze_detector
 
     def forward(self, reg_token: Tensor) -> Tensor:
         """Map tokens of shape (E, D) to scores in [0, 1] of shape (E, )."""
         return self._logits(reg_token).sigmoid().squeeze(-1)
 
     def loss(
-        self, reg_token: Tensor, reached: Tensor, absent_token: Tensor
+        self, reg_token: Tensor, reached: Tensor, negative_token: Tensor
     ) -> dict[str, Tensor]:
-        """Compare the scores with what the boxes have reached.
+        """Compare the scores with the IoUs of the boxes.
 
         Args:
             reg_token (Tensor): Fused tokens of shape (E, D).
             reached (Tensor): IoUs of their boxes, of shape (E, ).
-            absent_token (Tensor): Fused tokens of shape (N, D) of expressions that
-                refer to nothing.
+            negative_token (Tensor): Fused tokens of shape (N, D) of negative
+                pairs, whose target is 0.
 
         Returns:
             dict[str, Tensor]: The scalar ``loss_confidence``.
         """
-        tokens = torch.cat([reg_token, absent_token])
+        tokens = torch.cat([reg_token, negative_token])
         logits = self._logits(tokens.detach() if self.detach else tokens)
-        target = F.pad(reached.detach(), (0, len(absent_token)))[:, None]
+        # 0 for negative pairs: a box of nothing overlaps with nothing.
+        target = F.pad(reached.detach(), (0, len(negative_token)))[:, None]
         return dict(loss_confidence=self.loss_confidence(logits, target))
 
     def _logits(self, reg_token: Tensor) -> Tensor:
@@ -97,7 +103,7 @@ class GroundingConfidenceHead(BaseModule):
 
 
 def reached_iou(boxes: Tensor, data_samples: SampleList) -> Tensor:
-    """IoU of answered boxes with the labels' boxes.
+    """IoU of predicted boxes with the labels' boxes.
 
     Args:
         boxes (Tensor): xyxy in [0, 1] of the padded input, of shape (E, 4).
@@ -110,36 +116,38 @@ def reached_iou(boxes: Tensor, data_samples: SampleList) -> Tensor:
     return bbox_overlaps(boxes, true_boxes(data_samples, boxes), is_aligned=True)
 
 
-def foreign_pairs(
+def sample_negative_pairs(
     texts: Sequence[Sequence[str]], most: int
 ) -> tuple[list[int], list[int]]:
-    """Draw pictures, and expressions that likely refer to nothing in them.
+    """Draw negative pairs: images, and expressions that likely have no referent there.
 
-    An expression is one of another picture of the batch. Many would be true all the
-    same ("left object"), so those are left out that several pictures have, or that
-    have a word in common with the picture's own.
+    An expression is one of another image of the batch. Many would be true all the
+    same ("left object"), so those are left out that several images have, or that
+    have a word in common with the image's own.
 
     Args:
-        texts (Sequence[Sequence[str]]): The expressions of each picture.
+        texts (Sequence[Sequence[str]]): The expressions of each image.
         most (int): How many pairs to draw, if there are as many.
 
     Returns:
-        tuple[list[int], list[int]]: Pictures, ascending, and expressions, numbered
-        through all pictures.
+        tuple[list[int], list[int]]: Images, ascending, and expressions, numbered
+        through all images.
     """
     words = [[frozenset(re.findall(r'\w+', t.lower())) for t in own] for own in texts]
     vocabulary = [frozenset().union(*own) for own in words]
-    holders = Counter(said for own in words for said in set(own))
+    # An expression of several images has a referent in each of them.
+    holders = Counter(bag for own in words for bag in set(own))
     candidates = [
-        (number, said)
-        for number, said in enumerate(said for own in words for said in own)
-        if said and holders[said] == 1
+        (number, bag)
+        for number, bag in enumerate(bag for own in words for bag in own)
+        if bag and holders[bag] == 1
     ]
     pairs = [
-        (picture, number)
-        for picture, known in enumerate(vocabulary)
-        for number, said in candidates
-        if said.isdisjoint(known)
+        (image, number)
+        for image, known in enumerate(vocabulary)
+        for number, bag in candidates
+        if bag.isdisjoint(known)
     ]
+    # Ascending, as the fusion takes the expressions of an image together.
     drawn = sorted(pairs[i] for i in torch.randperm(len(pairs))[:most].tolist())
-    return [picture for picture, _ in drawn], [number for _, number in drawn]
+    return [image for image, _ in drawn], [number for _, number in drawn]

@@ -16,7 +16,7 @@ class GroundingDataPreprocessor(DetDataPreprocessor):
     Modifications:
 
     * the border that ``Letterbox`` added is set to 0 *after* normalising, as in
-      the release; where it lies is in the sample's ``letterbox``;
+      the official code; where it lies is in the sample's ``letterbox``;
     * images of one batch are not letterboxed further: they have one size.
     """
 
@@ -24,6 +24,8 @@ class GroundingDataPreprocessor(DetDataPreprocessor):
         """Normalise and stack; see :class:`DetDataPreprocessor`."""
         data = super().forward(data, training)
         if data['data_samples'] is not None:
+            # 0 after the normalisation is the mean colour; a border that was black
+            # before it would be another input than that of the official code.
             padding = pixel_padding(data['data_samples'], data['inputs'])
             data['inputs'] = data['inputs'].masked_fill(padding[:, None], 0.0)
         return data
@@ -34,8 +36,8 @@ def pixel_padding(data_samples: list[DetDataSample], inputs: Tensor) -> Tensor:
 
     Args:
         data_samples (list[DetDataSample]): B samples. ``letterbox`` is
-            (left, top, width, height) of the picture in the input, in pixels;
-            without it the picture fills ``img_shape`` from the top left.
+            (left, top, width, height) of the image in the input, in pixels;
+            without it the image fills ``img_shape`` from the top left.
         inputs (Tensor): Of shape (B, 3, H, W).
 
     Returns:

@@ -32,9 +32,9 @@ class ExpressionTokenizer:
 
     Args:
         context_length (int): Most tokens of a text.
-        template (str): What is asked for an expression, e.g. 'find the region of
+        template (str): Prompt template of an expression, e.g. 'find the region of
             {}'. Defaults to '{}': the expression itself.
-        prompt_length (int): Places of a learned prompt after the start of the text.
+        prompt_length (int): Tokens of a learned prompt after the start of the text.
             Defaults to 0.
 
     Raises:
@@ -53,7 +53,7 @@ class ExpressionTokenizer:
         self._warned_of_length = False
 
     def __call__(self, expressions: Sequence[str]) -> Tensor:
-        """Encode.
+        """Token ids of expressions.
 
         Args:
             expressions (Sequence[str]): E expressions.
@@ -62,7 +62,7 @@ class ExpressionTokenizer:
             Tensor: Of shape (E, L), int64, L the longest expression's length; 0
             after the end-of-text token, and for "!" in a run of symbols. An
             expression that passes the context length is cut there, with one
-            warning. Places of a learned prompt hold the id of the start of the text.
+            warning. Tokens of a learned prompt have the id of the start of the text.
         """
         for expression in expressions:
             if not isinstance(expression, str):
@@ -70,16 +70,16 @@ class ExpressionTokenizer:
                     f'An expression must be a str, got {type(expression).__name__}: '
                     f'{expression!r}.'
                 )
-        room = self.context_length - self.prompt_length
-        tokens = self.words([self.template.format(e) for e in expressions], room)
+        free = self.context_length - self.prompt_length
+        tokens = self.words([self.template.format(e) for e in expressions], free)
         lengths = text_lengths(tokens)
         # A cut expression fills the context to its last place.
-        if not self._warned_of_length and bool((lengths == room).any()):
+        if not self._warned_of_length and bool((lengths == free).any()):
             longest = expressions[int(lengths.argmax())]
             self._warned_of_length = True
             print_log(
-                f'An expression fills or passes the {room} tokens that the text tower '
-                f'has for it, and is cut there: {longest[:80]!r}... (said once)',
+                f'An expression fills or passes the {free} tokens that the text tower '
+                f'has for it, and is cut there: {longest[:80]!r}... (logged once)',
                 logger='current',
                 level=logging.WARNING,
             )

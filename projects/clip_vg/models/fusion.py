@@ -15,8 +15,8 @@ __all__ = [
     'FusionLayer',
     'FusionTokens',
     'VisionLanguageFusion',
-    'kept_tokens',
-    'take_tokens',
+    'gather_tokens',
+    'valid_tokens',
 ]
 
 
@@ -57,6 +57,7 @@ class FusionLayer(BaseModule):
         super().__init__()
         self.num_heads = num_heads
         self.dropout = dropout
+        # Three matrices, one officially: the last layer needs the query of [REG] alone.
         self.q_proj = nn.Linear(embed_dims, embed_dims)
         self.k_proj = nn.Linear(embed_dims, embed_dims)
         self.v_proj = nn.Linear(embed_dims, embed_dims)
@@ -67,7 +68,7 @@ class FusionLayer(BaseModule):
         self.norm2 = nn.LayerNorm(embed_dims)
 
     def init_weights(self) -> None:
-        """Xavier, as the release: its q, k and v are one matrix of (3D, D)."""
+        """Initialise by Xavier, q, k and v as one matrix of (3D, D) as officially."""
         for projection in (self.q_proj, self.k_proj, self.v_proj):
             nn.init.xavier_uniform_(projection.weight, gain=2**-0.5)
             nn.init.zeros_(projection.bias)
@@ -83,7 +84,7 @@ class FusionLayer(BaseModule):
     def forward(
         self, tokens: Tensor, q: Tensor, k: Tensor, v: Tensor, attend: Tensor | None
     ) -> Tensor:
-        """Update the tokens that ask.
+        """Update the tokens of the queries.
 
         Args:
             tokens (Tensor): Of shape (E, N, D), those the queries belong to.
@@ -112,7 +113,9 @@ class FusionLayer(BaseModule):
 
 @MODELS.register_module()
 class VisionLanguageFusion(BaseModule):
-    """Mix ``[REG]``, text, ``[CLS]`` and patches; answer with ``[REG]``.
+    """Transformer encoder over ``[REG]``, text, ``[CLS]`` and patches.
+
+    Its output is that of ``[REG]``.
 
     The order of the sequence and of the learned positions is ``[REG]``, text,
     ``[CLS]``, patches (method, section 1). Two things are left out because they
@@ -132,10 +135,10 @@ class VisionLanguageFusion(BaseModule):
         num_heads (int): Defaults to 8.
         feedforward_channels (int): Defaults to 2048.
         dropout (float): Defaults to 0.1.
-        pos_embed_init (str): How the learned positions start: 'normal', as
-            released, or 'sin_cos_2d' (patches by their row and column, which must
-            be equally many; the rest near 0), for small models that have no time
-            to learn them. Defaults to 'normal'.
+        pos_embed_init (str): How the learned positions start: 'normal', as in the
+            official code, or 'sin_cos_2d' (patches by their row and column, which
+            must be equally many; the rest near 0), for small models that have no
+            time to learn them. Defaults to 'normal'.
         with_cp (bool): Whether activations are recomputed in the backward pass.
             Defaults to False.
         init_cfg (dict or list[dict], optional): Initialisation config. Defaults to
@@ -176,6 +179,7 @@ class VisionLanguageFusion(BaseModule):
         self.text_proj = nn.Linear(text_channels, embed_dims)
         self.reg_token = nn.Embedding(1, embed_dims)
         num_patches = grid_size[0] * grid_size[1]
+        # 2 for [REG] and [CLS].
         self.pos_embed = nn.Embedding(2 + context_length + num_patches, embed_dims)
         self.grid_size = grid_size
         self.pos_embed_init = pos_embed_init
@@ -224,27 +228,27 @@ class VisionLanguageFusion(BaseModule):
         most, least, has_padding = torch.stack(
             [counts.max(), counts.min(), text_padding.any()]
         ).tolist()
-        kept, visual_padding = kept_tokens(patch_padding, 1 + most)
-        image = self.image_part(take_tokens(visual, kept), kept)
+        valid, visual_padding = valid_tokens(patch_padding, 1 + most)
+        image = self.image_part(gather_tokens(visual, valid), valid)
         padding = torch.cat(
             [F.pad(text_padding, (1, 0)), visual_padding[image_index]], dim=1
         )
         attend = ~padding[:, None, None] if has_padding or least < most else None
         return self.expression_part(image, text, attend, image_index)
 
-    def image_part(self, visual: Tensor, kept: Tensor) -> FusionTokens:
-        """What depends on the images alone.
+    def image_part(self, visual: Tensor, valid: Tensor) -> FusionTokens:
+        """Prepare what depends on the images alone.
 
         Args:
             visual (Tensor): Visual tokens of shape (B, K, Cv).
-            kept (Tensor): Which of the class token (0) and the patches they are, of
+            valid (Tensor): Which of the class token (0) and the patches they are, of
                 shape (B, K), int64.
 
         Returns:
             FusionTokens: The K tokens of each image.
         """
         tokens = self.visual_proj(visual)
-        pos = self.pos_embed(kept + 1 + self.context_length)
+        pos = self.pos_embed(valid + 1 + self.context_length)
         return FusionTokens(tokens, pos, *self.layers[0].project(tokens, pos))
 
     def expression_part(
@@ -281,28 +285,29 @@ class VisionLanguageFusion(BaseModule):
             for mine, shared in zip(own, image, strict=True)
         )
         for index, layer in enumerate(self.layers[:-1]):
+            # Those of the first layer are projected once per image.
             if index:
                 q, k, v = layer.project(tokens, pos)
-            tokens = self._mix(layer, tokens, q, k, v, attend)
+            tokens = self._run_layer(layer, tokens, q, k, v, attend)
         # Nothing reads the last layer's output but that of [REG], the only query; keys
         # and values are of all tokens.
         last, placed = self.layers[-1], tokens + pos
         q, k, v = last.q_proj(placed[:, :1]), last.k_proj(placed), last.v_proj(tokens)
-        return self._mix(last, tokens[:, :1], q, k, v, attend)[:, 0]
+        return self._run_layer(last, tokens[:, :1], q, k, v, attend)[:, 0]
 
-    def _mix(self, layer: FusionLayer, *args: Tensor | None) -> Tensor:
+    def _run_layer(self, layer: FusionLayer, *args: Tensor | None) -> Tensor:
         if self.with_cp and self.training:
             return checkpoint(layer, *args, use_reentrant=False)
         return layer(*args)
 
 
-def kept_tokens(
+def valid_tokens(
     patch_padding: Tensor, count: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Which of the class token and the patches the fusion reads.
+    """Indices of the class token and of the patches that are no padding.
 
     Patches of the letterbox are left out; K is the most that an image of the batch
-    keeps, and the others are filled up with masked ones.
+    has, and the others are filled up with masked ones.
 
     Args:
         patch_padding (Tensor): True where a patch is padding, of shape (B, P).
@@ -316,12 +321,14 @@ def kept_tokens(
     padding = F.pad(patch_padding, (1, 0))  # the class token is always valid
     if count is None:
         count = int((~padding).sum(1).max())
-    kept = padding.to(torch.uint8).argsort(dim=1, stable=True)[:, :count]
-    return kept, padding.gather(1, kept)
+    # Stable: patches stay in the order of the grid.
+    valid = padding.to(torch.uint8).argsort(dim=1, stable=True)[:, :count]
+    return valid, padding.gather(1, valid)
 
 
-def take_tokens(tokens: Tensor, kept: Tensor) -> Tensor:
-    """Tokens (B, K, C) of (B, N, C), by their numbers (B, K)."""
+def gather_tokens(tokens: Tensor, indices: Tensor) -> Tensor:
+    """Tokens (B, K, C) of (B, N, C), by their indices (B, K)."""
+    # `gather` would need an index for each of the C channels.
     first = torch.arange(tokens.shape[0], device=tokens.device) * tokens.shape[1]
-    rows = (kept + first[:, None]).flatten()
-    return tokens.flatten(0, 1).index_select(0, rows).unflatten(0, kept.shape)
+    rows = (indices + first[:, None]).flatten()
+    return tokens.flatten(0, 1).index_select(0, rows).unflatten(0, indices.shape)

@@ -1,4 +1,4 @@
-"""One answer from several views of a picture."""
+"""Test-time augmentation: one prediction from several views of an image."""
 
 import torch
 from mmdet.registry import MODELS
@@ -62,37 +62,37 @@ class GroundingTTAModel(BaseTTAModel):
     def merge_preds(
         self, data_samples_list: list[tuple[DetDataSample, ...]]
     ) -> list[DetDataSample]:
-        """Merge the views of each picture.
+        """Merge the views of each image.
 
         Args:
-            data_samples_list (list[tuple[DetDataSample]]): For each picture
+            data_samples_list (list[tuple[DetDataSample]]): For each image
                 its views, with ``pred_instances`` in pixels of the original one.
 
         Returns:
-            list[DetDataSample]: For each picture the first view that is not
-            flipped, its expressions as they were asked, with the merged answers.
+            list[DetDataSample]: For each image the first view that is not
+            flipped, with its own expressions and the merged predictions.
         """
         return [self._merge(views) for views in data_samples_list]
 
     def _merge(self, views: tuple[DetDataSample, ...]) -> DetDataSample:
-        kept = min(views, key=lambda view: bool(view.get('flip')))
-        texts = [kept.text] if isinstance(kept.text, str) else list(kept.text)
+        upright = min(views, key=lambda view: bool(view.get('flip')))
+        texts = [upright.text] if isinstance(upright.text, str) else list(upright.text)
         boxes = torch.stack([_upright_boxes(view, len(texts)) for view in views])
         scores = torch.stack(
             [top_scores(view.pred_instances.to_dict(), len(texts)) for view in views]
         )
-        kept.pred_instances = InstanceData(
+        upright.pred_instances = InstanceData(
             bboxes=consensus(boxes, self.min_iou),
             scores=scores.mean(0),
             labels=torch.arange(len(texts)),
             label_names=texts,
         )
-        return kept
+        return upright
 
 
 def _upright_boxes(view: DetDataSample, count: int) -> Tensor:
-    """One box for each of ``count`` expressions, in the picture as it was, (E, 4)."""
-    # Where a detector found nothing: an empty box, which agrees with none.
+    """One box for each of ``count`` expressions, in the original image, (E, 4)."""
+    # Of a detector that predicts nothing: an empty box, which agrees with none.
     boxes = top_boxes(view.pred_instances.to_dict(), count).nan_to_num(0.0)
     if view.get('flip'):
         return bbox_flip(boxes, view.ori_shape, view.flip_direction)

@@ -1,1 +1,1 @@
-"""The self-paced search: its driver, trials, record."""
+"""The self-paced search: what it trains and compares, and how that is executed."""

@@ -1,11 +1,9 @@
-"""Which source of pseudo-labels is simpler than which."""
+"""Order of sources of pseudo-labels, from simple to complex language."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from projects.clip_vg_core.data.label_files import LabelFile
 from projects.clip_vg_core.data.readers.common import read_json
 from projects.clip_vg_core.pseudo_labels.statistics import manifest_path
 
@@ -14,29 +12,26 @@ from ..datasets.refexp_dataset import RefExpDataset
 __all__ = ['complexity']
 
 
-def complexity(
-    dataset: RefExpDataset, files: Sequence[LabelFile]
-) -> tuple[str, dict[str, float]]:
+def complexity(dataset: RefExpDataset) -> tuple[str, dict[str, float]]:
     """How complex the language of each source is.
 
     The paper orders sources by the mean number of entities an expression, which only
-    the generators' manifests say; where a source has none, words are counted.
+    the manifests of generated labels have; where a source has none, words are counted.
 
     Args:
-        dataset (RefExpDataset): Its labels.
-        files (Sequence[LabelFile]): Its sources, in the order of its ``ann_files``.
+        dataset (RefExpDataset): Its labels, one annotation file for each source.
 
     Returns:
         tuple[str, dict[str, float]]: 'entities' or 'words', and their mean number for
         each source.
     """
-    entities = {
-        file.source: _mean_entities(Path(path))
-        for file, path in zip(files, dataset.ann_files, strict=True)
-    }
-    known = {name: value for name, value in entities.items() if value is not None}
-    if len(known) == len(entities):
-        return 'entities', known
+    files = dataset.label_files
+    manifests = [manifest_path(Path(path)) for path in dataset.ann_files]
+    if all(path.exists() for path in manifests):
+        return 'entities', {
+            file.source: float(read_json(path)['statistics']['mean_entities'])
+            for file, path in zip(files, manifests, strict=True)
+        }
     texts = dataset.table.texts
     spaces = np.r_[0, (texts.data == ord(' ')).cumsum()]
     starts = np.r_[0, texts.ends[:-1]]
@@ -44,10 +39,3 @@ def complexity(
     return 'words', {
         file.source: float(words[dataset.indices_of(file)].mean()) for file in files
     }
-
-
-def _mean_entities(labels: Path) -> float | None:
-    manifest = manifest_path(labels)
-    if not manifest.exists():
-        return None
-    return float(read_json(manifest)['statistics']['mean_entities'])

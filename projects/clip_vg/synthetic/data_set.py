@@ -1,7 +1,7 @@
-"""Pictures of coloured shapes with referring expressions, in REFER's layout.
+"""Images of coloured shapes with referring expressions, in REFER's layout.
 
-The embedded default: data for everyone who has none. Everything is drawn from a
-seed, and an expression is only kept if exactly one object of its picture fits it,
+The built-in toy data set, for everyone who has no data. Everything is drawn from a
+seed, and an expression is only selected if exactly one object of its image fits it,
 with a margin, so that every label is true.
 """
 
@@ -39,10 +39,10 @@ def make_synthetic(
     and renamed.
 
     Args:
-        root (str or Path): Where to.
-        images (Mapping[str, int]): Number of pictures of each split.
+        root (str or Path): Output folder.
+        images (Mapping[str, int]): Number of images of each split.
         seed (int): Decides everything. Defaults to 0.
-        max_expressions (int): Most expressions for a picture. Defaults to 6.
+        max_expressions (int): Most expressions for an image. Defaults to 6.
         sides (Mapping[str, Sequence[float]]): Sizes of the objects, as ``SIDES``,
             which is the default.
         scale (int): How many times larger images are drawn, with as many more pixels
@@ -63,6 +63,7 @@ def make_synthetic(
         images=dict(images),
         max_expressions=max_expressions,
     )
+    # Only where they differ, so that data sets of earlier versions are known again.
     if sides != SIDES:
         manifest['sides'] = {size: list(limits) for size, limits in sides.items()}
     if scale != 1:
@@ -72,9 +73,8 @@ def make_synthetic(
         return root
     if root.exists() and any(root.iterdir()):
         raise FileExistsError(
-            f'{root} is there and is not the data set asked for ({manifest}). '
-            'Remove it '
-            'or give another folder.'
+            f'{root} has other files than this data set ({manifest}). '
+            'Remove it or give another folder.'
         )
     root.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=root.parent, prefix=f'.{root.name}.'))
@@ -83,7 +83,7 @@ def make_synthetic(
         (partial / 'shapes' / 'manifest.json').write_text(json.dumps(manifest))
         if root.exists():
             root.rmdir()
-        os.chmod(partial, 0o755)
+        os.chmod(partial, 0o755)  # mkdtemp's are for their owner alone
         os.replace(partial, root)
     except BaseException:
         shutil.rmtree(partial)
@@ -109,13 +109,13 @@ def _write(
     refs: list[dict] = []
     for split, count in images.items():
         for number in range(count):
-            # A picture depends on seed, split and number alone.
+            # An image depends on seed, split and number alone.
             rng = np.random.default_rng([seed, *split.encode(), number])
             scene = _enlarged(*sample_scene(rng, sides), scale)
-            _add_picture(root, split, rng, scene, instances, refs, max_expressions)
+            _add_image(root, split, rng, scene, instances, refs, max_expressions)
     (root / 'shapes' / 'instances.json').write_text(json.dumps(instances))
     with (root / 'shapes' / 'refs(synthetic).p').open('wb') as file:
-        pickle.dump(refs, file, protocol=2)
+        pickle.dump(refs, file, protocol=2)  # REFER's own files are of protocol 2
 
 
 def _enlarged(
@@ -129,7 +129,7 @@ def _enlarged(
     return (size[0] * scale, size[1] * scale), enlarged
 
 
-def _add_picture(
+def _add_image(
     root: Path,
     split: str,
     rng: np.random.Generator,

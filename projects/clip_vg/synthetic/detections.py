@@ -1,7 +1,7 @@
-"""What a detector, a scene-graph model and a captioner would say of synthetic pictures.
+"""Simulated output of a detector, a scene-graph model and a captioner.
 
-The true objects, with errors at given rates: so the labels that generators make of them
-can be compared with the truth (:mod:`.truth`).
+The true objects of synthetic images, with errors at given rates: so the labels that
+generators make of them can be compared with the truth.
 """
 
 import json
@@ -16,12 +16,12 @@ from projects.clip_vg_core.utils.atomic import replacing
 from .expressions import MARGIN, RELATIONS, Shape
 from .scenes import COLORS, SHAPES
 
-__all__ = ['ErrorRates', 'play_models', 'read_shapes']
+__all__ = ['ErrorRates', 'simulate_predictions', 'read_shapes']
 
 
 @dataclass(frozen=True)
 class ErrorRates:
-    """How often the models that are played are wrong.
+    """Rates of errors of the simulated models.
 
     Args:
         missed (float): Objects without a detection. Defaults to 0.1.
@@ -44,7 +44,7 @@ class ErrorRates:
 
 
 def read_shapes(instances: str | Path) -> Iterator[tuple[dict, list[Shape]]]:
-    """The pictures of a synthetic data set and the true objects of each.
+    """The images of a synthetic data set and the true objects of each.
 
     Args:
         instances (str or Path): ``shapes/instances.json`` of ``make_synthetic``.
@@ -150,13 +150,13 @@ def _caption(
     return text.format(item.size, color, item.shape) + place
 
 
-def play_models(
+def simulate_predictions(
     instances: str | Path,
     out: str | Path,
     rates: ErrorRates | None = None,
     seed: int = 0,
 ) -> Path:
-    """Write what models with known errors say of a synthetic data set.
+    """Simulate models with known errors on a synthetic data set.
 
     Args:
         instances (str or Path): ``shapes/instances.json`` of ``make_synthetic``.
@@ -173,6 +173,7 @@ def play_models(
     triplets: list[dict] = []
     captions: list[dict] = []
     for image, objects in read_shapes(instances):
+        # An image's errors do not depend on which others there are.
         rng = np.random.default_rng([seed, image['id']])
         name = dict(image_id=image['id'])
         size = (image['width'], image['height'])

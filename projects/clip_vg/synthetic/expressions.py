@@ -1,4 +1,4 @@
-"""Expressions that are true of exactly one object of a synthetic picture."""
+"""Expressions that are true of exactly one object of a synthetic image."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ MARGIN = 0.08  # of the long side: how clearly an object must lie on a side
 
 @dataclass(frozen=True)
 class Shape:
-    """One object of a picture.
+    """One object of an image.
 
     Args:
         shape (str): One of ``synthetic.SHAPES``.
@@ -71,7 +71,7 @@ RELATIONS = {'left of': (0, -1), 'right of': (0, 1), 'above': (1, -1), 'below': 
 def describe(
     size: tuple[int, int], objects: list[Shape], rng: np.random.Generator
 ) -> Iterator[tuple[str, str, int]]:
-    """All kinds of true, unambiguous expressions for the objects of a picture.
+    """All kinds of true, unambiguous expressions for the objects of an image.
 
     Args:
         size (tuple[int, int]): (width, height) in pixels.
@@ -91,6 +91,7 @@ def describe(
         yield from _relation_expressions(objects, index, margin)
     areas = [(o.box[2] - o.box[0]) * (o.box[3] - o.box[1]) for o in objects]
     order = np.argsort(areas)
+    # By a margin: which of two alike is larger, nobody would say.
     if len(objects) > 1 and areas[order[-1]] > 1.3 * areas[order[-2]]:
         yield (
             'size',
@@ -164,6 +165,7 @@ def choose(
         by_kind.setdefault(kind, []).append((kind, text, index))
     chosen: list[tuple[str, str, int]] = []
     while by_kind and len(chosen) < most:
+        # Kinds first: relations are many, and would crowd out the others.
         kind = str(rng.choice(sorted(by_kind)))
         chosen.append(by_kind[kind].pop(int(rng.integers(len(by_kind[kind])))))
         if not by_kind[kind]:

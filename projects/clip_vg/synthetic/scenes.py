@@ -1,4 +1,4 @@
-"""Pictures of coloured shapes: which objects there are, and how they are painted."""
+"""Images of coloured shapes: which objects there are, and how they are painted."""
 
 from collections.abc import Mapping, Sequence
 
@@ -20,7 +20,7 @@ COLORS = {
     'black': (38, 38, 42),
     'white': (246, 246, 244),
 }
-# Least and most side of a small and a big object, as a share of the picture's short
+# Least and most side of a small and a big object, as a share of the image's short
 # side.
 SIDES = {'small': (0.18, 0.23), 'big': (0.31, 0.40)}
 # Objects that a small model finds sooner, for what must end in minutes.
@@ -30,7 +30,7 @@ LARGE_SIDES = {'small': (0.28, 0.34), 'big': (0.42, 0.52)}
 def sample_scene(
     rng: np.random.Generator, sides: Mapping[str, Sequence[float]] = SIDES
 ) -> tuple[tuple[int, int], list[Shape]]:
-    """Draw the size of a picture and its objects.
+    """Draw the size of an image and its objects.
 
     Args:
         rng (np.random.Generator): Decides everything.
@@ -43,7 +43,7 @@ def sample_scene(
     width, height = (long, short) if rng.random() < 0.7 else (short, long)
     objects: list[Shape] = []
     for _ in range(int(rng.integers(3, 6))):
-        for _ in range(30):  # a crowded picture gets fewer objects
+        for _ in range(30):  # a crowded image gets fewer objects
             size = str(rng.choice(('small', 'big')))
             side = rng.uniform(sides[size][0], sides[size][1]) * short
             left, top = (
@@ -104,7 +104,7 @@ def _star() -> list[tuple[float, float]]:
 def draw(
     size: tuple[int, int], objects: list[Shape], rng: np.random.Generator
 ) -> Image.Image:
-    """Paint a picture.
+    """Paint an image.
 
     Args:
         size (tuple[int, int]): (width, height) in pixels.

@@ -1,40 +1,34 @@
-"""Search for thresholds and measurers: which trials to run, one step at a time.
+"""Search for the measurer and the threshold of each source of pseudo-labels.
 
-The searches are generators. They yield trials to run, which do not depend on each
-other and may run side by side; they are sent a dict of their scores, and return what
-they found. Nothing here trains.
+Nothing here trains: the callers pass a function that scores several independent
+thresholds or trials, which may run side by side.
 """
 
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from functools import partial
 
 __all__ = [
     'STRATEGIES',
     'MultiSourceResult',
     'Pick',
     'SourceResult',
+    'Strategy',
     'Trial',
     'WalkResult',
     'fixed',
-    'follow',
     'full_grid',
     'greedy_walk',
     'multi_source',
     'number_of_trials',
-    'own_first',
+    'rank_measurers',
 ]
-
-T = TypeVar('T')
-R = TypeVar('R')
-# Yields thresholds; is sent their scores.
-ThresholdSearch = Generator[list[float], Mapping[float, float], 'WalkResult']
 
 
 @dataclass(frozen=True, order=True)
 class Pick:
-    """The labels of a source whose reliability under a measurer passes."""
+    """Labels of ``source`` whose reliability by ``measurer`` exceeds ``threshold``."""
 
     source: str
     measurer: str
@@ -47,23 +41,30 @@ Trial = tuple[Pick, ...]
 
 @dataclass(frozen=True)
 class WalkResult:
-    """What a search for a threshold found, and its way in order."""
+    """Best threshold of a search, its score, and all thresholds in the order scored."""
 
     threshold: float
     score: float
     path: tuple[float, ...]
 
 
+# Scores of independent thresholds, in their order; -inf where too few labels are left.
+ScoreThresholds = Callable[[Sequence[float]], Sequence[float]]
+ScoreTrials = Callable[[Sequence[Trial]], Sequence[float]]
+# Takes a ScoreThresholds, the first threshold and the step.
+Strategy = Callable[[ScoreThresholds, float, float], WalkResult]
+
+
 @dataclass(frozen=True)
 class SourceResult:
-    """What was decided for a source.
+    """Decision about one source.
 
     Args:
-        source (str): Its name.
+        source (str): Name of the source.
         measurers (dict[str, float]): Score of each measurer at the first threshold.
         measurer (str): The best of them.
-        walk (WalkResult): Over the threshold, with that measurer.
-        kept (bool): Whether the source helped; else it was skipped.
+        walk (WalkResult): Search for the threshold with that measurer.
+        kept (bool): Whether the source raised the score; if not, it was skipped.
     """
 
     source: str
@@ -75,7 +76,7 @@ class SourceResult:
 
 @dataclass(frozen=True)
 class MultiSourceResult:
-    """The trial that won, its score, and how it came about."""
+    """The best trial, its score, and the decision about each source."""
 
     trial: Trial
     score: float
@@ -87,98 +88,87 @@ def _rounded(value: float) -> float:
     return round(value, 6)
 
 
-def _best(scores: Mapping[T, float], order: Sequence[T]) -> T:
-    """The best scored; of equals, the first in ``order``."""
-    return max(order, key=lambda key: (scores[key], -order.index(key)))
+def _result(scores: Mapping[float, float], start: float) -> WalkResult:
+    """The best of the scored thresholds."""
+    # `max` returns the first of equals: the start, then the lowest, which selects
+    # most labels.
+    best = max([start, *sorted(scores)], key=scores.__getitem__)
+    return WalkResult(best, scores[best], tuple(scores))
 
 
 def greedy_walk(
-    start: float = 0.5, step: float = 0.1, low: float = 0.0, high: float = 1.0
-) -> ThresholdSearch:
+    score: ScoreThresholds, start: float = 0.5, step: float = 0.1
+) -> WalkResult:
     """Walk from a threshold towards better scores until they drop.
 
-    The start and both neighbours are scored, then the better way is gone (method,
-    section 5). Of equal scores the start wins, then the lower threshold, which
-    keeps more labels. A threshold that leaves too few labels scores ``-inf``.
+    The start and both neighbours are scored, then the walk goes on beyond the better
+    one (method, section 5). Of equal scores the start wins, then the lower threshold.
 
     Args:
-        start (float): Defaults to 0.5.
-        step (float): Defaults to 0.1.
-        low (float): The lowest threshold. Defaults to 0.
-        high (float): The highest. Defaults to 1.
-
-    Yields:
-        list[float]: Thresholds to score.
+        score (Callable): Scores a list of thresholds.
+        start (float): First threshold, in [0, 1]. Defaults to 0.5.
+        step (float): Distance between thresholds. Defaults to 0.1.
 
     Returns:
-        WalkResult: The best of all scored ones.
+        WalkResult: The best of all scored thresholds.
     """
-    around = [_rounded(start - step), _rounded(start + step)]
-    first = [start] + [h for h in around if low <= h <= high]
-    scores = dict((yield first))
-    path = list(first)
-    if len(first) > 1:
-        here = _best(scores, sorted(first[1:]))
+    around = [
+        h for h in (_rounded(start - step), _rounded(start + step)) if 0 <= h <= 1
+    ]
+    first = [start, *around]
+    scores = dict(zip(first, score(first), strict=True))
+    if around:
+        before, here = start, max(around, key=scores.__getitem__)
         way = step if here > start else -step
-        before = scores[start]
-        while scores[here] >= before and scores[here] > -math.inf:
-            before, here = scores[here], _rounded(here + way)
-            if not low <= here <= high:
+        # A level score does not end the walk: validation has few distinct values.
+        while scores[here] >= scores[before] and scores[here] > -math.inf:
+            before, here = here, _rounded(here + way)
+            if not 0 <= here <= 1:
                 break
-            scores.update((yield [here]))
-            path.append(here)
-    best = _best(scores, [start, *sorted(set(path) - {start})])
-    return WalkResult(best, scores[best], tuple(path))
+            (scores[here],) = score([here])
+    return _result(scores, start)
 
 
-def _grid(start: float, step: float, low: float, high: float) -> list[float]:
-    """Thresholds from low to high, a step apart, of which the start is one."""
-    below, above = (int(_rounded(way / step)) for way in (start - low, high - start))
+def _grid(start: float, step: float) -> list[float]:
+    """Thresholds in [0, 1], ``step`` apart, of which ``start`` is one; ascending."""
+    below, above = (int(_rounded(way / step)) for way in (start, 1 - start))
     return [
         start if not i else _rounded(start + i * step) for i in range(-below, above + 1)
     ]
 
 
 def full_grid(
-    start: float = 0.5, step: float = 0.1, low: float = 0.0, high: float = 1.0
-) -> ThresholdSearch:
-    """Score every threshold of the grid, at once.
+    score: ScoreThresholds, start: float = 0.5, step: float = 0.1
+) -> WalkResult:
+    """Score every threshold of the grid, all at once.
 
     Args:
-        start (float): On the grid; wins over equals. Defaults to 0.5.
-        step (float): Defaults to 0.1.
-        low (float): Defaults to 0.
-        high (float): Defaults to 1.
-
-    Yields:
-        list[float]: All thresholds.
+        score (Callable): Scores a list of thresholds.
+        start (float): One of the grid, which wins over equals. Defaults to 0.5.
+        step (float): Distance between thresholds. Defaults to 0.1.
 
     Returns:
-        WalkResult: The best.
+        WalkResult: The best of all.
     """
-    grid = _grid(start, step, low, high)
-    scores = yield grid
-    best = _best(scores, [start] + [h for h in grid if h != start])
-    return WalkResult(best, scores[best], tuple(grid))
+    grid = _grid(start, step)
+    return _result(dict(zip(grid, score(grid), strict=True)), start)
 
 
-def fixed(start: float = 0.5, **_: float) -> ThresholdSearch:
+def fixed(score: ScoreThresholds, start: float = 0.5, *_: float) -> WalkResult:
     """Score one threshold and take it.
 
     Args:
-        start (float): Defaults to 0.5.
-
-    Yields:
-        list[float]: It alone.
+        score (Callable): Scores a list of thresholds.
+        start (float): The threshold. Defaults to 0.5.
 
     Returns:
-        WalkResult: It.
+        WalkResult: Of the start.
     """
-    scores = yield [start]
-    return WalkResult(start, scores[start], (start,))
+    (value,) = score([start])
+    return WalkResult(start, value, (start,))
 
 
-STRATEGIES: dict[str, Callable[..., ThresholdSearch]] = {
+STRATEGIES: dict[str, Strategy] = {
     'greedy': greedy_walk,
     'grid': full_grid,
     'fixed': fixed,
@@ -192,15 +182,15 @@ def number_of_trials(
 
     Args:
         strategy (str): A key of ``STRATEGIES``.
-        start (float): Defaults to 0.5.
-        step (float): Defaults to 0.1.
+        start (float): First threshold. Defaults to 0.5.
+        step (float): Distance between thresholds. Defaults to 0.1.
 
     Returns:
         tuple[int, int]: (fewest, most).
     """
     if strategy == 'fixed':
         return 1, 1
-    grid = _grid(start, step, 0.0, 1.0)
+    grid = _grid(start, step)
     if strategy == 'grid':
         return len(grid), len(grid)
     below = grid.index(start)
@@ -209,88 +199,66 @@ def number_of_trials(
     return around, around + max(below, above, 1) - 1
 
 
-def own_first(sources: Sequence[str]) -> dict[str, list[str]]:
-    """The measurers of each source; of equal ones its own wins, being first."""
+def rank_measurers(sources: Sequence[str]) -> dict[str, list[str]]:
+    """Measurers of each source, its own first, which so wins over equals."""
     return {s: [s, *(other for other in sources if other != s)] for s in sources}
-
-
-def follow(
-    search: Generator[list[T], Mapping[T, float], R],
-    evaluate: Callable[[list[T]], Mapping[T, float]],
-) -> R:
-    """Go through with a search.
-
-    Args:
-        search (Generator): Any of this module.
-        evaluate (Callable): Scores what it asks for.
-
-    Returns:
-        Any: What it found.
-    """
-    asked = next(search)
-    while True:
-        try:
-            asked = search.send(evaluate(asked))
-        except StopIteration as done:
-            return done.value
 
 
 def multi_source(
     sources: Sequence[str],
     measurers: Mapping[str, Sequence[str]],
-    threshold_search: Callable[[], ThresholdSearch],
+    score: ScoreTrials,
+    strategy: Strategy = greedy_walk,
     start: float = 0.5,
-) -> Generator[list[Trial], Mapping[Trial, float], MultiSourceResult]:
+    step: float = 0.1,
+) -> MultiSourceResult:
     """Multi-source self-paced adapting (method, section 6); of one source, SSA.
 
-    For each source in turn: every measurer at the first threshold, on top of what
-    was chosen before; then the search for the threshold with the best measurer.
-    A source that helps nothing is skipped, which is ours.
+    For each source in turn: every measurer at the first threshold, on top of the
+    picks so far; then the search for the threshold with the best measurer. A source
+    that does not raise the score is skipped, which the paper does not do.
 
     Args:
-        sources (Sequence[str]): From simple to complex.
-        measurers (Mapping[str, Sequence[str]]): Of each source; of equal ones the
-            first wins.
-        threshold_search (Callable): Makes a search, e.g. ``greedy_walk``.
-        start (float): Threshold of the comparison of measurers. Defaults to 0.5.
-
-    Yields:
-        list[Trial]: Trials to score.
+        sources (Sequence[str]): Names, from simple to complex.
+        measurers (Mapping[str, Sequence[str]]): Measurers of each source; the first
+            wins over equals.
+        score (Callable): Scores a list of independent trials.
+        strategy (Callable): Search for one threshold. Defaults to greedy_walk.
+        start (float): First threshold, at which measurers are compared. Defaults to
+            0.5.
+        step (float): Distance between thresholds. Defaults to 0.1.
 
     Returns:
-        MultiSourceResult: The winner.
+        MultiSourceResult: The best trial.
     """
-    chosen: Trial = ()
+    selected: Trial = ()
     best = -math.inf
     decided = []
     for source in sources:
-        at_start = {
-            name: (*chosen, Pick(source, name, start)) for name in measurers[source]
-        }
-        scores: dict[str, float] = {}
-        if len(at_start) > 1:
-            answers = yield list(at_start.values())
-            scores = {name: answers[trial] for name, trial in at_start.items()}
-        names = list(at_start)
-        measurer = _best(scores, names) if scores else names[0]
-        walk = yield from _with_picks(threshold_search(), chosen, source, measurer)
-        kept = walk.score > best
-        decided.append(SourceResult(source, scores, measurer, walk, kept))
-        if kept:
+        names = measurers[source]
+        compared: dict[str, float] = {}
+        # A single measurer needs no comparison, so no training run for it.
+        if len(names) > 1:
+            trials = [(*selected, Pick(source, name, start)) for name in names]
+            compared = dict(zip(names, score(trials), strict=True))
+        measurer = max(names, key=compared.__getitem__) if compared else names[0]
+        walk = strategy(
+            partial(_score_thresholds, score, selected, source, measurer), start, step
+        )
+        helps = walk.score > best
+        decided.append(SourceResult(source, compared, measurer, walk, helps))
+        if helps:
             best = walk.score
-            chosen = (*chosen, Pick(source, measurer, walk.threshold))
-    return MultiSourceResult(chosen, best, decided)
+            selected = (*selected, Pick(source, measurer, walk.threshold))
+    return MultiSourceResult(selected, best, decided)
 
 
-def _with_picks(
-    search: ThresholdSearch, chosen: Trial, source: str, measurer: str
-) -> Generator[list[Trial], Mapping[Trial, float], WalkResult]:
-    """A search over thresholds as one over trials."""
-    thresholds = next(search)
-    while True:
-        trials = {h: (*chosen, Pick(source, measurer, h)) for h in thresholds}
-        answers = yield list(trials.values())
-        try:
-            thresholds = search.send({h: answers[t] for h, t in trials.items()})
-        except StopIteration as done:
-            return done.value
+def _score_thresholds(
+    score: ScoreTrials,
+    selected: Trial,
+    source: str,
+    measurer: str,
+    thresholds: Sequence[float],
+) -> Sequence[float]:
+    """Scores of a source's thresholds on top of the picks so far."""
+    return score([(*selected, Pick(source, measurer, h)) for h in thresholds])

@@ -19,7 +19,7 @@ from .label_keys import content_keys
 from .label_table import LabelTable, PackedStrings, invalid_boxes
 from .leaks import describe_leaks, leaking_labels
 from .published_sets import Match, match_published
-from .readers import Collected, collect_labels
+from .readers import Collected, check_unique_names, collect_labels
 
 __all__ = [
     'Inspection',
@@ -188,6 +188,10 @@ def inspect_file(
         found.problems.append(Problem('no labels', text, 0, True))
         return found
     found.table = _settle_boxes(found, collected, written, roots)
+    try:
+        check_unique_names(Path(ann_file), found.table, collected)
+    except ValueError as error:
+        found.problems.append(Problem('sample_id', str(error), 0, True))
     if roots is not None:
         found.table = _look_at_images(found, found.table, roots)
     _look_at_boxes(found, collected, written, found.table)

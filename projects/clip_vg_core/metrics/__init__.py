@@ -1,1 +1,1 @@
-"""What results say: breakdown, comparison, calibration."""
+"""Measures of a test run's results: breakdown, comparison, calibration."""

@@ -1,4 +1,4 @@
-"""Accuracy of groups of answers: where a run is right, and where it is wrong.
+"""Accuracy of groups of predictions: where a run is right, and where it is wrong.
 
 A grouping is a dict from names, in the order of display, to masks of shape (N, ).
 """
@@ -37,7 +37,9 @@ _LENGTHS = {
     '≥ 16': 16,
 }
 _CROWDS = {'1': 1, '2': 2, '3–4': 3, '5–8': 5, '9–16': 9, '≥ 17': 17}
+# Each about three times the one before.
 _SHARES = {'< 1 %': 0, '1–3 %': 0.01, '3–10 %': 0.03, '10–30 %': 0.1, '≥ 30 %': 0.3}
+# COCO's bounds of small and large (32, 96), and some between and beyond.
 _SIDES = {
     '< 32 px': 0,
     '32–64 px': 32,
@@ -46,6 +48,7 @@ _SIDES = {
     '160–256 px': 160,
     '≥ 256 px': 256,
 }
+# A page with a row for each of hundreds of sources shows nothing.
 _MOST_VALUES = 30
 
 
@@ -53,12 +56,12 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share."""
     from scipy.stats import binomtest  # half a second of imports
 
-    found = binomtest(hits, count).proportion_ci(0.95, 'wilson')
-    return float(found.low), float(found.high)
+    interval = binomtest(hits, count).proportion_ci(0.95, 'wilson')
+    return float(interval.low), float(interval.high)
 
 
 def summary(ious: np.ndarray) -> dict[str, Any]:
-    """How good some answers are.
+    """Accuracy and mean IoU of predictions.
 
     Args:
         ious (np.ndarray): Of shape (N, ), N > 0.
@@ -100,23 +103,24 @@ def by_length(texts: Sequence[str]) -> Grouping:
 
 
 def by_box_size(gt_boxes: np.ndarray, sizes: np.ndarray) -> Grouping:
-    """By the true box's share of its picture; without pictures, by its own size.
+    """By the true box's share of its image; without images, by its own size.
 
     Args:
         gt_boxes (np.ndarray): xyxy in pixels, of shape (N, 4).
-        sizes (np.ndarray): (width, height) of the pictures, of shape (N, 2); NaN where
-            a picture cannot be read.
+        sizes (np.ndarray): (width, height) of the images, of shape (N, 2); NaN where
+            an image cannot be read.
 
     Returns:
-        Grouping: Shares, and a group for missing pictures; or, where more than half are
+        Grouping: Shares, and a group for missing images; or, where more than half are
         missing, square roots of areas in pixels.
     """
     areas = (gt_boxes[:, 2:] - gt_boxes[:, :2]).clip(0).prod(1)
     missing = np.isnan(sizes).any(1)
+    # One unit for a whole page: pixels and shares in one table compare nothing.
     if missing.mean() > 0.5:
         return _by_bins(np.sqrt(areas), _SIDES)
     shares = np.where(missing, -1.0, areas / sizes.prod(1))
-    return {**_by_bins(shares, _SHARES), **_filled({'picture not found': missing})}
+    return {**_by_bins(shares, _SHARES), **_filled({'image not found': missing})}
 
 
 def by_value(values: Sequence[str]) -> Grouping:
@@ -133,37 +137,37 @@ def by_value(values: Sequence[str]) -> Grouping:
 def by_word_category(texts: Sequence[str]) -> Grouping:
     """By the kinds of words of the expressions; one may be in several groups."""
     categories = load_categories()
-    found = {text: categories(text) for text in set(texts)}
+    by_text = {text: categories(text) for text in set(texts)}
     grouping = {
-        name: np.array([name in found[text] for text in texts])
+        name: np.array([name in by_text[text] for text in texts])
         for name in categories.names
     }
-    none = np.array([not found[text] for text in texts])
+    none = np.array([not by_text[text] for text in texts])
     return _filled({**grouping, 'none of these': none})
 
 
 def by_crowd(images: Sequence[str | None]) -> Grouping:
-    """By the number of tested expressions of the same picture."""
+    """By the number of tested expressions of the same image."""
     counted = Counter(images)
-    counted[None] = 0  # unknown pictures are in no group
+    counted[None] = 0  # unknown images are in no group
     return _by_bins(np.array([counted[image] for image in images]), _CROWDS)
 
 
 def weak_groups(
     parts: Mapping[str, Mapping[str, Mapping[str, Any]]], accuracy: float
 ) -> list[dict[str, Any]]:
-    """Groups that are surely below the whole.
+    """Groups whose accuracy is below that of all predictions beyond chance.
 
     Args:
         parts (Mapping): A :func:`breakdown` for each name of a grouping.
-        accuracy (float): Of all answers.
+        accuracy (float): Of all predictions.
 
     Returns:
         list[dict]: Of those whose interval ends below ``accuracy``: ``grouping``,
-        ``group``, the summary, and ``lost``, the hits that the group would have more
-        at that accuracy; the most lost first.
+        ``group``, the summary, and ``lost``, the hits that the group lacks for that
+        accuracy; the most lost first.
     """
-    found = [
+    weak = [
         dict(
             part,
             grouping=title,
@@ -174,11 +178,11 @@ def weak_groups(
         for name, part in groups.items()
         if part['high'] < accuracy
     ]
-    return sorted(found, key=lambda group: -group['lost'])
+    return sorted(weak, key=lambda group: -group['lost'])
 
 
 def calibration(ious: np.ndarray, scores: np.ndarray) -> dict[str, Any] | None:
-    """What the scores of answers are worth.
+    """Calibration of the scores of predictions.
 
     Args:
         ious (np.ndarray): Of shape (N, ).
@@ -192,6 +196,7 @@ def calibration(ious: np.ndarray, scores: np.ndarray) -> dict[str, Any] | None:
     """
     known = ~np.isnan(scores)
     ious, scores = ious[known], scores[known]
+    # Without a confidence head every score is 1; other models' may be logits.
     if len(np.unique(scores)) < 2 or scores.min() < 0 or scores.max() > 1:
         return None
     hits = ious >= HIT

@@ -1,14 +1,13 @@
-"""What scores of answers are worth, as functions of the scores and of what was reached.
+"""Calibration and ranking of confidence scores, as functions of scores and IoUs.
 
-A score is calibrated if answers of a score s reach s on average: the IoU that was
-expected, or the share of hits. It ranks if good answers score higher than bad ones.
+A score is calibrated if predictions of a score s reach s on average: the IoU that was
+expected, or the share of hits. It ranks if good predictions score higher than bad ones.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
-
-from ..curriculum.selection import auroc
 
 __all__ = [
     'ReliabilityBins',
@@ -22,11 +21,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ReliabilityBins:
-    """A reliability diagram: answers by their score, in bins of equal width.
+    """A reliability diagram: predictions by their score, in bins of equal width.
 
     Args:
         edges (np.ndarray): Of shape (K + 1, ), from 0 to 1.
-        counts (np.ndarray): Answers in each bin, (K, ).
+        counts (np.ndarray): Predictions in each bin, (K, ).
         scores (np.ndarray): Their mean score, (K, ); NaN where there is none.
         values (np.ndarray): What they reach on average, (K, ); NaN likewise.
     """
@@ -38,12 +37,12 @@ class ReliabilityBins:
 
 
 def _checked(scores: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both as float64; raise where a mistake would give a number all the same."""
+    """Both as float64; raises where a mistake would give a number all the same."""
     scores, values = np.asarray(scores, float), np.asarray(values, float)
     if scores.ndim != 1 or scores.shape != values.shape or not len(scores):
         raise ValueError(
             f'Scores of shape {scores.shape}, values of shape {values.shape}; expected '
-            'one of each for every answer, (N, ) with N >= 1.'
+            'one of each for every prediction, (N, ) with N >= 1.'
         )
     for name, given in (('score', scores), ('value', values)):
         wrong = given[~((given >= 0) & (given <= 1))]
@@ -55,11 +54,11 @@ def _checked(scores: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.nda
 def reliability_bins(
     scores: np.ndarray, values: np.ndarray, number: int = 10
 ) -> ReliabilityBins:
-    """Sort answers into bins of their score.
+    """Sort predictions into bins of their score.
 
     Args:
         scores (np.ndarray): In [0, 1], of shape (N, ).
-        values (np.ndarray): What each answer reaches: IoU, or whether it hits, (N, ).
+        values (np.ndarray): IoU of each prediction, or whether it hits, (N, ).
         number (int): Of bins; the last one includes a score of 1. Defaults to 10.
 
     Returns:
@@ -69,9 +68,10 @@ def reliability_bins(
         ValueError: The shapes differ, or a number is outside of [0, 1].
     """
     scores, values = _checked(scores, values)
+    # A score of 1 belongs to the last bin, not to one of its own.
     place = np.minimum((scores * number).astype(int), number - 1)
     counts = np.bincount(place, minlength=number)
-    with np.errstate(invalid='ignore'):
+    with np.errstate(invalid='ignore'):  # empty bins: NaN, as documented
         means = [
             np.bincount(place, weights=given, minlength=number) / counts
             for given in (scores, values)
@@ -82,11 +82,11 @@ def reliability_bins(
 def expected_calibration_error(
     scores: np.ndarray, values: np.ndarray, number: int = 10
 ) -> float:
-    """Distance of scores from what they promise, averaged over answers (Guo, 2017).
+    """Distance of scores from what they promise, averaged over predictions (Guo, 2017).
 
     Args:
         scores (np.ndarray): In [0, 1], of shape (N, ).
-        values (np.ndarray): What each answer reaches, in [0, 1], of shape (N, ).
+        values (np.ndarray): IoU or hit of each prediction, in [0, 1], of shape (N, ).
         number (int): Of bins. Defaults to 10.
 
     Returns:
@@ -101,6 +101,25 @@ def expected_calibration_error(
 def _last_of_ties(ordered: np.ndarray) -> np.ndarray:
     """Where a run of equal numbers ends: no threshold lies within it."""
     return np.flatnonzero(np.r_[ordered[1:] != ordered[:-1], True])
+
+
+def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Probability that a positive scores higher than a negative; ties are half.
+
+    Args:
+        scores (np.ndarray): Scores of shape (N, ); NaN is left out.
+        positive (np.ndarray): Bool, of shape (N, ).
+
+    Returns:
+        float: In [0, 1]; NaN where one side is empty.
+    """
+    known = ~np.isnan(scores)
+    scores, positive = scores[known], positive[known]
+    ordered = np.sort(scores[~positive])
+    wins = np.searchsorted(ordered, scores[positive], 'left')
+    not_lost = np.searchsorted(ordered, scores[positive], 'right')
+    pairs = len(ordered) * int(positive.sum())
+    return float((wins + not_lost).sum() / 2 / pairs) if pairs else math.nan
 
 
 def roc_curve(
@@ -127,6 +146,7 @@ def roc_curve(
         )
     order = np.argsort(-scores, kind='stable')
     ends = _last_of_ties(scores[order])
+    # From the origin, where the threshold is above every score.
     hits = np.r_[0, positive[order].cumsum()[ends]]
     alarms = np.r_[0, (1 - positive[order]).cumsum()[ends]]
     return alarms / alarms[-1], hits / hits[-1]
@@ -135,18 +155,18 @@ def roc_curve(
 def risk_coverage(
     scores: np.ndarray, values: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What is lost if only answers above a threshold are given.
+    """Risk if only predictions above a threshold are given, at every threshold.
 
     Args:
         scores (np.ndarray): In [0, 1], of shape (N, ).
-        values (np.ndarray): What each answer reaches, in [0, 1], of shape (N, ).
+        values (np.ndarray): IoU or hit of each prediction, in [0, 1], of shape (N, ).
 
     Returns:
-        tuple[np.ndarray, np.ndarray]: Share of answers given, ascending to 1, and one
-        minus what these reach on average.
+        tuple[np.ndarray, np.ndarray]: Share of predictions given, ascending to 1, and
+        one minus what these reach on average.
     """
     scores, values = _checked(scores, values)
     order = np.argsort(-scores, kind='stable')
     ends = _last_of_ties(scores[order])
-    kept = ends + 1
-    return kept / len(scores), 1 - values[order].cumsum()[ends] / kept
+    given = ends + 1
+    return given / len(scores), 1 - values[order].cumsum()[ends] / given

@@ -40,26 +40,26 @@ class WordCategories:
 
     def __init__(self, lists: Mapping[str, Sequence[str]]) -> None:
         self.names = tuple(lists)
-        self._found: dict[tuple[str, ...], frozenset[str]] = {}
+        self._known: dict[tuple[str, ...], frozenset[str]] = {}
         for category, entries in lists.items():
             for entry in entries:
                 key = tuple(_without_articles(entry))
-                self._found[key] = self._found.get(key, frozenset()) | {category}
-        self._longest = max(map(len, self._found), default=0)
+                self._known[key] = self._known.get(key, frozenset()) | {category}
+        self._longest = max(map(len, self._known), default=0)
 
     def __call__(self, text: str) -> frozenset[str]:
         """The categories of an expression."""
         words = _without_articles(text)
-        found: frozenset[str] = frozenset()
+        named: frozenset[str] = frozenset()
         start = 0
         while start < len(words):
             for stop in range(min(len(words), start + self._longest), start, -1):
-                categories = self._found.get(tuple(words[start:stop]))
+                categories = self._known.get(tuple(words[start:stop]))
                 if categories:
-                    found |= categories
+                    named |= categories
                     break
             start = stop  # without an entry, one word on
-        return found
+        return named
 
 
 def _without_articles(text: str) -> list[str]:

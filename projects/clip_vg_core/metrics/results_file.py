@@ -1,20 +1,37 @@
-"""Answers of a test run, as ``GroundingMetric(out_file=...)`` writes them."""
+"""Results of a test run, as ``GroundingMetric(out_file=...)`` writes them."""
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..data.readers.common import entry_of, required
+from ..utils.atomic import replacing
 
-__all__ = ['common_results', 'read_results']
+__all__ = ['common_results', 'read_results', 'write_results']
 
 _TEXTS = ('text', 'split', 'source')
 
 
+def write_results(path: Path, results: Iterable[Mapping[str, Any]]) -> None:
+    """Write the results of a run, whole.
+
+    Args:
+        path (Path): JSON Lines; its folder is created if it does not exist.
+        results (Iterable[Mapping]): As :func:`read_results` gives them.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial, partial.open('w', encoding='utf-8') as file:
+        for result in results:
+            # JSON has no NaN, which is what a diverged model scores.
+            if isinstance(score := result.get('score'), float) and math.isnan(score):
+                result = {**result, 'score': None}
+            file.write(json.dumps(result, ensure_ascii=False, allow_nan=False) + '\n')
+
+
 def read_results(path: Path) -> list[dict[str, Any]]:
-    """Read and check the answers of a run.
+    """Read and check the results of a run.
 
     Args:
         path (Path): JSON Lines.
@@ -25,8 +42,8 @@ def read_results(path: Path) -> list[dict[str, Any]]:
         image), ``split``, ``source``, and ``score`` (None where the run has none).
 
     Raises:
-        ValueError: The file is empty, or a line is not what it should be; it says
-            which line.
+        ValueError: The file is empty, or a line has a wrong entry; it names
+            line and entry.
     """
     results: dict[str, dict[str, Any]] = {}
     for number, line in _lines(path):
@@ -35,13 +52,13 @@ def read_results(path: Path) -> list[dict[str, Any]]:
         name = result['sample_id']
         if name in results:
             raise ValueError(
-                f'{where}: sample_id {name!r} is there already; every answer needs '
+                f'{where}: sample_id {name!r} is there already; every result needs '
                 'its own. Were two runs put into one file?'
             )
         results[name] = result
     if not results:
         raise ValueError(
-            f'{path} is empty: it has no answers. Test with '
+            f'{path} is empty: it has no results. Test with '
             '`--cfg-options test_evaluator.out_file=FILE` to make them.'
         )
     return list(results.values())
@@ -50,6 +67,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbers and texts of the lines that are not blank."""
     number = 0
+    # Editors on Windows put a byte-order mark before the text.
     with path.open(encoding='utf-8-sig') as file:
         try:
             for number, line in enumerate(file, 1):
@@ -63,18 +81,18 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _parsed(line: str, where: str) -> dict[str, Any]:
     try:
-        found = json.loads(line)
+        result = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f'{where} is not valid JSON: {error}. Expected one answer a line, as '
+            f'{where} is not valid JSON: {error}. Expected one result a line, as '
             'GroundingMetric(out_file=...) writes them; a file cut short must be '
             'written again.'
         ) from error
-    return entry_of(found, dict, where, 'a JSON object')
+    return entry_of(result, dict, where, 'a JSON object')
 
 
 def _checked(result: dict[str, Any], where: str) -> dict[str, Any]:
-    """The answer with ``score``, if all is as it should be."""
+    """The result with ``score``, after checks of every entry."""
     for key in ('sample_id', *_TEXTS):
         entry_of(required(result, key, where), str, f'{where}, {key}', 'a text')
     image = required(result, 'image', where)
@@ -94,6 +112,7 @@ def _checked(result: dict[str, Any], where: str) -> dict[str, Any]:
         for value in box:
             _finite(value, f'{where}, {key}')
     score = result.get('score')
+    # Any finite number: other models' scores need not lie in [0, 1].
     if score is not None:
         score = _finite(score, f'{where}, score')
     return dict(result, iou=min(iou, 1.0), score=score)
@@ -110,7 +129,7 @@ def _finite(value: Any, where: str) -> float:
 def common_results(
     one: Sequence[dict], other: Sequence[dict], allow_missing: bool = False
 ) -> tuple[list[dict], list[dict]]:
-    """Bring the answers of two runs into one order.
+    """Bring the results of two runs into one order.
 
     Args:
         one (Sequence[dict]): Of :func:`read_results`.
@@ -118,7 +137,7 @@ def common_results(
         allow_missing (bool): Leave out what only one run has. Defaults to False.
 
     Returns:
-        tuple[list[dict], list[dict]]: The answers to the samples of both, in the
+        tuple[list[dict], list[dict]]: The results of the samples of both, in the
         order of ``one``.
 
     Raises:

@@ -3,13 +3,23 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from .cleaning import clean_detections
-from .detection import Detection, PseudoLabel, Scene
-from .options import CheckedOptions
+from .detection import CheckedOptions, Detection, PseudoLabel, Scene
 from .vocabulary import Vocabulary, is_english
 
-__all__ = ['CaptionOptions', 'ParsedCaption', 'caption_labels', 'named_by']
+__all__ = [
+    'PARSER',
+    'CaptionOptions',
+    'ParsedCaption',
+    'caption_labels',
+    'load_parser',
+    'named_by',
+    'parse_with',
+]
+
+PARSER = 'en_core_web_sm'  # of spaCy, which is an optional extra
 
 _LONGEST = 3  # words of a synonym
 _LONGEST_CAPTION = 10_000  # letters; a parser's memory grows with them
@@ -38,10 +48,10 @@ class CaptionOptions(CheckedOptions):
 
     Args:
         captions_per_image (int): Captions of an image that are used, 0 for all.
-            Defaults to 1 (as released).
-        expressions (int): Most labels of an image. Defaults to 6 (as released).
+            Defaults to 1 (official).
+        expressions (int): Most labels of an image. Defaults to 6 (official).
         keep_ambiguous (bool): Whether a caption whose subject may be several boxes
-            gives a label for each (as released), or none. Defaults to True.
+            gives a label for each (official), or none. Defaults to True.
         min_area (float): Least area of an object, as a share of the image's.
             Defaults to 1 / 64, as for templates.
         max_iou (float): IoU above which two boxes are one object. Defaults to 0.4, as
@@ -57,18 +67,18 @@ class CaptionOptions(CheckedOptions):
 
 def _forms(parsed: ParsedCaption, length: int) -> set[str]:
     """The runs of so many words around the subject's head, in all their forms."""
-    found = set()
+    forms = set()
     for start in range(parsed.subject - length + 1, parsed.subject + 1):
         part = slice(start, start + length)
         if start < 0 or len(parsed.words[part]) < length:
             continue
         words, lemmas = parsed.words[part], parsed.lemmas[part]
-        found |= {
+        forms |= {
             ' '.join(words),
             ' '.join(lemmas),
             ' '.join((*words[:-1], lemmas[-1])),
         }
-    return found
+    return forms
 
 
 def named_by(
@@ -89,13 +99,13 @@ def named_by(
     longest = max([_LONGEST, *(len(name.split()) for name in spoken.values())])
     for length in range(longest, 0, -1):
         forms = _forms(parsed, length)
-        found = {
+        meant = {
             name
-            for name, said in spoken.items()
-            if any(vocabulary.same(said, form) for form in forms)
+            for name, phrase in spoken.items()
+            if any(vocabulary.same(phrase, form) for form in forms)
         }
-        if found:
-            return found
+        if meant:
+            return meant
     return set()
 
 
@@ -120,10 +130,10 @@ def caption_labels(
     """
     options = options or CaptionOptions()
     dropped = Counter() if dropped is None else dropped
-    kept = clean_detections(
+    cleaned = clean_detections(
         scene, vocabulary, options.min_area, options.max_iou, dropped
     )
-    detections = [item for group in kept.values() for item in group]
+    detections = [item for group in cleaned.values() for item in group]
     captions = [' '.join(text.split()) for text in scene.captions]
     if most := options.captions_per_image:
         dropped['further captions'] += max(0, len(captions) - most)
@@ -176,3 +186,67 @@ def _of_caption(
         )
         for item in sorted(meant, key=lambda item: -item.score)
     ]
+
+
+def load_parser(model: str = PARSER) -> Callable[[str], ParsedCaption | None]:
+    """A parser of English captions.
+
+    Args:
+        model (str): Name of a spaCy pipeline, or its folder. Defaults to
+            'en_core_web_sm'.
+
+    Returns:
+        Callable: As :func:`parse_with` needs no more than a text.
+
+    Raises:
+        ModuleNotFoundError: spaCy or its model is missing; it says how to get it.
+    """
+    try:
+        import spacy
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'Captions are parsed by spaCy, which is not installed: '
+            "pip install -e '.[captions]' (or pip install spacy), then "
+            f'python -m spacy download {PARSER}.'
+        ) from error
+    try:
+        pipeline = spacy.load(model, exclude=['ner'])
+    except OSError as error:
+        raise ModuleNotFoundError(
+            f'The spaCy model {model!r} is not installed: python -m spacy download '
+            f'{PARSER}; or give another one (--parser), by its name or its folder.'
+        ) from error
+    return lambda text: parse_with(pipeline, text)
+
+
+def parse_with(pipeline: Any, text: str) -> ParsedCaption | None:
+    """Find what a caption is about.
+
+    The noun chunk of the root ("two beds in a room"), else of the first of its
+    children that has one ("a boy is holding pictures"), else the first one.
+
+    Args:
+        pipeline (Any): A spaCy pipeline with tagger, parser and lemmatiser.
+        text (str): One caption.
+
+    Returns:
+        ParsedCaption: Or None where there is no noun, or the subject is a pronoun.
+    """
+    # Capitals make names of nouns ("A Large Dog"), which have no plural to take off.
+    parsed = pipeline(text.lower())
+    chunks = {chunk.root.i for chunk in parsed.noun_chunks}
+    if not chunks:
+        return None
+    root = next(parsed.sents).root
+    heads = [root.i, *(child.i for child in root.children), min(chunks)]
+    subject = next(head for head in heads if head in chunks)
+    if parsed[subject].pos_ not in ('NOUN', 'PROPN'):
+        return None  # "he is riding a horse": not the horse
+    # Hyphens are tokens of their own to spaCy ("t-shirt"), but no words.
+    words = [token for token in parsed if token.text != '-']
+    return ParsedCaption(
+        tuple(token.text for token in words),
+        tuple(token.lemma_.lower() for token in words),
+        next(i for i, token in enumerate(words) if token.i == subject),
+        sum(parsed[head].pos_ in ('NOUN', 'PROPN') for head in chunks),
+    )

@@ -1,13 +1,21 @@
-"""Which detections are worth a label: valid, large enough, each object once."""
+"""Detections as the rules use them: valid, large, each object once, with a name."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from .detection import Detection, Scene, iou
 from .vocabulary import CLOTHES, Vocabulary
 
-__all__ = ['clean_detections', 'drop_small', 'drop_overlapping', 'inside_image']
+__all__ = [
+    'best_attribute',
+    'clean_detections',
+    'copy_attributes',
+    'drop_overlapping',
+    'drop_small',
+    'inside_image',
+    'use_attribute',
+]
 
 
 def inside_image(
@@ -23,13 +31,13 @@ def inside_image(
     Returns:
         list[Detection]: With xyxy boxes at least a pixel wide and high.
     """
-    found = []
+    inside = []
     for item in detections:
         left, top, right, bottom = item.box
         box = max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height)
         if box[2] - box[0] >= 1 and box[3] - box[1] >= 1:
-            found.append(item if box == item.box else replace(item, box=box))
-    return found
+            inside.append(item if box == item.box else replace(item, box=box))
+    return inside
 
 
 def drop_small(
@@ -61,7 +69,7 @@ def drop_overlapping(
 ) -> list[Detection]:
     """Of two boxes that overlap, drop the less confident; classes do not matter.
 
-    Pair by pair, as released: a box that is dropped drops others too.
+    Pair by pair, as in the official code: a box that is dropped drops others too.
 
     Args:
         detections (Sequence[Detection]): Of one group.
@@ -71,7 +79,7 @@ def drop_overlapping(
         list[Detection]: In the order given; of equally confident ones the earlier.
     """
     order = sorted(range(len(detections)), key=lambda i: -detections[i].score)
-    kept = [
+    cleaned = [
         index
         for place, index in enumerate(order)
         if all(
@@ -79,7 +87,7 @@ def drop_overlapping(
             for better in order[:place]
         )
     ]
-    return [detections[index] for index in sorted(kept)]
+    return [detections[index] for index in sorted(cleaned)]
 
 
 def clean_detections(
@@ -95,9 +103,9 @@ def clean_detections(
         scene (Scene): Image and detections.
         vocabulary (Vocabulary): Which class is in which group.
         min_area (float): Least share of the image for people and things. Defaults to
-            1 / 64 (Pseudo-Q, as released).
+            1 / 64 (Pseudo-Q).
         max_iou (float): Above which two boxes of a group are one object. Defaults to
-            0.4 (as released).
+            0.4 (official).
         dropped (Counter, optional): Gets the number dropped by each rule.
 
     Returns:
@@ -109,19 +117,94 @@ def clean_detections(
     valid = inside_image(named, scene.width, scene.height)
     groups = [vocabulary.group_of(item.name) for item in valid]
     large = drop_small(valid, groups, scene.width * scene.height, min_area)
-    found: dict[str, list[Detection]] = {}
+    by_group: dict[str, list[Detection]] = {}
     for item in large:
-        found.setdefault(vocabulary.group_of(item.name), []).append(item)
+        by_group.setdefault(vocabulary.group_of(item.name), []).append(item)
     # Clothes are one group here: a hat on a shirt's box is a double as well.
     clothes = [item for item in large if vocabulary.group_of(item.name) in CLOTHES]
-    kept: dict[str, list[Detection]] = {}
+    cleaned: dict[str, list[Detection]] = {}
     for group in ('people', 'things'):
-        if group in found:
-            kept[group] = drop_overlapping(found[group], max_iou)
+        if group in by_group:
+            cleaned[group] = drop_overlapping(by_group[group], max_iou)
     for item in drop_overlapping(clothes, max_iou):
-        kept.setdefault(vocabulary.group_of(item.name), []).append(item)
+        cleaned.setdefault(vocabulary.group_of(item.name), []).append(item)
     dropped['background'] += len(scene.detections) - len(named)
     dropped['box below a pixel'] += len(named) - len(valid)
     dropped['too small'] += len(valid) - len(large)
-    dropped['overlapping'] += len(large) - sum(map(len, kept.values()))
-    return kept
+    dropped['overlapping'] += len(large) - sum(map(len, cleaned.values()))
+    return cleaned
+
+
+def best_attribute(scores: Mapping[str, float]) -> tuple[str | None, float]:
+    """The most likely attribute and its score; (None, 0) where there is none."""
+    if not scores:
+        return None, 0.0
+    name = max(scores, key=lambda key: scores[key])
+    return name, scores[name]
+
+
+def use_attribute(detection: Detection, min_score: float = 0.3) -> Detection:
+    """Settle how an object is called: its attribute, if sure, and its class.
+
+    An attribute that the class name has already is taken out of the class: 'wooden'
+    and 'wooden table' make "wooden table", with the class 'table'. One that is the
+    noun itself ('glass' and 'wine glass') is not said.
+
+    Args:
+        detection (Detection): One object.
+        min_score (float): The attribute must be surer than this. Defaults to 0.3
+            (official).
+
+    Returns:
+        Detection: With ``attribute`` and ``name`` as they shall be said.
+    """
+    attribute = detection.attribute
+    if attribute is None or detection.attribute_score <= min_score:
+        return replace(detection, attribute=None) if attribute else detection
+    name, words = detection.name.split(), attribute.split()
+    if name[-len(words) :] == words:  # 'glass' of a wine glass: the name says it
+        return replace(detection, attribute=None)
+    for start in range(len(name) - len(words)):
+        if name[start : start + len(words)] == words:
+            del name[start : start + len(words)]
+            break
+    return replace(detection, name=' '.join(name))
+
+
+def copy_attributes(
+    detections: Sequence[Detection],
+    described: Sequence[Detection],
+    vocabulary: Vocabulary,
+    min_iou: float = 0.5,
+    min_score: float = 0.3,
+) -> list[Detection]:
+    """Give detections the attributes that another detector found on the same object.
+
+    Args:
+        detections (Sequence[Detection]): Of the object detector.
+        described (Sequence[Detection]): Of the attribute detector.
+        vocabulary (Vocabulary): Which class is in which group.
+        min_iou (float): The boxes must overlap more. Defaults to 0.5 (official).
+        min_score (float): The attribute must be surer. Defaults to 0.3 (official).
+
+    Returns:
+        list[Detection]: Each with the attribute of the detection of the same group
+        and class that overlaps it most, if any; else as it was.
+    """
+    described_too = []
+    for item in detections:
+        same = [
+            (iou(item.box, other.box), other.attribute_score, other)
+            for other in described
+            if other.attribute is not None
+            and other.attribute_score > min_score
+            and other.name == item.name
+            and vocabulary.group_of(other.name) == vocabulary.group_of(item.name)
+        ]
+        overlap, _, best = max(same, key=lambda entry: entry[:2], default=(0, 0, item))
+        if overlap > min_iou:
+            item = replace(
+                item, attribute=best.attribute, attribute_score=best.attribute_score
+            )
+        described_too.append(item)
+    return described_too

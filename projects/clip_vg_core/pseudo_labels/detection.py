@@ -1,18 +1,31 @@
-"""What a generator is given and what it makes."""
+"""Scenes, which generators read, and labels, which they make."""
 
 import hashlib
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
-__all__ = ['Box', 'Detection', 'PseudoLabel', 'Scene', 'Triplet', 'image_rng', 'iou']
+__all__ = [
+    'Box',
+    'CheckedOptions',
+    'Detection',
+    'PseudoLabel',
+    'Scene',
+    'Triplet',
+    'image_rng',
+    'intersection',
+    'iou',
+]
 
 Box = tuple[float, float, float, float]
+_MAY_BE_ZERO = ('seed', 'captions_per_image')
+_MAY_PASS_ONE = ('min_spread_pixels',)
 
 
 @dataclass(frozen=True)
 class Detection:
-    """One object that a detector found.
+    """One detected object.
 
     Args:
         name (str): Class name, lower case.
@@ -64,16 +77,18 @@ class Triplet:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is known of one image.
+    """One image and what models predicted on it.
 
     Args:
         image_id (int or str): Names it in ``sample_id`` and seeds what is random.
-        file_name (str): Of the picture, relative to the folder of the pictures.
+        file_name (str): Of the image, relative to the folder of the images.
         width (int): In pixels.
         height (int): In pixels.
         detections (tuple[Detection, ...]): In the order of their file.
         captions (tuple[str, ...]): In the order of their file.
         triplets (tuple[Triplet, ...]): In the order of their file.
+        described (tuple[Detection, ...]): Of a second detector, used for their
+            attributes alone; in the order of their file.
     """
 
     image_id: int | str
@@ -83,6 +98,7 @@ class Scene:
     detections: tuple[Detection, ...] = ()
     captions: tuple[str, ...] = ()
     triplets: tuple[Triplet, ...] = ()
+    described: tuple[Detection, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -135,3 +151,22 @@ def image_rng(seed: int, image_id: int | str) -> np.random.Generator:
     """
     digest = hashlib.blake2b(str(image_id).encode(), digest_size=8).digest()
     return np.random.default_rng([seed, int.from_bytes(digest, 'little')])
+
+
+class CheckedOptions:
+    """A dataclass of constants: counts from 1, and shares and scores in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        for constant in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, constant.name)
+            if value is None or isinstance(value, bool):
+                continue
+            if isinstance(value, int) and not isinstance(constant.default, float):
+                least, most = int(constant.name not in _MAY_BE_ZERO), math.inf
+            else:
+                least, most = 0, math.inf if constant.name in _MAY_PASS_ONE else 1
+            if not least <= value <= most:  # nor is nan
+                raise ValueError(
+                    f'{constant.name}={value}: expected a number of at least {least}'
+                    + (f' and at most {most}.' if most < math.inf else '.')
+                )

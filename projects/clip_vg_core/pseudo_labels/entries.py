@@ -1,4 +1,4 @@
-"""Reading detections, captions and scene graphs, entry by entry."""
+"""Detections, captions and scene graphs of COCO's kind, entry by entry."""
 
 import json
 import math
@@ -7,24 +7,25 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..data.readers.common import entry_of, required
+from ..data.readers.common import entry_of, read_json, required
 from ..utils.file_names import leads_out
-from ..utils.json_stream import is_object, read_entries
-from .attributes import best_attribute
+from .cleaning import best_attribute
 from .detection import Box, Detection, Triplet
 from .vocabulary import is_english
 
 __all__ = [
+    'CocoFile',
+    'ListedImage',
     'class_name',
     'make_detection',
-    'read_captions',
-    'read_categories',
-    'read_coco_detections',
-    'read_images',
     'read_names',
-    'read_triplets',
     'unit_score',
 ]
+
+# Id, file name, width and height, which the file may not have.
+ListedImage = tuple[int | str, str, int | None, int | None]
+# What annotations have that no label is made of, and that takes most of the memory.
+_LEFT_OUT = ('segmentation', 'keypoints')
 
 
 def _number(value: Any, where: str, what: str) -> int:
@@ -45,20 +46,20 @@ def _image_id(entry: dict, where: str) -> int | str:
 
 
 def class_name(name: Any, where: str) -> str:
-    """A class's name as it is said: lower case, no underscores, no explanations.
+    """Name of a class in an expression: lower case, no underscores or explanations.
 
     Raises:
         ValueError: It is no English text.
     """
-    said = entry_of(name, str, where, 'a name').replace('_', ' ')
+    text = entry_of(name, str, where, 'a name').replace('_', ' ')
     # LVIS explains some of its names: "sandal (type of shoe)".
-    said = ' '.join(re.sub(r'\([^)]*\)', ' ', said).split())
-    if not is_english(said):
+    text = ' '.join(re.sub(r'\([^)]*\)', ' ', text).split())
+    if not is_english(text):
         raise ValueError(
             f'{where}: the name {name!r} has no letters, or is not English, and the '
             'labels would not be: give it an English name in the file.'
         )
-    return said.lower()
+    return text.lower()
 
 
 def unit_score(value: Any, where: str, what: str = 'score') -> float:
@@ -129,142 +130,195 @@ def make_detection(
     )
 
 
-def read_images(path: Path) -> Iterator[tuple[Any, str, int | None, int | None]]:
-    """The images of a COCO file: id, file name, width and height, if it says."""
-    for where, entry in read_entries(path, 'images'):
-        sizes = [entry.get(side) for side in ('width', 'height')]
-        for size in sizes:
-            if size is not None and (type(size) is not int or size < 1):
-                raise ValueError(f'{where}: the size {sizes} is not in whole pixels.')
-        name = entry_of(required(entry, 'file_name', where), str, where, 'a file_name')
-        if leads_out(name):
-            raise ValueError(
-                f'{where}: the file_name {name[:200]!r} is absolute or leads out of '
-                'the folder of images; expected a name from there.'
-            )
-        yield (
-            entry_of(required(entry, 'id', where), (int, str), where, 'an id'),
-            name,
-            sizes[0],
-            sizes[1],
-        )
+def _without_outlines(entry: dict) -> dict:
+    for key in _LEFT_OUT:
+        entry.pop(key, None)
+    return entry
 
 
-def read_categories(path: Path) -> dict[int, str]:
-    """The categories of a COCO file: id -> name.
-
-    Raises:
-        ValueError: There is none, or a name is not English.
-    """
-    found: dict[int, str] = {}
-    for where, entry in read_entries(path, 'categories'):
-        number = _number(required(entry, 'id', where), where, 'the id')
-        if number in found:
-            raise ValueError(
-                f'{where}: the id {number} was that of {found[number]!r} already; it '
-                'must be unique.'
-            )
-        found[number] = class_name(required(entry, 'name', where), where)
-    if not found:
-        raise ValueError(
-            f'{path} has no "categories": the numbers of the classes mean nothing '
-            'without. Give a COCO instances file by --instances.'
-        )
-    return found
-
-
-def read_coco_detections(
-    path: Path, categories: Mapping[int, str]
-) -> Iterator[tuple[Any, Detection | None]]:
-    """Detections of a COCO result file, or the annotations of an instances file.
+class CocoFile:
+    """A JSON file of annotations or results, read whole.
 
     Args:
-        path (Path): A list of ``image_id``, ``bbox`` (xywh), ``category_id``,
-            ``score``; or an object that has it as ``annotations``, where the score may
-            be missing and is 1, and crowds are left out.
-        categories (Mapping[int, str]): id -> name.
-
-    Yields:
-        tuple: Image id and detection; None in the place of a crowd.
+        path (Path): A list of entries, or an object with lists of entries.
 
     Raises:
-        ValueError: An entry is damaged or of an unknown category; it says which.
+        ValueError: The file is no JSON in UTF-8, or neither of the two.
     """
-    scored = not is_object(path)
-    for where, entry in read_entries(path, 'annotations'):
-        if entry.get('iscrowd'):
-            yield _image_id(entry, where), None
-            continue
-        category = _number(required(entry, 'category_id', where), where, 'category_id')
-        if category not in categories:
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if path.is_dir():
+            raise ValueError(f'{path} is a folder; expected a JSON file.')
+        with path.open('rb') as file:
+            encoding = json.detect_encoding(file.read(4))
+        if not encoding.startswith('utf-8'):
+            raise ValueError(f'{path} is in {encoding}; expected JSON in UTF-8.')
+        self.content = read_json(path, _without_outlines)
+        if not isinstance(self.content, (list, dict)):
             raise ValueError(
-                f'{where}: category_id {category!r} is not among the categories '
-                f'{sorted(categories)[:10]}...: give the instances file of the '
-                'detector that made the detections.'
+                f'{path}: expected a JSON list, or an object of lists, found '
+                f'{type(self.content).__name__}.'
             )
-        score = entry.get('score', 1.0)
-        if scored:
-            score = required(entry, 'score', where)
-        box = _xywh(required(entry, 'bbox', where), where)
-        yield (
-            _image_id(entry, where),
-            make_detection(categories[category], box, score, entry, where),
+
+    def has(self, key: str) -> bool:
+        """Whether the file is an object with a list of that name."""
+        return isinstance(self.content, dict) and isinstance(
+            self.content.get(key), list
         )
 
+    def _entries(self, key: str) -> Iterator[tuple[str, dict]]:
+        """Where each entry is, for errors; and the entry.
 
-def read_captions(path: Path) -> Iterator[tuple[Any, str]]:
-    """Captions of a COCO caption-result file: image id and text."""
-    for where, entry in read_entries(path, 'annotations'):
-        text = entry_of(required(entry, 'caption', where), str, where, 'a caption')
-        yield _image_id(entry, where), text
+        Args:
+            key (str): Name of the list; a file that is a list itself has no names.
+        """
+        if isinstance(self.content, list):
+            entries, what = self.content, 'entry'
+        elif self.has(key):
+            entries, what = self.content[key], key
+        else:
+            raise ValueError(
+                f'{self.path} is an object without a list {key!r}; it has '
+                f'{sorted(self.content)[:10]}.'
+            )
+        for number, entry in enumerate(entries, 1):
+            where = f'{self.path}, {what} {number}'
+            yield where, entry_of(entry, dict, where, 'a JSON object')
 
-
-def read_triplets(
-    path: Path, categories: Mapping[int, str] | None = None
-) -> Iterator[tuple[Any, Triplet]]:
-    """Scene graphs: a JSON list with one entry for each edge.
-
-    Args:
-        path (Path): Entries ``{"image_id", "subject": {"name" or "category_id",
-            "bbox" (xywh), "score"}, "predicate", "score", "object": {...}}``; scores
-            that are missing are 1.
-        categories (Mapping[int, str], optional): id -> name. Defaults to None.
-
-    Yields:
-        tuple: Image id and triplet.
-
-    Raises:
-        ValueError: An entry is damaged; it says which.
-    """
-
-    def end(entry: dict, key: str, where: str) -> Detection:
-        value = required(entry, key, where)
-        where = f'{where}, {key}'
-        value = entry_of(value, dict, where, 'a JSON object')
-        name = value.get('name')
-        if name is None:
-            if 'category_id' not in value:
-                raise ValueError(f'{where}: it has no "name" and no "category_id".')
-            number = _number(value['category_id'], where, 'category_id')
-            if number not in (categories or {}):
+    def images(self) -> Iterator[ListedImage]:
+        """Id, file name, width and height (None: not in the file) of each image."""
+        for where, entry in self._entries('images'):
+            sizes = [entry.get(side) for side in ('width', 'height')]
+            for size in sizes:
+                if size is not None and (type(size) is not int or size < 1):
+                    raise ValueError(
+                        f'{where}: the size {sizes} is not in whole pixels.'
+                    )
+            name = entry_of(
+                required(entry, 'file_name', where), str, where, 'a file_name'
+            )
+            if leads_out(name):
                 raise ValueError(
-                    f'{where}: category_id {number!r} is unknown; write its "name".'
+                    f'{where}: the file_name {name[:200]!r} is absolute or leads out '
+                    'of the folder of images; expected a name from there.'
                 )
-            name = (categories or {})[number]
-        box = _xywh(required(value, 'bbox', where), where)
-        score = value.get('score', 1.0)
-        return make_detection(class_name(name, where), box, score, {}, where)
+            number = entry_of(required(entry, 'id', where), (int, str), where, 'an id')
+            yield number, name, sizes[0], sizes[1]
 
-    for where, entry in read_entries(path, 'triplets'):
-        yield (
-            _image_id(entry, where),
-            Triplet(
-                end(entry, 'subject', where),
-                class_name(required(entry, 'predicate', where), where),
-                end(entry, 'object', where),
-                unit_score(entry.get('score', 1.0), where),
-            ),
-        )
+    def categories(self) -> dict[int, str]:
+        """Names of the categories by their id.
+
+        Raises:
+            ValueError: There is none, or a name is not English.
+        """
+        names: dict[int, str] = {}
+        for where, entry in self._entries('categories'):
+            number = _number(required(entry, 'id', where), where, 'the id')
+            if number in names:
+                raise ValueError(
+                    f'{where}: the id {number} was that of {names[number]!r} already; '
+                    'it must be unique.'
+                )
+            names[number] = class_name(required(entry, 'name', where), where)
+        if not names:
+            raise ValueError(
+                f'{self.path} has no "categories": the numbers of the classes mean '
+                'nothing without. Give a COCO instances file by --instances.'
+            )
+        return names
+
+    def detections(
+        self, categories: Mapping[int, str]
+    ) -> Iterator[tuple[int | str, Detection | None]]:
+        """Image id and detection of each entry of ``annotations``.
+
+        Args:
+            categories (Mapping[int, str]): id -> name.
+
+        Yields:
+            tuple: Image id and detection; None in the place of a crowd. The entries
+            of a file that is a list must have a ``score``; in an instances file it may
+            be missing and is 1.
+
+        Raises:
+            ValueError: An entry is damaged or of an unknown category; it says which.
+        """
+        scored = isinstance(self.content, list)
+        for where, entry in self._entries('annotations'):
+            if entry.get('iscrowd'):
+                yield _image_id(entry, where), None
+                continue
+            category = _number(
+                required(entry, 'category_id', where), where, 'category_id'
+            )
+            if category not in categories:
+                raise ValueError(
+                    f'{where}: category_id {category!r} is not among the categories '
+                    f'{sorted(categories)[:10]}...: give the instances file of the '
+                    'detector that made the detections.'
+                )
+            score = entry.get('score', 1.0)
+            if scored:
+                score = required(entry, 'score', where)
+            box = _xywh(required(entry, 'bbox', where), where)
+            yield (
+                _image_id(entry, where),
+                make_detection(categories[category], box, score, entry, where),
+            )
+
+    def captions(self) -> Iterator[tuple[int | str, str]]:
+        """Image id and text of each caption."""
+        for where, entry in self._entries('annotations'):
+            text = entry_of(required(entry, 'caption', where), str, where, 'a caption')
+            yield _image_id(entry, where), text
+
+    def triplets(
+        self, categories: Mapping[int, str] | None = None
+    ) -> Iterator[tuple[int | str, Triplet]]:
+        """Image id and triplet of each edge of a scene graph.
+
+        Entries are ``{"image_id", "subject": {"name" or "category_id", "bbox" (xywh),
+        "score"}, "predicate", "score", "object": {...}}``; a missing score is 1.
+
+        Args:
+            categories (Mapping[int, str], optional): id -> name. Defaults to None.
+
+        Raises:
+            ValueError: An entry is damaged; it says which.
+        """
+        for where, entry in self._entries('triplets'):
+            yield (
+                _image_id(entry, where),
+                Triplet(
+                    _triplet_end(entry, 'subject', categories or {}, where),
+                    class_name(required(entry, 'predicate', where), where),
+                    _triplet_end(entry, 'object', categories or {}, where),
+                    unit_score(entry.get('score', 1.0), where),
+                ),
+            )
+
+
+def _triplet_end(
+    entry: dict, key: str, categories: Mapping[int, str], where: str
+) -> Detection:
+    """Subject or object of an edge; attributes are part of its name."""
+    value = required(entry, key, where)
+    where = f'{where}, {key}'
+    value = entry_of(value, dict, where, 'a JSON object')
+    name = value.get('name')
+    if name is None:
+        if 'category_id' not in value:
+            raise ValueError(f'{where}: it has no "name" and no "category_id".')
+        number = _number(value['category_id'], where, 'category_id')
+        if number not in categories:
+            raise ValueError(
+                f'{where}: category_id {number!r} is unknown; write its "name".'
+            )
+        name = categories[number]
+    box = _xywh(required(value, 'bbox', where), where)
+    score = value.get('score', 1.0)
+    return make_detection(class_name(name, where), box, score, {}, where)
 
 
 def read_names(path: Path) -> list[str]:

@@ -1,32 +1,37 @@
-"""What a run reads: which files, of which kinds, and how they get into the store."""
+"""Inputs of a generator: which files, and the scenes of a shard that are in them."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from codecs import BOM_UTF8
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..curriculum.reliability_file import file_sha256
-from ..utils.json_stream import has_list, is_object
-from .detection import Detection
-from .entries import (
-    read_categories,
-    read_coco_detections,
-    read_images,
-    read_names,
-)
+from ..utils.atomic import file_sha256
+from .detection import Detection, Scene
+from .entries import CocoFile, ListedImage, read_names
 from .predictions import (
-    list_pictures,
+    is_turned,
+    list_images,
     read_dumped_predictions,
+    read_image_size,
     read_inferencer_predictions,
 )
 
-__all__ = ['UPRIGHT_MARK', 'InputFiles']
+__all__ = [
+    'UPRIGHT_MARK',
+    'InputFiles',
+    'WriteCaptions',
+    'read_scenes',
+    'shard_range',
+]
 
+# Writes COCO caption results for the images of some ids and file names.
+WriteCaptions = Callable[[list[int | str], list[str]], Path]
 # Begins the detections that ``--detector`` wrote of upright images.
 UPRIGHT_MARK = b'{"info": {"upright": true}, '
-
-Image = tuple[Any, str, int | None, int | None]
 
 
 @dataclass
@@ -38,8 +43,8 @@ class InputFiles:
             ``DumpDetResults`` wrote (``.pkl``), or the folder that ``DetInferencer``
             wrote. Defaults to None.
         instances (Path, optional): COCO file with ``images`` and ``categories``.
-            Defaults to None: the detections, if they have both; else the pictures.
-        images (Path, optional): Folder of the pictures. Defaults to None.
+            Defaults to None: the detections, if they have both; else the images.
+        images (Path, optional): Folder of the images. Defaults to None.
         classes (Path, optional): Names of a detector's labels, one a line or a JSON
             list. Defaults to None: the categories of ``instances``, in order.
         attributes (Path, optional): Further detections, used for their attributes
@@ -79,7 +84,7 @@ class InputFiles:
 
     def fingerprint(self) -> dict[str, Any]:
         """Name and sha256 of each file; of a folder of JSON files, that of all."""
-        found: dict[str, Any] = {}
+        fingerprint: dict[str, Any] = {}
         for key in (
             'detections',
             'instances',
@@ -93,14 +98,14 @@ class InputFiles:
                 continue
             if not path.exists():
                 raise FileNotFoundError(f'--{key} {path}: no such file.')
-            found[key] = dict(name=path.name, sha256=_sha256(path))
-        found['min_score'] = self.min_score
-        found['ignore_unknown_images'] = self.ignore_unknown_images
-        found['upright'] = self.is_upright()
-        return found
+            fingerprint[key] = dict(name=path.name, sha256=_sha256(path))
+        fingerprint['min_score'] = self.min_score
+        fingerprint['ignore_unknown_images'] = self.ignore_unknown_images
+        fingerprint['upright'] = self.is_upright()
+        return fingerprint
 
     def origin(self) -> Path | None:
-        """What lists the images."""
+        """File or folder that lists the images."""
         return self.listing() or self.images or self.detections
 
     def listing(self) -> Path | None:
@@ -109,91 +114,19 @@ class InputFiles:
             return self.instances
         path = self.detections
         if path is not None and path.is_file() and not self.is_pickle():
-            return path if is_object(path) else None
+            return path if _is_object(path) else None
         return None
-
-    def named(self) -> dict[int, str] | None:
-        """The categories of that file."""
-        listing = self.listing()
-        return read_categories(listing) if listing is not None else None
-
-    def categories_of(self, path: Path) -> dict[int, str]:
-        """Of a file of detections: its own, else those of the instances."""
-        if has_list(path, 'categories'):
-            return read_categories(path)
-        named = self.named()
-        if named is None:
-            raise ValueError(
-                f'{path} is a list of detections, which does not say what its images '
-                'and categories are: give the COCO file with them by --instances.'
-            )
-        return named
 
     def is_pickle(self) -> bool:
         """Whether the detections are MMDetection's pickle."""
         path = self.detections
         return path is not None and path.suffix.lower() in ('.pkl', '.pickle')
 
-    def _class_list(self) -> list[str]:
-        if self.classes is not None:
-            return read_names(self.classes)
-        named = self.named()
-        if named is None:
-            raise ValueError(
-                f'{self.detections} has numbers for classes: give their names by '
-                '--classes (one a line) or --instances.'
-            )
-        return [named[key] for key in sorted(named)]
 
-    def dumped(self) -> list[tuple[dict, list[Detection]]] | None:
-        """MMDetection's pickle, which can only be read whole."""
-        if self.detections is None or not self.is_pickle():
-            return None
-        return list(read_dumped_predictions(self.detections, self._class_list()))
-
-    def list_images(self, dumped: list | None) -> Iterable[Image]:
-        """Id, file name, width and height of each image; ``dumped`` as it gave it."""
-        listing = self.listing()
-        if listing is not None:
-            return read_images(listing)
-        if dumped is not None:
-            return [
-                (i['id'], self._relative(i['file_name']), i['width'], i['height'])
-                for i, _ in dumped
-            ]
-        if self.images is None:
-            raise ValueError(
-                'Which images? Give a COCO file by --instances, or their folder by '
-                '--images.'
-            )
-        return ((name, name, None, None) for name in list_pictures(self.images))
-
-    def _relative(self, name: str) -> str:
-        """A picture's name from the folder of pictures, as the labels have it."""
-        if self.images is not None:
-            folder = self.images.resolve()
-            for path in (Path(name).resolve(), self.images / name):
-                if path.resolve().is_relative_to(folder) and path.is_file():
-                    return str(path.resolve().relative_to(folder))
-        return Path(name).name
-
-    def read_detections(
-        self, dumped: list | None
-    ) -> Iterator[tuple[Any, Detection | None]]:
-        """Image id and detection; ``dumped`` as it gave it."""
-        path = self.detections
-        assert path is not None
-        if dumped is not None:
-            entries: Iterable[tuple[Any, Detection | None]] = (
-                (image['id'], item) for image, items in dumped for item in items
-            )
-        elif path.is_dir():
-            ids = {name: i for i, name, *_ in self.list_images(None)}
-            read = read_inferencer_predictions(path, self._class_list(), list(ids))
-            entries = ((ids[name], item) for name, items in read for item in items)
-        else:
-            entries = read_coco_detections(path, self.categories_of(path))
-        return iter(entries)
+def _is_object(path: Path) -> bool:
+    """Whether a JSON file is an object, as COCO's annotations are, told by its head."""
+    with path.open('rb') as file:
+        return file.read(1 << 16).removeprefix(BOM_UTF8).lstrip().startswith(b'{')
 
 
 def _sha256(path: Path) -> str:
@@ -203,3 +136,243 @@ def _sha256(path: Path) -> str:
     for file in sorted(path.rglob('*.json')):
         digest.update(f'{file.relative_to(path)} {file_sha256(file)}\n'.encode())
     return digest.hexdigest()
+
+
+def shard_range(count: int, shard: tuple[int, int]) -> range:
+    """Which images, in the order of their ids, a shard is.
+
+    Args:
+        count (int): Of all images.
+        shard (tuple[int, int]): Number of the shard, from 1, and of all shards.
+
+    Returns:
+        range: The shards of a run cover all images, without overlap, in order.
+    """
+    number, total = shard
+    return range(count * (number - 1) // total, count * number // total)
+
+
+def read_scenes(
+    inputs: InputFiles,
+    shard: tuple[int, int] = (1, 1),
+    write_captions: WriteCaptions | None = None,
+) -> tuple[list[Scene], Counter]:
+    """Read what is known of the images of a shard.
+
+    Args:
+        inputs (InputFiles): The files.
+        shard (tuple[int, int]): Number of the shard, from 1, and of all shards.
+            Defaults to (1, 1).
+        write_captions (Callable, optional): Writes COCO caption results for the images
+            of some ids and file names, and returns their path. Defaults to None: those
+            of ``inputs`` are read.
+
+    Returns:
+        tuple[list[Scene], Counter]: The scenes by image id, numbers before names; and
+        how many entries were left out, 'left out: <reason>'.
+
+    Raises:
+        ValueError: An entry is damaged, or of an unknown image or category.
+    """
+    reader = _Reader(inputs, shard)
+    if inputs.detections is not None:
+        _check_turned(inputs, [image[1] for image in reader.images])
+        reader.add('detections', inputs.detections, reader.detections())
+    if inputs.attributes is not None:
+        file = reader.load(inputs.attributes)
+        entries = file.detections(reader.categories_of(inputs.attributes))
+        reader.add('described', inputs.attributes, entries)
+    captions = inputs.captions
+    if write_captions is not None:
+        ids, names = [i[0] for i in reader.images], [i[1] for i in reader.images]
+        captions = write_captions(ids, names)
+    if captions is not None:
+        reader.add('captions', captions, reader.load(captions).captions())
+    if inputs.triplets is not None:
+        edges = reader.load(inputs.triplets).triplets(reader.categories())
+        reader.add('triplets', inputs.triplets, edges)
+    return reader.scenes(), reader.left_out
+
+
+class _Reader:
+    """Reads the files of a generator, each once, and sorts their entries by image."""
+
+    def __init__(self, inputs: InputFiles, shard: tuple[int, int]) -> None:
+        self.inputs, self.first = inputs, shard[0] == 1
+        self.load = cache(CocoFile)
+        self.dumped = None
+        if inputs.is_pickle() and inputs.detections is not None:
+            self.dumped = list(
+                read_dumped_predictions(inputs.detections, self._class_list())
+            )
+        self.listed = self._listed()
+        mine = shard_range(len(self.listed), shard)
+        self.images = _with_sizes(self.listed[mine.start : mine.stop], inputs)
+        # Entries of each image of the shard; None for those of other shards.
+        self.entries: dict[int | str, dict[str, list] | None] = dict.fromkeys(
+            image[0] for image in self.listed
+        )
+        self.entries.update((image[0], {}) for image in self.images)
+        self.left_out: Counter = Counter()
+
+    def categories(self) -> dict[int, str] | None:
+        """Of the file that lists the images."""
+        listing = self.inputs.listing()
+        return self.load(listing).categories() if listing is not None else None
+
+    def categories_of(self, path: Path) -> dict[int, str]:
+        """Of a file of detections: its own, else those of the instances."""
+        if self.load(path).has('categories'):
+            return self.load(path).categories()
+        categories = self.categories()
+        if categories is None:
+            raise ValueError(
+                f'{path} is a list of detections, which does not say what its images '
+                'and categories are: give the COCO file with them by --instances.'
+            )
+        return categories
+
+    def _class_list(self) -> list[str]:
+        if self.inputs.classes is not None:
+            return read_names(self.inputs.classes)
+        categories = self.categories()
+        if categories is None:
+            raise ValueError(
+                f'{self.inputs.detections} has numbers for classes: give their names '
+                'by --classes (one a line) or --instances.'
+            )
+        return [categories[key] for key in sorted(categories)]
+
+    def _listed(self) -> list[ListedImage]:
+        """All images by their ids, each id and each file name once."""
+        inputs, listing = self.inputs, self.inputs.listing()
+        if listing is not None:
+            images = list(self.load(listing).images())
+        elif self.dumped is not None:
+            images = [
+                (i['id'], self._relative(i['file_name']), i['width'], i['height'])
+                for i, _ in self.dumped
+            ]
+        elif inputs.images is not None:
+            images = [(name, name, None, None) for name in list_images(inputs.images)]
+        else:
+            raise ValueError(
+                'Which images? Give a COCO file by --instances, or their folder by '
+                '--images.'
+            )
+        for column, what in enumerate(('id', 'file name')):
+            # 1 and "1" would give labels of one name.
+            counted = Counter(str(image[column]) for image in images)
+            for name, times in counted.most_common(1):
+                if times > 1:
+                    raise ValueError(
+                        f'{inputs.origin()}: the image {what} {name!r} is listed '
+                        'twice; it must be unique.'
+                    )
+        # Numbers by their value, then names.
+        return sorted(images, key=lambda image: (isinstance(image[0], str), image[0]))
+
+    def _relative(self, name: str) -> str:
+        """An image's name from the folder of images, as the labels have it."""
+        if self.inputs.images is not None:
+            folder = self.inputs.images.resolve()
+            for path in (Path(name).resolve(), self.inputs.images / name):
+                if path.resolve().is_relative_to(folder) and path.is_file():
+                    return str(path.resolve().relative_to(folder))
+        return Path(name).name
+
+    def detections(self) -> Iterable[tuple[int | str, Detection | None]]:
+        """Image id and detection, in the order of the file."""
+        path = self.inputs.detections
+        assert path is not None
+        if self.dumped is not None:
+            return ((image['id'], d) for image, items in self.dumped for d in items)
+        if path.is_dir():
+            ids = {name: i for i, name, *_ in self.listed}
+            read = read_inferencer_predictions(path, self._class_list(), list(ids))
+            return ((ids[name], d) for name, items in read for d in items)
+        return self.load(path).detections(self.categories_of(path))
+
+    def add(
+        self, what: str, path: Path, entries: Iterable[tuple[int | str, Any]]
+    ) -> None:
+        """Sort the entries of a file by image; count those that are left out.
+
+        Args:
+            what (str): Of :class:`Scene`, what they are.
+            path (Path): The file.
+            entries (Iterable[tuple]): Image id, and item or None.
+        """
+        min_score = self.inputs.min_score if what == 'detections' else 0.0
+        for number, (image_id, item) in enumerate(entries, 1):
+            if image_id not in self.entries:
+                self._leave_out_unknown(path, number, image_id)
+                continue
+            mine = self.entries[image_id]
+            if item is None:
+                self.left_out['left out: crowd'] += mine is not None
+            elif isinstance(item, Detection) and item.score < min_score:
+                self.left_out['left out: below --min-score'] += mine is not None
+            elif mine is not None:
+                mine.setdefault(what, []).append(item)
+
+    def _leave_out_unknown(self, path: Path, number: int, image_id: int | str) -> None:
+        if not self.inputs.ignore_unknown_images:
+            raise ValueError(
+                f'{path}, entry {number}: image {image_id!r} is not among the '
+                f'{len(self.entries):,} images of {self.inputs.origin()}. Give the '
+                'instances file of these images, or say --ignore-unknown-images to '
+                'leave such entries out.'
+            )
+        # Every shard meets them; the first counts them.
+        self.left_out['left out: unknown image'] += self.first
+
+    def scenes(self) -> list[Scene]:
+        """The scenes of the shard, by image id."""
+        scenes = []
+        for image in self.images:
+            items: dict[str, Any] = self.entries[image[0]] or {}
+            items = {what: tuple(values) for what, values in items.items()}
+            scenes.append(Scene(*image, **items))
+        return scenes
+
+
+def _with_sizes(
+    images: Sequence[ListedImage], inputs: InputFiles
+) -> list[tuple[int | str, str, int, int]]:
+    """The images with their sizes, read from the images where no file has them."""
+    missing = [name for _, name, *size in images if None in size]
+    if missing and inputs.images is None:
+        raise ValueError(
+            f'{inputs.listing()}: the image {missing[0]!r} and {len(missing) - 1} '
+            'more have no width and height: give the folder of the images by '
+            '--images, they are read from there.'
+        )
+    upright = bool(missing) and inputs.is_upright()
+    sized = []
+    for number, name, width, height in images:
+        if width is None or height is None:
+            assert inputs.images is not None
+            width, height = read_image_size(inputs.images / name, upright)
+        sized.append((number, name, width, height))
+    return sized
+
+
+def _check_turned(inputs: InputFiles, names: Iterable[str]) -> None:
+    """MMDetection turns images by their EXIF entry, and its boxes with them."""
+    path = inputs.detections
+    if inputs.images is None or path is None or inputs.is_upright():
+        return
+    if not path.is_dir() and not inputs.is_pickle():
+        return
+    for name in names:
+        image = inputs.images / name
+        if image.is_file() and is_turned(image):
+            raise ValueError(
+                f'{image} is turned by its EXIF entry: the boxes in {path} are of '
+                'the turned image, while labels are of the image as it is stored. '
+                'Make labels of upright images by --upright, for which data sets '
+                'have `upright=True`; or save such images upright and without the '
+                'entry, and detect again; or use --detector, which reads them as '
+                'stored.'
+            )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.readers.common import read_json
+from ..utils.atomic import replacing
 
 __all__ = [
     'GENERATOR_VERSION',
@@ -16,6 +17,7 @@ __all__ = [
     'manifest_path',
     'merge_manifests',
     'summary',
+    'write_manifest',
 ]
 
 # Raised whenever the same inputs and options give other labels.
@@ -26,6 +28,12 @@ _COMMONEST = 50
 def manifest_path(labels: str | Path) -> Path:
     """Of the manifest beside a file of labels."""
     return Path(f'{labels}.manifest.json')
+
+
+def write_manifest(manifest: Mapping[str, Any], labels: Path) -> None:
+    """Write the manifest of a file of labels beside it."""
+    with replacing(manifest_path(labels)) as partial:
+        partial.write_text(json.dumps(manifest, indent=1) + '\n', encoding='utf-8')
 
 
 def _lines(path: Path) -> Iterator[dict]:

@@ -1,13 +1,12 @@
-"""What an exported folder says about itself: ``deployment.json``."""
+"""Description of an exported folder: ``deployment.json``."""
 
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
-from ..curriculum.reliability_file import file_sha256
 from ..data.readers.common import entry_of, read_json, required
-from ..utils.atomic import replacing
+from ..utils.atomic import file_sha256, replacing
 from ..utils.config_types import MODEL_PARTS, TRANSFORMS, check_config
 
 __all__ = [
@@ -26,13 +25,13 @@ GRAPHS = ('image', 'grounding')
 
 @dataclass
 class Deployment:
-    """All that is needed to answer, beside the graphs.
+    """All that is needed for inference, beside the graphs.
 
     Args:
         image_size (list[int]): Height and width of the padded input.
         grid_size (list[int]): Rows and columns of patches.
         embed_dims (int): Width of the fusion.
-        scored (bool): Whether answers have scores.
+        scored (bool): Whether predictions have scores.
         text (dict): Arguments of :class:`ExpressionTokenizer`.
         data_preprocessor (dict): Config of the preprocessor.
         pipeline (list[dict]): Configs of the test transforms.
@@ -73,11 +72,11 @@ class Deployment:
         for file in files:
             if not file.is_file():
                 raise FileNotFoundError(f'{file}: no such file, but {NAME} names it.')
-            sha256, found = self.graphs[kind].get(file.name), file_sha256(file)
-            if found != sha256:
+            sha256, actual = self.graphs[kind].get(file.name), file_sha256(file)
+            if actual != sha256:
                 raise ValueError(
                     f'{file} is not the file that {NAME} was written with (sha256 '
-                    f'{found[:16]}... instead of {str(sha256)[:16]}...): it is '
+                    f'{actual[:16]}... instead of {str(sha256)[:16]}...): it is '
                     'truncated, or of another export. Export again.'
                 )
         return files
@@ -113,6 +112,7 @@ def read_deployment(folder: Path) -> Deployment:
         kind = get_origin(hint) or hint
         value = required(entry, name, str(path))
         values[name] = entry_of(value, kind, f'{path}, {name!r}', f'a {kind.__name__}')
+    # As of a checkpoint: an exported folder may come from a stranger.
     for name, allowed in (('pipeline', TRANSFORMS), ('data_preprocessor', MODEL_PARTS)):
         check_config(values[name], allowed, str(path), 'Export again.')
     return Deployment(**values)

@@ -22,7 +22,7 @@ def import_extra(name: str) -> Any:
     """A package of the extra ``serving``.
 
     Raises:
-        ImportError: It is not installed; it says how to get it.
+        ImportError: It is not installed; the error tells how to install it.
     """
     try:
         return import_module(name)
@@ -85,7 +85,7 @@ def _check_self_contained(path: Path) -> None:
 
 
 @cache
-def _openvino_core() -> Any:
+def openvino_core() -> Any:
     """The one of the process, which must never go.
 
     A core sets the stack that signal handlers run on, and takes it away when it goes:
@@ -97,7 +97,7 @@ def _openvino_core() -> Any:
 
 
 def _open_openvino(path: Path, precision: str, threads: int | None) -> Graph:
-    core = _openvino_core()
+    core = openvino_core()
     has_bf16 = 'BF16' in core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
     if precision == 'bf16' and not has_bf16:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What every command does with errors that are meant for its user."""
+"""Errors of commands: one sentence for the user, a traceback for a defect."""
 
 import os
 import re
@@ -20,9 +20,9 @@ _IN_WORKER = re.compile(
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run a command; an error that our code raises ends it by its message alone.
+    """Run a command; an error raised by this project ends it by its message alone.
 
-    The traceback of anything else stays, and with ``CLIP_VG_TRACEBACK=1`` all do.
+    Other errors keep their traceback; with ``CLIP_VG_TRACEBACK=1`` all do.
 
     Args:
         main (Callable): The command.
@@ -44,7 +44,7 @@ def _message(error: Exception) -> str | None:
     *_, (frame, line) = traceback.walk_tb(error.__traceback__)
     (summary,) = traceback.StackSummary.extract([(frame, line)])
     if _OURS.fullmatch(frame.f_globals.get('__name__', '')):
-        # Not what Python itself raises there.
+        # An error that Python itself raises in our code is a defect: it keeps its own.
         if (summary.line or '').startswith('raise '):
             return f'{type(error).__name__}: {error}'
         return None

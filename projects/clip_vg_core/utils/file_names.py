@@ -1,13 +1,13 @@
-"""File names made of what data says: sources, measurers, images."""
+"""File names made of texts in data: sources, measurers, images."""
 
 import hashlib
 import re
 
 __all__ = ['file_name', 'leads_out']
 
-# What every file system takes, in letters of any language.
+# Names that every file system takes, in letters of any language.
 _PLAIN = re.compile(r'\w[\w .+=,@-]*')
-_MOST_BYTES = 120
+_MOST_BYTES = 120  # file systems take 255; two names and a suffix share one
 
 
 def file_name(text: str) -> str:
@@ -41,5 +41,6 @@ def leads_out(name: str) -> bool:
         file system takes.
     """
     parts = re.split(r'[/\\]', name)
+    # Checked on any system: a label file may come from Windows.
     drive = re.match(r'[A-Za-z]:[/\\]', name) is not None
     return drive or parts[0] == '' or '..' in parts or '\0' in name

@@ -1,4 +1,4 @@
-"""Predictions of a long job as JSON lines, continued after a stop."""
+"""Results of a long job as JSON lines, continued after a stop."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from .atomic import replacing
 
-__all__ = ['bind', 'origin_path', 'resumable_map']
+__all__ = ['append_line', 'bind', 'origin_path', 'read_journal', 'resumable_map']
 
 
 def origin_path(path: Path) -> Path:
@@ -34,22 +34,16 @@ def bind(path: Path, origin: Mapping[str, Any], overwrite: bool = False) -> None
     beside = origin_path(path)
     # As it will be read again: tuples become lists, keys texts.
     origin = json.loads(json.dumps(origin))
+    # An empty file holds nothing that could be of another origin.
     if path.exists() and path.stat().st_size:
         known = _read_origin(beside)
-        changed = sorted(
-            key for key in {*known, *origin} if known.get(key) != origin.get(key)
-        )
-        if not changed:
+        changes = _changes(known, origin)
+        if not changes:
             return
         if not overwrite:
             raise ValueError(
-                f'{path} was made from something else: '
-                + '; '.join(
-                    f'{key} was {_short(known.get(key))}, is {_short(origin.get(key))}'
-                    for key in changed
-                )
-                + '. Use what it was made from, name another output, or say '
-                '--overwrite to make it anew.'
+                f'{path} was made from something else: {changes}. Use what it was made '
+                'from, name another output, or say --overwrite to make it anew.'
             )
     path.unlink(missing_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,9 +60,32 @@ def _read_origin(path: Path) -> dict[str, Any]:
     return origin if isinstance(origin, dict) else {}
 
 
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What differs: 'start was 0.5, is 0.4; labels.one was a3..., is 7f...', or ''."""
+    # A key that an earlier version did not write is as one of None.
+    before, now = _flat(before), _flat(now)
+    return '; '.join(
+        f'{key} was {_short(before.get(key))}, is {_short(now.get(key))}'
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key)
+    )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+    """The values of nested mappings by their path."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(_flat(value, f'{prefix}{key}.'))
+        else:
+            flat[f'{prefix}{key}'] = value
+    return flat
+
+
 def _short(value: Any) -> str:
     text = 'unknown' if value is None else str(value)
-    return text if len(text) <= 16 else f'{text[:16]}...'
+    # Hashes are told apart by their beginnings.
+    return text if len(text) <= 40 else f'{text[:16]}...'
 
 
 def _count_whole_lines(path: Path) -> int:
@@ -83,6 +100,50 @@ def _count_whole_lines(path: Path) -> int:
             count, end = count + 1, end + len(line)
     os.truncate(path, end)
     return count
+
+
+def append_line(path: Path, line: Mapping[str, Any]) -> None:
+    """Append a JSON line, which is on disk when this returns."""
+    with path.open('a', encoding='utf-8') as file:
+        file.write(json.dumps(line) + '\n')
+        file.flush()
+        # A step that is noted must be over also after a power failure.
+        os.fsync(file.fileno())
+
+
+def read_journal(path: Path, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Finished steps of a job; begins its journal if there is none.
+
+    The first line of the journal has the settings, each other one a finished step.
+
+    Args:
+        path (Path): The JSON lines, in a folder that the caller has locked.
+        settings (Mapping): What decides the results, as JSON.
+
+    Returns:
+        dict[str, dict]: Line of each step by its name, ``step``.
+
+    Raises:
+        ValueError: It was begun with other settings, or is damaged.
+    """
+    settings = json.loads(json.dumps(settings))
+    if not _count_whole_lines(path):
+        append_line(path, dict(settings=settings))
+    lines = []
+    for number, text in enumerate(path.read_text('utf-8').splitlines(), 1):
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f'{path}, line {number} is not valid JSON: {error}. Remove this line '
+                'and those after it; their steps are repeated.'
+            ) from error
+    if changes := _changes(lines[0].get('settings', {}), settings):
+        raise ValueError(
+            f'{path} was begun with other settings: {changes}. Use another --work-dir, '
+            'the settings it was begun with, or --overwrite.'
+        )
+    return {line['step']: line for line in lines[1:]}
 
 
 def resumable_map(
@@ -125,8 +186,10 @@ def resumable_map(
             batch = items[first : first + batch_size]
             for prediction in predict(batch):
                 file.write(json.dumps(prediction) + '\n')
+            # A kill loses the predictions of one batch at most.
             file.flush()
             bar.update(len(batch))
+    # From the file alone, so that a resumed run yields what an uninterrupted one does.
     with path.open(encoding='utf-8') as file:
         for line in file:
             yield json.loads(line)

@@ -78,7 +78,7 @@ class Storage(StandIn):
     Args:
         dtype (str): PyTorch's name of the type of the numbers.
         count (int): How many there are.
-        read (Callable, optional): Gives their bytes. Defaults to None: nobody asks.
+        read (Callable, optional): Gives their bytes. Defaults to None: none is read.
     """
 
     __slots__ = ('count', 'dtype', 'read')
@@ -235,12 +235,12 @@ def storage_of(
 
     Args:
         saved (Any): The id.
-        sizes (Mapping[str, int]): Bytes of each record that can be asked for.
+        sizes (Mapping[str, int]): Bytes of each record of the file.
         read (Callable, optional): Gives the bytes of a record, by its name. Defaults
             to None: the storage is checked, and never read.
 
     Raises:
-        UnsafePickleError: It is no storage, or has other bytes than it says.
+        UnsafePickleError: It is no storage, or has not as many bytes as it names.
     """
     if type(saved) is not tuple or len(saved) not in (5, 6) or saved[0] != 'storage':
         raise UnsafePickleError('it refers to something that is no tensor')

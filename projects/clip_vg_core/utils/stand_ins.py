@@ -29,7 +29,7 @@ __all__ = [
 
 _LEAVES = frozenset((str, bytes, bytearray, int, float, bool, type(None)))
 _KEYS = frozenset((str, bytes, float, bool, type(None)))
-# Ints beyond this can be made to have one hash, and a dict of them slow.
+# Larger ints can be made to have one hash, and a dict of them slow.
 _HASH_PRIME = (1 << 61) - 1
 
 
@@ -276,8 +276,8 @@ def check_value(value: Any, instructions: int, limits: Limits) -> bool:
         """How many values are in a container, and how deep they lie."""
         nonlocal has_stand_ins
         if id(node) in known:
-            found = known[id(node)]
-            if found is None:
+            measured = known[id(node)]
+            if measured is None:
                 raise UnsafePickleError('it has a container that contains itself')
         else:
             known[id(node)] = None
@@ -296,15 +296,15 @@ def check_value(value: Any, instructions: int, limits: Limits) -> bool:
                     more, below = weigh(child, depth + 1)
                     count += more
                     height = max(height, below + 1)
-            found = known[id(node)] = (count + len(children), height)
+            measured = known[id(node)] = (count + len(children), height)
         require(
-            depth + found[1] <= limits.depth, f'over {limits.depth} containers deep'
+            depth + measured[1] <= limits.depth, f'over {limits.depth} containers deep'
         )
         most = max(limits.written_out, 4 * instructions)
         require(
-            found[0] <= most, f'over {most} values if what is shared is written out'
+            measured[0] <= most, f'over {most} values if what is shared is written out'
         )
-        return found
+        return measured
 
     if type(value) not in _LEAVES:
         weigh(value, 1)

@@ -35,6 +35,7 @@ def draw_box(
             Defaults to None: a solid line.
     """
     left, top, right, bottom = box
+    # Of a box that is out of order, as untrained models predict, a line is drawn.
     right, bottom = max(left, right - 1), max(top, bottom - 1)
     if halo:
         around = (left - halo, top - halo, right + halo, bottom + halo)
@@ -115,6 +116,7 @@ def draw_predictions(
         np.ndarray: RGB of shape (H + legend, W, 3), uint8; ``image`` is not changed.
     """
     height, width = image.shape[:2]
+    # Legible when the image is fit to a screen, whatever its resolution.
     unit = max(11, round(max(height, width) / 45))
     font = ImageFont.load_default(unit)
     across = max(8, int(width / (0.55 * unit)) - 4)

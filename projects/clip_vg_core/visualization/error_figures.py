@@ -1,4 +1,4 @@
-"""Plots of a run's answers, or of two runs beside each other."""
+"""Plots of a run's predictions, or of two runs beside each other."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,9 +36,9 @@ def draw_ious(runs: Mapping[str, np.ndarray]) -> Figure:
         left.stairs(counts, edges, fill=not place, color=color, linewidth=2, alpha=0.8)
         reached = len(ious) - np.searchsorted(np.sort(ious), thresholds, 'left')
         right.plot(thresholds, reached / len(ious), color=color, lw=2, label=name)
-    left.set_ylabel('answers')
+    left.set_ylabel('predictions')
     left.set_xlabel('IoU with the true box')
-    right.set_ylabel('share of answers at or above it')
+    right.set_ylabel('share of predictions at or above it')
     right.set_xlabel('IoU threshold')
     right.set_ylim(0, 1)
     for axes in (left, right):
@@ -66,12 +66,12 @@ def draw_groups(
     runs: Mapping[str, Mapping[str, Mapping[str, Any]]],
     whole: Sequence[float],
 ) -> Figure:
-    """Accuracy of each group as a bar, with its interval and its answers.
+    """Accuracy of each group as a bar, with its interval and its predictions.
 
     Args:
         runs (Mapping): A ``breakdown`` by the name of the run, one or two with the
             same groups.
-        whole (Sequence[float]): Accuracy of all answers of each run: a dotted line.
+        whole (Sequence[float]): Accuracy of all predictions of each run: a dotted line.
 
     Returns:
         Figure: To be saved by the caller.
@@ -114,7 +114,7 @@ def draw_groups(
 
 
 def _counts(axes: Axes, counts: Sequence[int]) -> None:
-    """The number of answers, at the right of each group."""
+    """The number of predictions, at the right of each group."""
     for place, count in enumerate(counts):
         axes.annotate(
             f'n = {count:,}',
@@ -130,7 +130,7 @@ def _counts(axes: Axes, counts: Sequence[int]) -> None:
 
 
 def draw_calibration(runs: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """What answers of each score reach.
+    """Draw what predictions of each score reach.
 
     Args:
         runs (Mapping): A ``calibration`` by the name of the run, one or two.
@@ -140,12 +140,12 @@ def draw_calibration(runs: Mapping[str, Mapping[str, Any]]) -> Figure:
     """
     figure, axes = plt.subplots(figsize=(5.6, 4.4))
     axes.plot([0, 1], [0, 1], ':', color='#757575')
-    for (name, found), color in zip(runs.items(), _COLORS, strict=False):
+    for (name, scored), color in zip(runs.items(), _COLORS, strict=False):
         of = f' of {name}' if len(runs) > 1 else ''
-        scores = found['scores']
-        axes.plot(scores, found['ious'], 'o-', color=color, label=f'mean IoU{of}')
+        scores = scored['scores']
+        axes.plot(scores, scored['ious'], 'o-', color=color, label=f'mean IoU{of}')
         axes.plot(
-            scores, found['accuracies'], 's--', color=color, label=f'accuracy{of}'
+            scores, scored['accuracies'], 's--', color=color, label=f'accuracy{of}'
         )
     axes.set_xlim(0, 1)
     axes.set_ylim(-0.02, 1.02)

@@ -41,10 +41,9 @@ _WEAK = 8
 _NOTES = {
     'Kinds of words': 'By lists of words; an expression may have words of several '
     'kinds, and is counted for each.',
-    'Size of the true box': 'In %: its share of the picture. In px (if most pictures '
+    'Size of the true box': 'In %: its share of the image. In px (if most images '
     'cannot be read): the square root of its area.',
-    'Expressions of the same picture': 'How many expressions of the picture were '
-    'tested.',
+    'Expressions of the same image': 'How many expressions of the image were tested.',
 }
 
 _PAGE = """{% extends 'page' %}
@@ -71,7 +70,7 @@ _PAGE = """{% extends 'page' %}
           color: #666; text-align: center }
   nav a { margin-right: 1rem } .hit { color: #00702f } .miss { color: #c4002b }
 </style>
-<nav><a href="#all">All answers</a>
+<nav><a href="#all">All predictions</a>
 {% if weak %}<a href="#weak">Where most is lost</a>{% endif %}
 {% for s in sections %}<a href="#g{{ loop.index }}">{{ s.title }}</a>
 {% endfor %}{% if calibration %}<a href="#score">Score</a>{% endif %}
@@ -79,11 +78,11 @@ _PAGE = """{% extends 'page' %}
 {% endfor %}</nav>
 
 <p>{{ '{:,}'.format(runs[0].count) }} expressions on
-{{ '{:,}'.format(picture_count) }} pictures. A hit is an answer of IoU 0.5 or more
+{{ '{:,}'.format(image_count) }} images. A hit is a prediction of IoU 0.5 or more
 with the true box; the accuracy is the share of hits, the small numbers are its 95 %
 interval (Wilson).</p>
-{% if missing %}<p><b>{{ '{:,}'.format(missing|length) }} pictures were not found or
-cannot be read</b>, the first: {{ missing[0] }}. If they moved, say where to by
+{% if missing %}<p><b>{{ '{:,}'.format(missing|length) }} images were not found or
+cannot be read</b>, the first: {{ missing[0] }}. If they moved, give their folder by
 <code>--images</code>.</p>{% endif %}
 
 <div class="wide"><table>
@@ -118,17 +117,18 @@ good, a difference at least as large had the probability {{ number(paired.p) }}
 </table>
 {% endif %}
 
-<h2 id="all">All answers</h2>
+<h2 id="all">All predictions</h2>
 <img alt="Histogram of IoU, and accuracy by threshold"
  src="data:image/png;base64,{{ ious }}">
 
 {% if weak %}
 <h2 id="weak">Where most is lost</h2>
-<p>Groups whose interval ends below the accuracy of all answers. Hits lost: how many
+<p>Groups whose interval ends below the accuracy of all predictions. Hits lost: how many
 more there were, if the group were as good as all.</p>
 <div class="wide"><table>
 <tr>{% if paired %}<th>run</th>{% endif %}<th>by</th><th>group</th>
-<th class="n">answers</th><th class="n">accuracy</th><th class="n">hits lost</th></tr>
+<th class="n">predictions</th><th class="n">accuracy</th>
+<th class="n">hits lost</th></tr>
 {% for g in weak %}
 <tr>{% if paired %}<td>{{ g.run }}</td>{% endif %}<td>{{ g.grouping }}</td>
 <td>{{ g.group }}</td><td class="n">{{ '{:,}'.format(g.count) }}</td>
@@ -143,7 +143,7 @@ more there were, if the group were as good as all.</p>
 <div class="beside"><img alt="Accuracy by group: {{ s.title }}"
  src="data:image/png;base64,{{ s.image }}">
 <div class="wide"><table>
-<tr><th>group</th><th class="n">answers</th>
+<tr><th>group</th><th class="n">predictions</th>
 {% for r in runs %}<th class="n name">{{ r.name if paired else 'accuracy' }}</th>
 {% endfor %}
 {% if paired %}<th class="n">points</th><th class="n">gained</th><th class="n">lost</th>
@@ -167,12 +167,12 @@ any difference, about one is bold.</p>{% endif %}
 
 {% if calibration %}
 <h2 id="score">Score</h2>
-<p>What answers reach, by the model's own score in ten bins; on the dotted line the
+<p>What predictions reach, by the model's own score in ten bins; on the dotted line the
 score is what to expect.
-{% for name, found in calibration.runs.items() %}
+{% for name, scored in calibration.runs.items() %}
 {% if paired %}“{{ name }}”: {% endif %}Mean distance of score and IoU
-{{ number(found.error) }}{% if found.auroc is not none %}; a hit scores higher than a
-miss in {{ percent(found.auroc) }} of pairs{% endif %}.
+{{ number(scored.error) }}{% if scored.auroc is not none %}; a hit scores higher than a
+miss in {{ percent(scored.auroc) }} of pairs{% endif %}.
 {% endfor %}</p>
 <img alt="Accuracy by score" src="data:image/png;base64,{{ calibration.image }}">
 {% endif %}
@@ -186,15 +186,15 @@ miss{% if e.paired %}; broken line: “{{ runs[0].name }}”, solid:
 <div class="cards">
 {% for c in e.cards %}
 <figure class="card">
-{% if c.picture %}<img alt="{{ c.text }}" loading="lazy"
- src="data:image/jpeg;base64,{{ c.picture }}">
-{% else %}<div class="none">picture not found,<br>or not to be read</div>{% endif %}
+{% if c.image %}<img alt="{{ c.text }}" loading="lazy"
+ src="data:image/jpeg;base64,{{ c.image }}">
+{% else %}<div class="none">image not found,<br>or not to be read</div>{% endif %}
 <b>{{ c.text }}</b><br>
-{% for answer in c.answers %}
-{% if e.paired %}{{ answer.name }}: {% endif %}IoU {{ '%.2f' % answer.iou }}
-{%- if answer.score is not none %}, score {{ '%.2f' % answer.score }}{% endif %}<br>
+{% for p in c.predictions %}
+{% if e.paired %}{{ p.name }}: {% endif %}IoU {{ '%.2f' % p.iou }}
+{%- if p.score is not none %}, score {{ '%.2f' % p.score }}{% endif %}<br>
 {% endfor %}
-<small title="{{ c.image }}">{{ c.sample_id }} · {{ c.file }}</small>
+<small title="{{ c.path }}">{{ c.sample_id }} · {{ c.file }}</small>
 </figure>
 {% endfor %}
 </div>
@@ -204,7 +204,7 @@ miss{% if e.paired %}; broken line: “{{ runs[0].name }}”, solid:
 
 @dataclass
 class _Run:
-    """The answers of a run.
+    """The results of a run.
 
     Args:
         name (str): On the page.
@@ -218,7 +218,7 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.ious = np.array([result['iou'] for result in self.results])
-        self.scores = np.array([result['score'] for result in self.results], float)
+        self.scores = np.array([result.get('score') for result in self.results], float)
 
 
 def write_error_report(
@@ -232,9 +232,9 @@ def write_error_report(
 
     Args:
         out (Path): The HTML page.
-        runs (Mapping[str, Sequence[Mapping]]): Answers (``read_results``) by the name
+        runs (Mapping[str, Sequence[Mapping]]): Results (``read_results``) by the name
             of the run; one, or two of the same samples in the same order.
-        images (Path, optional): Where the pictures moved to. Defaults to None.
+        images (Path, optional): Folder that the images moved to. Defaults to None.
         examples (int): Of each kind. Defaults to 12.
         seed (int): Which of equally good or bad ones are shown. Defaults to 0.
 
@@ -245,7 +245,8 @@ def write_error_report(
     results = every[0].results
     sizes = image_sizes((r['image'] for r in results), images)
     groupings = _groupings(results, sizes)
-    pictures = sorted(image for image in sizes if image is not None)
+    tested = sorted(image for image in sizes if image is not None)
+    # Figures go into the page in base64; their files are not left behind.
     with TemporaryDirectory() as folder:
         figures = partial(png, path=Path(folder, 'figure.png'))
         return write_page(
@@ -253,8 +254,8 @@ def write_error_report(
             _PAGE,
             title='Errors: ' + ' and '.join(run.name for run in every),
             runs=[_overview(run) for run in every],
-            picture_count=len(pictures),
-            missing=[image for image in pictures if np.isnan(sizes[image][0])],
+            image_count=len(tested),
+            missing=[image for image in tested if np.isnan(sizes[image][0])],
             paired=_paired(every),
             ious=figures(draw_ious({run.name: run.ious for run in every})),
             weak=[group for run in every for group in _weak(run, groupings)],
@@ -271,12 +272,12 @@ def write_error_report(
 
 
 def find_image(image: str | None, folder: Path | None = None) -> Path | None:
-    """The file of a picture.
+    """The file of an image.
 
     Args:
-        image (str, optional): As the answers name it.
-        folder (Path, optional): Where pictures moved to: below it, the longest end of
-            ``image`` that is a file. Defaults to None: they did not move.
+        image (str, optional): As the results name it.
+        folder (Path, optional): Folder that the images moved to: below it, the
+            longest end of ``image`` that is a file. Defaults to None: not moved.
 
     Returns:
         Path, optional: None where there is no such file.
@@ -285,6 +286,7 @@ def find_image(image: str | None, folder: Path | None = None) -> Path | None:
         return None
     if folder is None:
         return Path(image) if Path(image).is_file() else None
+    # No '..': an image named so would be looked for outside of the folder.
     parts = [p for p in Path(image).parts if p not in (Path(image).anchor, '..')]
     ends = (folder.joinpath(*parts[start:]) for start in range(len(parts)))
     return next((path for path in ends if path.is_file()), None)
@@ -293,7 +295,7 @@ def find_image(image: str | None, folder: Path | None = None) -> Path | None:
 def image_sizes(
     images: Iterable[str | None], folder: Path | None = None
 ) -> dict[str | None, tuple[float, float]]:
-    """(width, height) of each picture; NaN where it cannot be read.
+    """(width, height) of each image; NaN where it cannot be read.
 
     Only the heads of the files are read, once each.
     """
@@ -304,8 +306,8 @@ def _size(path: Path | None) -> tuple[float, float]:
     if path is None:
         return float('nan'), float('nan')
     try:
-        with open_image(path) as picture:
-            return picture.size
+        with open_image(path) as image:
+            return image.size
     except UNREADABLE:
         return float('nan'), float('nan')
 
@@ -331,20 +333,22 @@ def _groupings(
     results: Sequence[Mapping[str, Any]],
     sizes: Mapping[str | None, tuple[float, float]],
 ) -> dict[str, Grouping]:
-    """The ways to part the answers that give several groups."""
+    """The groupings of the results that have several groups."""
     texts = [result['text'] for result in results]
     images = [result['image'] for result in results]
     boxes = np.array([result['gt_bbox'] for result in results], dtype=float)
     of_boxes = np.array([sizes[image] for image in images], dtype=float)
-    found = {
+    groupings = {
         'Words of the expression': by_length(texts),
         'Kinds of words': by_word_category(texts),
         'Size of the true box': by_box_size(boxes, of_boxes),
-        'Expressions of the same picture': by_crowd(images),
+        'Expressions of the same image': by_crowd(images),
         'Split': by_value([result['split'] for result in results]),
         'Source': by_value([result['source'] for result in results]),
     }
-    return {title: grouping for title, grouping in found.items() if len(grouping) > 1}
+    return {
+        title: grouping for title, grouping in groupings.items() if len(grouping) > 1
+    }
 
 
 def _overview(run: _Run) -> dict[str, Any]:
@@ -365,8 +369,8 @@ def _paired(runs: Sequence[_Run]) -> dict[str, Any] | None:
 
 def _weak(run: _Run, groupings: Mapping[str, Grouping]) -> list[dict[str, Any]]:
     parts = {title: breakdown(run.ious, g) for title, g in groupings.items()}
-    found = weak_groups(parts, summary(run.ious)['accuracy'])
-    return [dict(group, run=run.name) for group in found[:_WEAK]]
+    weak = weak_groups(parts, summary(run.ious)['accuracy'])
+    return [dict(group, run=run.name) for group in weak[:_WEAK]]
 
 
 def _section(
@@ -385,7 +389,7 @@ def _section(
         rows=[
             dict(
                 name=name,
-                parts=[found[name] for found in parts.values()],
+                parts=[groups[name] for groups in parts.values()],
                 paired=paired.get(name),
             )
             for name in grouping
@@ -394,9 +398,9 @@ def _section(
 
 
 def _calibrations(runs: Sequence[_Run], figures: _Figures) -> dict[str, Any] | None:
-    """Of the runs whose scores say something; None without one."""
-    found = {run.name: calibration(run.ious, run.scores) for run in runs}
-    known = {name: value for name, value in found.items() if value is not None}
+    """Calibration of the runs whose scores differ; None without one."""
+    every = {run.name: calibration(run.ious, run.scores) for run in runs}
+    known = {name: value for name, value in every.items() if value is not None}
     if not known:
         return None
     return dict(image=figures(draw_calibration(known)), runs=known)
@@ -406,6 +410,7 @@ def _examples(
     runs: Sequence[_Run], count: int, rng: np.random.Generator, images: Path | None
 ) -> list[dict[str, Any]]:
     """What is gained and lost, and the worst and best of each run."""
+    # One number a sample, so that two runs show the same of equally bad ones.
     chance = rng.random(len(runs[0].ious))
     kinds = _changes(runs[0], runs[1], chance) if len(runs) > 1 else []
     for run in runs:
@@ -423,7 +428,7 @@ def _examples(
 
 
 class _Kind(NamedTuple):
-    """A kind of examples: which answers, the most telling first, of which runs."""
+    """A kind of examples: which predictions, the most telling first, of which runs."""
 
     title: str
     note: str
@@ -459,27 +464,27 @@ def _extremes(run: _Run, of: str, chance: np.ndarray) -> list[_Kind]:
 
 
 def _card(index: int, runs: Sequence[_Run], images: Path | None) -> dict[str, Any]:
-    """A picture, or None where it cannot be read, and what is said below it."""
+    """One example: its image, or None where it cannot be read, and the text below."""
     results = [run.results[index] for run in runs]
     first = results[0]
     return dict(
         text=first['text'],
         sample_id=first['sample_id'],
-        image=first['image'],
-        file=Path(first['image'] or 'no picture').name,
-        picture=_picture(find_image(first['image'], images), results),
-        answers=[
+        path=first['image'],
+        file=Path(first['image'] or 'no image').name,
+        image=_encoded(find_image(first['image'], images), results),
+        predictions=[
             dict(
                 name=run.name,
                 iou=result['iou'],
-                score=result['score'],
+                score=result.get('score'),
             )
             for run, result in zip(runs, results, strict=True)
         ],
     )
 
 
-def _picture(path: Path | None, results: Sequence[Mapping[str, Any]]) -> str | None:
+def _encoded(path: Path | None, results: Sequence[Mapping[str, Any]]) -> str | None:
     try:
         image = None if path is None else draw_results(path, results)
     except UNREADABLE:

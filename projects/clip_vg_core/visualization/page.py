@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: one style, pictures inside."""
+"""Self-contained HTML pages: one style, figures inside."""
 
 import base64
 from pathlib import Path
@@ -48,7 +48,8 @@ def png(figure: Figure, path: Path) -> str:
     Returns:
         str: Its bytes in base64, for a page.
     """
-    figure.savefig(path, dpi=90)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=90)
     plt.close(figure)
     return base64.b64encode(path.read_bytes()).decode()
 
@@ -66,6 +67,7 @@ def write_page(path: Path, template: str, **content: Any) -> Path:
         Path: ``path``.
     """
     pages = DictLoader(dict(page=_BASE, this=template))
+    # Names and expressions come from data: escaped, and never read as a template.
     page = Environment(autoescape=True, loader=pages).get_template('this')
     with replacing(path) as partial:
         partial.write_text(page.render(**content), encoding='utf-8')

@@ -49,16 +49,16 @@ def _bars(parts: Mapping[str, Mapping[str, float]]) -> Figure:
 
 
 def _examples(labels: Path, count: int) -> list[dict]:
-    """Some lines, drawn by chance, the same every time, in one pass."""
+    """Lines drawn at random, the same every time, in one pass."""
     rng = np.random.default_rng(0)
-    kept: list[tuple[int, str]] = []
+    drawn: list[tuple[int, str]] = []
     with labels.open(encoding='utf-8') as file:
         for number, line in enumerate(file):
-            if len(kept) < count:
-                kept.append((number, line))
+            if len(drawn) < count:
+                drawn.append((number, line))
             elif (place := int(rng.integers(number + 1))) < count:
-                kept[place] = (number, line)
-    return [json.loads(line) for _, line in sorted(kept)]
+                drawn[place] = (number, line)
+    return [json.loads(line) for _, line in sorted(drawn)]
 
 
 def write_label_report(
@@ -69,8 +69,8 @@ def write_label_report(
     Args:
         labels (Path): ODVG JSON Lines.
         manifest (Mapping): ``statistics`` and ``counts``.
-        images (Path, optional): Folder of the pictures; None draws no examples.
-        out (Path): The HTML page, ``NAME.html``; the pictures are in ``NAME.report``.
+        images (Path, optional): Folder of the images; None draws no examples.
+        out (Path): The HTML page, ``NAME.html``; the images are in ``NAME.report``.
 
     Returns:
         Path: ``out``.
@@ -88,11 +88,11 @@ def write_label_report(
         }
         figures.append(('Labels', '', png(_bars(parts), folder / 'labels.png')))
     if images is not None and made['labels']:
-        some = _examples(labels, _EXAMPLES)
+        examples = _examples(labels, _EXAMPLES)
         upright = manifest['settings'].get('inputs', {}).get('upright', False)
-        figure, missing = draw_labels(some, images, upright=upright)
+        figure, missing = draw_labels(examples, images, upright=upright)
         caption = 'Drawn by chance. The line: the box of the label.'
-        if missing:  # labels need no picture, and are not lost for want of one
+        if missing:  # labels are complete without their images
             caption += f' Not to be read: {", ".join(missing)}.'
         figures.append(('Examples', caption, png(figure, folder / 'examples.png')))
     left_out = [

@@ -1,4 +1,4 @@
-"""The release's files of reliability and selections, there and back."""
+"""The official code's files of reliability and selections, there and back."""
 
 import pickle
 
@@ -22,13 +22,13 @@ LABELS = [
     dict(image='b.jpg', bbox=[0.0, 5.0, 9.0, 8.0], text='red car', **SIZE),
 ]
 VALUES = np.array([0.25, 1.0], np.float32)
-ANSWERS = np.array([[1, 2, 3, 4], [5, 6, 7, 8]], np.float32)
+PREDICTED = np.array([[1, 2, 3, 4], [5, 6, 7, 8]], np.float32)
 
 
 @pytest.mark.parametrize('name', ['unc_train', 'referit_train', 'flickr_train'])
 def test_round_trip_with_the_boxes_of_each_data_set(tmp_path, name):
     path = tmp_path / f'{name}_iou_result.pth'
-    write_iou_result(LABELS, VALUES, ANSWERS, path)
+    write_iou_result(LABELS, VALUES, PREDICTED, path)
     assert read_iou_result(path).tolist() == VALUES.tolist()
     table = read_annotations(path)
     assert [table[i]['bbox'] for i in (0, 1)] == [label['bbox'] for label in LABELS]
@@ -118,24 +118,24 @@ def test_tensors_are_the_labels_box_and_the_prediction_as_the_official_code_has_
     entries = torch.load(path, weights_only=True)
     for entry, tensors, value in zip(entries, expected, values, strict=True):
         assert len(entry) == 7 and entry[-1] == value
-        for found, tensor in zip(entry[4:6], tensors, strict=True):
-            torch.testing.assert_close(found, tensor, atol=1e-6, rtol=0)
-            assert found.untyped_storage().nbytes() == 16
+        for saved, tensor in zip(entry[4:6], tensors, strict=True):
+            torch.testing.assert_close(saved, tensor, atol=1e-6, rtol=0)
+            assert saved.untyped_storage().nbytes() == 16
 
 
 def test_sizes_come_from_the_images_where_labels_do_not_say_them(tmp_path):
     labels = [dict(label, height=None, width=None) for label in LABELS]
     path = tmp_path / 'unc_iou_result.pth'
     with pytest.raises(ValueError, match=r'size of a.jpg.*--images'):
-        write_iou_result(labels, VALUES, ANSWERS, path)
+        write_iou_result(labels, VALUES, PREDICTED, path)
     for label in LABELS:
         Image.new('RGB', (640, 330)).save(tmp_path / label['image'])
-    write_iou_result(labels, VALUES, ANSWERS, path, images=tmp_path)
-    write_iou_result(LABELS, VALUES, ANSWERS, tmp_path / 'unc_2.pth')
-    found, expected = (
+    write_iou_result(labels, VALUES, PREDICTED, path, images=tmp_path)
+    write_iou_result(LABELS, VALUES, PREDICTED, tmp_path / 'unc_2.pth')
+    saved, expected = (
         torch.load(p, weights_only=True) for p in (path, tmp_path / 'unc_2.pth')
     )
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(saved, expected, strict=True):
         assert torch.equal(one[4], other[4]) and torch.equal(one[5], other[5])
 
 
@@ -168,7 +168,7 @@ def test_a_wrong_reliability_is_named(tmp_path, last):
 def test_labels_without_reliability_or_prediction_are_counted(tmp_path):
     path = tmp_path / 'unc_iou_result.pth'
     with pytest.raises(ValueError, match='1 labels are not scored'):
-        write_iou_result(LABELS, np.array([np.nan, 0.5]), ANSWERS, path)
+        write_iou_result(LABELS, np.array([np.nan, 0.5]), PREDICTED, path)
     with pytest.raises(ValueError, match='2 labels have no predicted box'):
         write_iou_result(LABELS, VALUES, np.full((2, 4), np.nan), path)
 

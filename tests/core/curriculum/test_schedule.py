@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from projects.clip_vg_core.curriculum.schedule import SHAPES, threshold_at
+from projects.clip_vg_core.curriculum.selection import SHAPES, threshold_at
 
 PROGRESS = np.linspace(0, 1, 41)
 MOVING = [shape for shape in SHAPES if shape != 'constant']

@@ -1,11 +1,10 @@
-"""Selection: what is kept, where two peaks are cut, and how good a choice was."""
+"""Selection: which labels are selected, and where two peaks are cut."""
 
 import numpy as np
 import pytest
 
+from benchmarks.curriculum_table import selection_quality
 from projects.clip_vg_core.curriculum.selection import (
-    auroc,
-    keep_quality,
     mixture_valley,
     otsu_valley,
     select_reliable,
@@ -21,28 +20,29 @@ VALLEYS = (otsu_valley, mixture_valley)
     ('threshold', 'expected'),
     [
         (-1.0, [0, 1, 3, 4, 5]),
-        (0.0, [1, 3, 4, 5]),  # strict: a complete miss is never kept
+        (0.0, [1, 3, 4, 5]),  # strict: a complete miss is never selected
         (0.5, [1, 4, 5]),
         (0.9, [4, 5]),  # 0.9 of single precision passes no 0.9
-        (1.0, [4]),  # as released, r == 1; label 5 is the next number below
+        (1.0, [4]),  # as in the official code, r == 1; label 5 is the next number below
     ],
 )
-def test_keeps_what_is_above_the_threshold_and_never_nan(threshold, expected):
+def test_selects_what_is_above_the_threshold_and_never_nan(threshold, expected):
     assert select_reliable(RELIABILITY, threshold).tolist() == expected
 
 
 def test_selection_shrinks_as_the_threshold_rises():
     scores = np.random.default_rng(0).integers(0, 11, 200) / 10
-    kept = [set(select_reliable(scores, h / 10).tolist()) for h in range(11)]
-    assert all(more >= less for more, less in zip(kept, kept[1:], strict=False))
-    assert len(kept[0]) < 200 and kept[10] == set(np.flatnonzero(scores == 1))
+    selected = [set(select_reliable(scores, h / 10).tolist()) for h in range(11)]
+    for lower, higher in zip(selected, selected[1:], strict=False):
+        assert lower >= higher
+    assert len(selected[0]) < 200 and selected[10] == set(np.flatnonzero(scores == 1))
 
 
 def test_selection_follows_the_labels_when_they_are_shuffled():
     order = np.random.default_rng(1).permutation(len(RELIABILITY))
-    kept = select_reliable(RELIABILITY[order], 0.5)
-    assert kept.tolist() == sorted(kept)
-    assert set(order[kept]) == set(select_reliable(RELIABILITY, 0.5))
+    selected = select_reliable(RELIABILITY[order], 0.5)
+    assert selected.tolist() == sorted(selected)
+    assert set(order[selected]) == set(select_reliable(RELIABILITY, 0.5))
 
 
 def means(snapshots):
@@ -168,33 +168,13 @@ def test_there_is_no_valley_of_nothing(valley, values):
         valley(np.array(values))
 
 
-@pytest.mark.parametrize('levels', [3, 1000])  # many ties, few ties
-def test_auroc_equals_the_slow_reference_over_all_pairs(levels):
-    rng = np.random.default_rng(8)
-    scores = rng.integers(0, levels, 120) / levels
-    scores[rng.random(120) < 0.2] = np.nan
-    positive = rng.random(120) < 0.3 + 0.4 * np.nan_to_num(scores)
-    pairs = [
-        1.0 if high > low else 0.5 if high == low else 0.0
-        for high in scores[positive & ~np.isnan(scores)]
-        for low in scores[~positive & ~np.isnan(scores)]
-    ]
-    assert auroc(scores, positive) == pytest.approx(np.mean(pairs))
-    assert auroc(-scores, positive) == pytest.approx(1 - np.mean(pairs))
-
-
-def test_auroc_of_one_side_is_unknown():
-    assert np.isnan(auroc(np.array([0.1, 0.2]), np.array([True, True])))
-    assert np.isnan(auroc(np.array([0.1, np.nan]), np.array([True, False])))
-
-
 def test_quality_of_a_selection_by_hand():
     clean = np.array([True, True, True, False, False, True, True, True])
-    # Kept: one wrong, three of the six right ones.
-    assert keep_quality(np.array([0, 1, 3, 7]), clean) == dict(
+    # Selected: one wrong, three of the six right ones.
+    assert selection_quality(np.array([0, 1, 3, 7]), clean) == dict(
         share=0.5, precision=0.75, recall=0.5
     )
-    nothing = keep_quality(np.arange(0), clean)
+    nothing = selection_quality(np.arange(0), clean)
     assert nothing['share'] == nothing['recall'] == 0
     assert np.isnan(nothing['precision'])
-    assert np.isnan(keep_quality(np.array([0]), np.zeros(2, bool))['recall'])
+    assert np.isnan(selection_quality(np.array([0]), np.zeros(2, bool))['recall'])

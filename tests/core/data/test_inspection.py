@@ -89,6 +89,12 @@ def test_labels_without_a_single_target_cannot_be_trained_on(tmp_path):
     assert kinds(found)['no single target'].spoils_training
 
 
+def test_names_that_come_twice_cannot_be_trained_on(tmp_path):
+    lines = [dict(odvg(text=text), sample_id='one') for text in ('man', 'dog')]
+    problem = kinds(inspect_lines(tmp_path, lines))['sample_id']
+    assert problem.spoils_training and "'one'" in problem.text
+
+
 def test_words_are_counted_as_python_splits_them():
     rng = random.Random(0)
     texts = [

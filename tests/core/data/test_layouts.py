@@ -1,7 +1,10 @@
 """Every layout of docs/data.md is read, by its content, with the right values."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ import torch
 from projects.clip_vg_core.data.readers import LAYOUTS, read_annotations
 from projects.clip_vg_core.data.readers.documents import open_document
 
+from ...helpers import ROOT
 from ...helpers.layout_files import (
     FIRST,
     HEIGHT,
@@ -77,8 +81,6 @@ def test_a_layout_is_recognised_without_its_name(tmp_path, name):
 
 
 def test_the_documentation_names_every_layout():
-    from ...helpers import ROOT
-
     text = (ROOT / 'docs' / 'data.md').read_text()
     for name, layout in LAYOUTS.items():
         if not layout.refusal:
@@ -230,15 +232,15 @@ def test_a_box_unit_needs_the_size_of_the_image(tmp_path):
         ValueError, match=r"a\.jsonl, line 1.*'a\.jpg'.*size|size.*'a\.jpg'"
     ):
         read_annotations(**files, box_unit='1')
-    asked = []
+    requested = []
 
     def read_sizes(names):
-        asked.extend(names)
+        requested.extend(names)
         return np.array([[100, 200]])
 
     table = read_annotations(**files, box_unit='1', read_sizes=read_sizes)
     np.testing.assert_allclose(table.boxes, [[20, 10, 100, 50]], rtol=1e-6)
-    assert asked == ['a.jpg'] and table.sizes.tolist() == [[100, 200]]
+    assert requested == ['a.jpg'] and table.sizes.tolist() == [[100, 200]]
 
 
 @pytest.mark.parametrize('sized', [True, False])
@@ -333,8 +335,6 @@ def test_four_columns_are_a_box(tmp_path):
 
 
 def test_parquet_without_pyarrow_is_one_sentence(tmp_path, monkeypatch):
-    import sys
-
     (tmp_path / 'a.parquet').write_bytes(b'PAR1')
     monkeypatch.setitem(sys.modules, 'pyarrow', None)
     with pytest.raises(ImportError, match=r'a\.parquet.*pip install pyarrow'):
@@ -413,3 +413,18 @@ def test_three_layouts_of_real_data_are_one_table(realdata, tmp_path):
         assert list(table.texts) == list(refer.texts)
         assert np.array_equal(table.image_index, refer.image_index)
         assert list(table.images) == list(refer.images)
+
+
+def test_changed_files_give_a_table_or_an_error_that_names_them():
+    """A thousand inputs of the fuzzer; `make fuzz` runs a hundred thousand."""
+    done = subprocess.run(
+        [sys.executable, 'tests/fuzz_readers.py', '--inputs', '1000'],
+        cwd=ROOT,
+        env=dict(os.environ, PYTHONPATH=os.pathsep.join([str(ROOT), *sys.path])),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '1,000 inputs, no violation' in done.stdout
+    # Most changes are refused; some leave a file that can be read.
+    assert ' read ' in done.stdout and ' refused ' in done.stdout

@@ -1,4 +1,4 @@
-"""Groups of answers, intervals and the comparison of runs."""
+"""Groups of predictions, intervals and the comparison of runs."""
 
 import math
 
@@ -29,7 +29,7 @@ WORDS = ('left', 'red', 'man', 'the', 'next', 'to', 'umbrella', 'biggest', 'two'
 
 
 def answers(count=300, seed=0):
-    """Random expressions, boxes, sizes, pictures, sources and IoUs."""
+    """Random expressions, boxes, sizes, images, sources and IoUs."""
     rng = np.random.default_rng(seed)
     corners = rng.uniform(0, 400, (count, 2, 2))
     sizes = np.where(rng.random((count, 1)) < 0.1, np.nan, [[640.0, 480.0]])
@@ -77,7 +77,7 @@ def test_a_summary_counts_hits_from_an_iou_of_a_half():
 
 
 @pytest.mark.parametrize('grouping', PARTITIONS.values(), ids=PARTITIONS)
-def test_every_answer_is_in_exactly_one_group(grouping):
+def test_every_prediction_is_in_exactly_one_group(grouping):
     masks = np.stack(list(grouping(answers()).values()))
     np.testing.assert_array_equal(masks.sum(0), 1)
     assert masks.any(1).all()
@@ -105,10 +105,10 @@ def slow_box_group(box, size):
     for name, below in (('< 1 %', 1), ('1–3 %', 3), ('3–10 %', 10), ('10–30 %', 30)):
         if 100 * share < below:
             return name
-    return 'picture not found' if math.isnan(share) else '≥ 30 %'
+    return 'image not found' if math.isnan(share) else '≥ 30 %'
 
 
-def test_boxes_are_grouped_by_their_share_of_the_picture():
+def test_boxes_are_grouped_by_their_share_of_the_image():
     given = answers()
     grouping = by_box_size(given['boxes'], given['sizes'])
     for index, (box, size) in enumerate(
@@ -117,7 +117,7 @@ def test_boxes_are_grouped_by_their_share_of_the_picture():
         assert grouping[slow_box_group(box, size)][index]
 
 
-def test_most_pictures_missing_boxes_are_grouped_by_pixels():
+def test_most_images_missing_boxes_are_grouped_by_pixels():
     boxes = np.array([[0, 0, 31, 31], [0, 0, 32, 32], [5, 5, 5, 9], [0, 0, 1000, 900]])
     sizes = np.full((4, 2), np.nan)
     sizes[0] = 640, 480
@@ -139,7 +139,7 @@ def test_lengths_and_crowds_fall_into_their_bins():
     assert {name: int(mask.sum()) for name, mask in crowds.items()} == {
         '1': 1,
         '3–4': 4,
-    }  # who knows which picture the others share
+    }  # who knows which image the others share
 
 
 def test_many_names_are_put_together():
@@ -258,7 +258,7 @@ def test_calibration_of_scores_that_are_right_and_of_useless_ones():
     assert calibration(ious, ious * 9) is None  # no probabilities
 
 
-def test_answers_without_a_score_do_not_count():
+def test_predictions_without_a_score_do_not_count():
     ious = np.array([0.9, 0.1, 0.4, 0.6])
     scores = np.array([0.8, 0.2, np.nan, np.nan])
     found, expected = calibration(ious, scores), calibration(ious[:2], scores[:2])

@@ -50,7 +50,7 @@ def test_a_calibrated_score_has_no_error_and_a_constant_one_its_bias():
     scores = np.repeat([0.2, 0.6], [50, 50])
     hits = np.r_[np.arange(50) < 10, np.arange(50) < 30]
     assert expected_calibration_error(scores, hits) == pytest.approx(0, abs=1e-12)
-    # What a model without a head says of these answers: 1, of 40 % hits.
+    # A model without a head scores these predictions 1, of 40 % hits.
     assert expected_calibration_error(np.ones(100), hits) == pytest.approx(0.6)
 
 
@@ -72,6 +72,26 @@ def test_roc_equals_counting_at_every_threshold_and_its_area_is_auroc():
         assert hit == pytest.approx(above[positive].mean())
     area = (np.diff(alarms) * (hits[1:] + hits[:-1]) / 2).sum()
     assert area == pytest.approx(auroc(scores, positive))
+
+
+@pytest.mark.parametrize('levels', [3, 1000])  # many ties, few ties
+def test_auroc_equals_the_slow_reference_over_all_pairs(levels):
+    rng = np.random.default_rng(8)
+    scores = rng.integers(0, levels, 120) / levels
+    scores[rng.random(120) < 0.2] = np.nan
+    positive = rng.random(120) < 0.3 + 0.4 * np.nan_to_num(scores)
+    pairs = [
+        1.0 if high > low else 0.5 if high == low else 0.0
+        for high in scores[positive & ~np.isnan(scores)]
+        for low in scores[~positive & ~np.isnan(scores)]
+    ]
+    assert auroc(scores, positive) == pytest.approx(np.mean(pairs))
+    assert auroc(-scores, positive) == pytest.approx(1 - np.mean(pairs))
+
+
+def test_auroc_of_one_side_is_unknown():
+    assert np.isnan(auroc(np.array([0.1, 0.2]), np.array([True, True])))
+    assert np.isnan(auroc(np.array([0.1, np.nan]), np.array([True, False])))
 
 
 def test_risk_equals_keeping_what_is_above_every_threshold():
@@ -139,7 +159,7 @@ def test_of_many_boxes_the_score_is_that_of_the_box():
 
 
 class Oracle:
-    """Answers with the true boxes; scores 0.75, or 0.25 for what refers to nothing."""
+    """Predicts the true boxes; scores 0.75, or 0.25 where there is no referent."""
 
     def __init__(self, pictures):
         self.pictures = pictures
@@ -161,21 +181,21 @@ class Oracle:
 # Equal scores correlate with nothing.
 @pytest.mark.filterwarnings('ignore:invalid value:RuntimeWarning')
 def test_the_benchmark_of_an_oracle(shapes):
-    pictures = benchmark.read_pictures(Path(shapes), 'val')
+    pictures = benchmark.read_images(Path(shapes), 'val')
     assert len(pictures) == 6 and all(p.path.is_file() for p in pictures)
-    benchmark.add_absent(pictures, np.random.default_rng(0))
+    benchmark.add_negatives(pictures, np.random.default_rng(0))
     kinds, named, scores, ious = (
         np.array(column)
-        for column in zip(*benchmark.ask(pictures, Oracle(pictures)), strict=True)
+        for column in zip(*benchmark.predict(pictures, Oracle(pictures)), strict=True)
     )
     label = kinds == 'label'
     assert label.sum() == sum(len(p.texts) for p in pictures)
     assert np.allclose(ious[label], 1) and (ious[~label] == 0).all()
     assert (scores[label] == 0.75).all() and (scores[~label] == 0.25).all()
     # Each that names something has its two counterparts.
-    for kind in (benchmark.TWIN, benchmark.FOREIGN):
+    for kind in (benchmark.ONE_WORD, benchmark.OTHER_IMAGE):
         assert (kinds == kind).sum() == (label & named).sum() > 0
-    absent = {kind: scores[kinds == kind] for kind in (benchmark.TWIN,)}
+    absent = {kind: scores[kinds == kind] for kind in (benchmark.ONE_WORD,)}
     figures = benchmark.table(scores[label], ious[label], scores[label & named], absent)
     assert '| AUROC, they or one word changed | 1.000 |' in figures
     assert '| ECE of the score as an IoU, 10 bins | 0.250 |' in figures

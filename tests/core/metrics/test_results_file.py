@@ -1,4 +1,4 @@
-"""Files of answers: read as they were written, refused where they are damaged."""
+"""Files of results: read as they were written, refused where they are damaged."""
 
 import json
 import math
@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 
 from projects.clip_vg.evaluation.grounding_metric import GroundingMetric
-from projects.clip_vg_core.metrics.results_file import common_results, read_results
+from projects.clip_vg_core.metrics.results_file import (
+    common_results,
+    read_results,
+    write_results,
+)
 
 from ...helpers.results import answer, random_boxes, sample
 
@@ -28,6 +32,18 @@ def test_reads_what_the_metric_writes(tmp_path):
     assert scores['grounding/miou'] == pytest.approx(ious.mean())
     assert [r['sample_id'] for r in results] == ['0_0', '0_1', '1_0']
     np.testing.assert_allclose([r['gt_bbox'] for r in results[:2]], boxes[2:4], 1e-6)
+
+
+def test_what_is_written_is_read_and_a_score_of_nan_is_none(tmp_path):
+    results = [answer(0, score=0.25), answer(1, score=math.nan), answer(2, score=None)]
+    path = tmp_path / 'new' / 'a.jsonl'
+    write_results(path, results)
+    assert read_results(path) == [
+        dict(r, score=s) for r, s in zip(results, (0.25, None, None), strict=True)
+    ]
+    with pytest.raises(ValueError, match='JSON'):
+        write_results(path, [answer(0, iou=math.nan)])
+    assert len(read_results(path)) == 3  # as it was
 
 
 def test_scores_may_be_there_or_not(tmp_path):
@@ -73,7 +89,7 @@ def test_a_damaged_line_is_named(tmp_path, line, said):
 
 
 @pytest.mark.parametrize('content, said', [(b'', 'is empty'), (b'\xff\xfe', 'UTF-8')])
-def test_a_file_without_answers_is_refused(tmp_path, content, said):
+def test_a_file_without_results_is_refused(tmp_path, content, said):
     path = tmp_path / 'a.jsonl'
     path.write_bytes(content)
     with pytest.raises(ValueError, match=said):

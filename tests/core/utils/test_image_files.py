@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from projects.clip_vg.apis.web import Limits, WrongInput, read_picture
+from projects.clip_vg.apis.web import Limits, WrongInput, read_image
 from projects.clip_vg.datasets.transforms import LoadGroundingImage
-from projects.clip_vg_core.pseudo_labels.predictions import list_pictures, picture_size
+from projects.clip_vg_core.pseudo_labels.predictions import list_images, read_image_size
 from projects.clip_vg_core.utils.image_files import (
     MOST_PIXELS,
     THINNEST,
@@ -35,7 +35,7 @@ def pipe(tmp_path):
 
 
 def test_a_pipe_is_not_waited_for(pipe):
-    for read in (open_image, load_image, picture_size):
+    for read in (open_image, load_image, read_image_size):
         with pytest.raises(ValueError, match=r'pipe\.jpg'):
             read(pipe)
     with pytest.raises(ValueError, match=r'pipe\.jpg'):
@@ -45,10 +45,10 @@ def test_a_pipe_is_not_waited_for(pipe):
 def test_a_folder_has_its_files_only(pipe):
     Image.new('RGB', (4, 4)).save(pipe.with_name('a.png'))
     (pipe.parent / 'sub.jpg').mkdir()
-    assert list_pictures(pipe.parent) == ['a.png']
+    assert list_images(pipe.parent) == ['a.png']
 
 
-def test_large_pictures_and_strips_are_read_when_asked_for(tmp_path, monkeypatch):
+def test_large_images_and_strips_are_read_when_asked_for(tmp_path, monkeypatch):
     for name, size in (('large.png', (120, 100)), ('strip.png', (1000, 1))):
         Image.new('RGB', size, 'red').save(tmp_path / name)
     monkeypatch.setattr('projects.clip_vg_core.utils.image_files.MOST_PIXELS', 11_999)
@@ -112,9 +112,9 @@ def test_deep_images_of_pil_and_arrays(tmp_path):
 
 def test_the_page_names_a_deep_image(tmp_path):
     deep_images(tmp_path)
-    assert read_picture(tmp_path / 'grey16.png', Limits()).max() == 200
+    assert read_image(tmp_path / 'grey16.png', Limits()).max() == 200
     with pytest.raises(WrongInput, match=r'float\.tif.*32 bits'):
-        read_picture(tmp_path / 'float.tif', Limits())
+        read_image(tmp_path / 'float.tif', Limits())
 
 
 def test_an_older_pillow_has_the_16_bits_of_a_png_in_32(tmp_path):

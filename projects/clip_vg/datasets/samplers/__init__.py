@@ -1,4 +1,4 @@
-"""Samplers that decide which labels are shown, and which of them together."""
+"""Samplers of labels: which are drawn, and which of them as one sample."""
 
 from .curriculum_sampler import CurriculumSampler
 from .image_group_sampler import ImageGroupSampler, is_grouped

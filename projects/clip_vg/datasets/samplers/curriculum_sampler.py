@@ -1,4 +1,4 @@
-"""Draw from the labels that a curriculum has selected."""
+"""Draw from the labels that a curriculum selects."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,23 +20,23 @@ __all__ = ['CurriculumSampler']
 
 @DATA_SAMPLERS.register_module()
 class CurriculumSampler(Sampler):
-    """Yields labels whose reliability passes, in epochs of one length.
+    """Sample labels whose reliability exceeds a threshold, in epochs of one length.
 
     MMEngine fixes the length of an epoch, and with it all schedules, when the loop
-    is built. So the pool is drawn from with reshuffling up to that length, however
-    many labels are selected; every label of a source comes once before any of it
-    comes again. All ranks draw the same plan and take turns in it.
+    is built. So labels are drawn with reshuffling up to that length, however many are
+    selected; every label of a source comes once before any of it comes again. All
+    ranks draw the same plan and take turns in it.
 
     Args:
-        dataset (BaseDataset): A :obj:`RefExpDataset`; any other will do where
-            neither groups nor sources are asked for.
+        dataset (BaseDataset): A :obj:`RefExpDataset`; any other where neither
+            ``grouped``, ``sources`` nor ``weights`` are given.
         seed (int, optional): Defaults to None: drawn, the same on all ranks.
         sources (dict, optional): What each source contributes:
             ``dict(template=dict(reliability='m__template.npy', threshold=0.5))``.
             Labels of a source that is not named are not drawn; without
-            ``reliability`` all of it is; a list of files stands for their mean.
+            ``reliability`` all of its labels are; of a list of files the mean counts.
             Defaults to None: all labels.
-        weights (dict, optional): Share of each source in an epoch, in any unit.
+        weights (dict, optional): Relative share of each source in an epoch.
             Defaults to None: by their size, as in the paper.
         grouped (bool): Whether labels of an image come together as one sample.
             Defaults to False.
@@ -44,11 +44,10 @@ class CurriculumSampler(Sampler):
         epoch_length (int, optional): Samples (labels, or groups) in an epoch of
             all ranks together. Defaults to None: as many as the whole data set
             has.
-        min_labels (int): A smaller selection is an error. Defaults to 1; the hooks
+        min_labels (int): Least number of selected labels. Defaults to 1; the hooks
             raise it to the size of a batch.
-        subset (dict, optional): ``dict(size=1000, seed=0)`` draws at random as many
-            of the selected labels: the control of every experiment. Defaults to
-            None.
+        subset (dict, optional): ``dict(size=1000, seed=0)`` selects so many of the
+            selected labels at random: the control of an experiment. Defaults to None.
 
     Raises:
         ValueError: The selection is too small, or a source is not in the data set.
@@ -146,7 +145,7 @@ class CurriculumSampler(Sampler):
         return np.sort(np.concatenate(selected or [np.arange(0)]))
 
     def set_selection(self, label_indices: np.ndarray) -> None:
-        """Draw from these labels from the next epoch on.
+        """Select the labels that are drawn from the next epoch on.
 
         Args:
             label_indices (np.ndarray): Indices into the data set, in any order.
@@ -169,13 +168,13 @@ class CurriculumSampler(Sampler):
         self.selection = selection
 
     def require(self, min_labels: int) -> None:
-        """Raise if fewer labels are selected than needed, e.g. for a batch.
+        """Require a number of selected labels, e.g. those of a batch.
 
         Args:
-            min_labels (int): How many; kept for later selections.
+            min_labels (int): Least number, also of later selections.
 
         Raises:
-            ValueError: It says how many passed.
+            ValueError: Fewer are selected.
         """
         self.min_labels = max(self.min_labels, min_labels)
         self._check_size(len(self.selection))
@@ -213,11 +212,12 @@ class CurriculumSampler(Sampler):
         return self._groups(labels) if self.grouped else labels
 
     def plan(self) -> Plan:
-        """All samples of this epoch, of all ranks.
+        """Samples of this epoch, of all ranks.
 
         Returns:
             Plan: Of ``len(self) * world_size`` samples.
         """
+        # Of seed and epoch alone, so that all ranks draw the same plan.
         rng = np.random.default_rng((self.seed, self.epoch))
         length = len(self) * self.world_size
         weights = np.array([*self.weights.values()] if self.weights else [1.0])
@@ -237,6 +237,7 @@ class CurriculumSampler(Sampler):
             ),
             np.concatenate([plan.sizes for plan in plans]),
         )
+        # Sources one after another would be batches of one source.
         return joined.take(rng.permutation(len(joined)))
 
     def __len__(self) -> int:
@@ -250,23 +251,23 @@ class CurriculumSampler(Sampler):
         return iter(plan.order[plan.starts].tolist())
 
     def set_epoch(self, epoch: int) -> None:
-        """Shuffle in another way in the next epoch."""
+        """Set the epoch, by which each one is shuffled differently."""
         self.epoch = epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must keep: seed, epoch, selection, and of which labels."""
+        """State for a checkpoint, with the fingerprint of the labels."""
         state = dict(seed=self.seed, epoch=self.epoch, selection=self.selection)
         if hasattr(self.dataset, 'fingerprint'):
             state['labels_sha256'] = self.dataset.fingerprint()
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where a checkpoint was written.
+        """Restore the state of a checkpoint.
 
         Raises:
             ValueError: The selection is of other labels than the data set's.
         """
-        before = state.get('labels_sha256')  # not in those of earlier versions
+        before = state.get('labels_sha256')  # None in checkpoints of version 0.1
         if before is not None and before != self.dataset.fingerprint():
             raise ValueError(
                 f'The checkpoint selects {len(state["selection"]):,} labels of other '

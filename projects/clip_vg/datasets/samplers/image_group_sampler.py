@@ -15,11 +15,11 @@ __all__ = ['ImageGroupSampler', 'image_index_of', 'is_grouped']
 
 
 def image_index_of(dataset: BaseDataset, who: str) -> np.ndarray:
-    """The image of each label of a data set that knows it.
+    """Index of each label's image.
 
     Args:
         dataset (BaseDataset): A :obj:`RefExpDataset`.
-        who (str): Who asks, for the error.
+        who (str): Name of the caller, for the error.
 
     Returns:
         np.ndarray: Of shape (N, ).
@@ -51,7 +51,7 @@ def is_grouped(sampler: Sampler | Mapping[str, Any]) -> bool:
 
 @DATA_SAMPLERS.register_module()
 class ImageGroupSampler(Sampler):
-    """Yields tuples of labels of one image: grouped samples.
+    """Sample the labels of an image together, as tuples of their indices.
 
     Each image is decoded and encoded once for all its expressions. Every label
     comes once an epoch. While shuffling (training), ranks get equally many
@@ -60,7 +60,8 @@ class ImageGroupSampler(Sampler):
 
     Args:
         dataset (RefExpDataset): Has ``table.image_index``.
-        shuffle (bool): Defaults to True.
+        shuffle (bool): Whether groups, and which labels of an image are together, are
+            shuffled. Defaults to True.
         seed (int, optional): Defaults to None: drawn, the same on all ranks.
         max_expressions (int, optional): Most labels in a group. Defaults to None:
             all of the image.
@@ -92,11 +93,12 @@ class ImageGroupSampler(Sampler):
         return len(range(self.rank, len(self.groups), self.world_size))
 
     def __iter__(self) -> Iterator[tuple[int, ...]]:
+        # Of seed and epoch alone, so that all ranks draw the same plan and share it.
         rng = np.random.default_rng((self.seed, self.epoch)) if self.shuffle else None
         length = len(self) * self.world_size if self.shuffle else len(self.groups)
         plan = self.groups.plan(length, rng)
         return iter(plan.take(slice(self.rank, None, self.world_size)))
 
     def set_epoch(self, epoch: int) -> None:
-        """Shuffle in another way in the next epoch."""
+        """Set the epoch, by which each one is shuffled differently."""
         self.epoch = epoch

@@ -1,4 +1,4 @@
-"""Colour jitter as torchvision does it on PIL pictures."""
+"""Colour jitter as torchvision does it on PIL images."""
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -33,9 +33,10 @@ class PILColorJitter(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Jitter ``img`` (BGR, uint8)."""
         if np.random.random() < self.prob:
-            picture = Image.fromarray(np.ascontiguousarray(results['img'][..., ::-1]))
+            # In RGB: saturation weighs the channels, and BGR would exchange two.
+            image = Image.fromarray(np.ascontiguousarray(results['img'][..., ::-1]))
             results['img'] = np.ascontiguousarray(
-                np.asarray(self.jitter(picture))[..., ::-1]
+                np.asarray(self.jitter(image))[..., ::-1]
             )
         return results
 

@@ -10,7 +10,7 @@ from mmdet.registry import TRANSFORMS
 
 __all__ = ['PLACE_WORDS', 'ExpressionAwareChoice', 'TextAwareFlip', 'mirror_text']
 
-# As released; matched anywhere in the expression, so "leftmost" counts too.
+# Of the official code; matched anywhere in the expression, so "leftmost" counts too.
 PLACE_WORDS = ('left', 'right', 'top', 'bottom', 'middle')
 _SIDES = re.compile(r'left|right', re.IGNORECASE)
 # Words that hold "left" or "right" and name no side.
@@ -28,10 +28,10 @@ def mirror_text(text: str) -> str:
     Returns:
         str: E.g. 'Rightmost bright lamp'.
     """
-    kept = [match.span() for match in _NO_SIDE.finditer(text)]
+    sideless = [match.span() for match in _NO_SIDE.finditer(text)]
 
     def swap(match: re.Match) -> str:
-        if any(start <= match.start() < end for start, end in kept):
+        if any(start <= match.start() < end for start, end in sideless):
             return match[0]
         other = 'right' if match[0].lower() == 'left' else 'left'
         if match[0].isupper():
@@ -79,6 +79,7 @@ class TextAwareFlip(RandomFlip):
     """
 
     def __init__(self, prob: float) -> None:
+        # Words of height stay true only if nothing is flipped upside down.
         super().__init__(prob=prob, direction='horizontal')
 
     def transform(self, results: dict) -> dict:

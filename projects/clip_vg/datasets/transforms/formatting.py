@@ -11,18 +11,18 @@ __all__ = ['PackGroundingInputs']
 
 @TRANSFORMS.register_module()
 class PackGroundingInputs(PackDetInputs):
-    """``PackDetInputs`` that keeps the expressions.
+    """``PackDetInputs`` that packs the expressions.
 
     Modifications:
 
-    * ``text``, ``sample_id``, ``split``, ``source`` and ``letterbox`` are kept, and
-      what MMDetection's Grounding DINO is asked with;
+    * ``text``, ``sample_id``, ``split``, ``source`` and ``letterbox`` are packed, and
+      what MMDetection's Grounding DINO takes as its prompt;
     * with ``custom_entities``, 'red car. left man' is two expressions, as there;
     * ``gt_instances`` has ``label_names``, the expressions, and ``labels`` 0, 1,
       ..., so that MMDetection's visualiser writes them at the boxes.
 
     Args:
-        meta_keys (Sequence[str]): What is kept beside image and boxes.
+        meta_keys (Sequence[str]): Keys packed beside image and boxes.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class PackGroundingInputs(PackDetInputs):
 
     def transform(self, results: dict) -> dict:
         """Pack ``inputs`` and ``data_samples``; see :class:`PackDetInputs`."""
+        # As Grounding DINO splits its prompt, so that both count the same expressions.
         if results.get('custom_entities') and isinstance(results['text'], str):
             parts = results['text'].strip('. ').split('. ')
             results['text'] = [part.strip() for part in parts if part.strip()]
@@ -56,6 +57,7 @@ class PackGroundingInputs(PackDetInputs):
         instances = packed['data_samples'].gt_instances
         text = results.get('text')
         names = [text] if isinstance(text, str) else list(text or [])
+        # A label without a box, or with several, has no one box for its name.
         if 'bboxes' in instances and len(instances) == len(names):
             instances.labels = torch.arange(len(names))
             instances.label_names = names

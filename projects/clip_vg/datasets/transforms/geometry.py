@@ -17,7 +17,7 @@ class PILResize(BaseTransform):
 
     PIL's bilinear filter is antialiased; OpenCV's gives other pixels. Boxes, xyxy
     in pixels, are scaled by the one ratio of both sides, while the new sides are
-    rounded, as in the release.
+    rounded, as in the official code.
 
     Args:
         size (int or Sequence[int]): The side in pixels; of several, one is drawn.
@@ -44,8 +44,8 @@ class PILResize(BaseTransform):
         # 640 x 330 becomes 115 rows, where 330 * 224 / 640 = 115.5 would become 116.
         new = [max(1, round(side * ratio)) for side in (width, height)]
         if new != [width, height]:
-            picture = Image.fromarray(results['img'])
-            results['img'] = np.asarray(picture.resize(new, Image.Resampling.BILINEAR))
+            image = Image.fromarray(results['img'])
+            results['img'] = np.asarray(image.resize(new, Image.Resampling.BILINEAR))
         results['img_shape'] = results['img'].shape[:2]
         old = results.get('scale_factor', (1.0, 1.0))
         results['scale_factor'] = (old[0] * ratio, old[1] * ratio)
@@ -60,20 +60,20 @@ class PILResize(BaseTransform):
 
 @TRANSFORMS.register_module()
 class Letterbox(BaseTransform):
-    """Pad a picture to a square of ``size``; remember where it lies.
+    """Pad an image to a square of ``size``; remember where it lies.
 
     The border is made zero after normalisation by ``GroundingDataPreprocessor``;
-    here it is black. ``letterbox`` is (left, top, width, height) of the picture
+    here it is black. ``letterbox`` is (left, top, width, height) of the image
     in the square, in pixels.
 
     Args:
         size (int): Side of the square in pixels.
         placement (str): 'center' (evaluation) or 'random' (training). Defaults to
-            'center', where ``top = round(dh / 2 - 0.1)`` as in the release, the
+            'center', where ``top = round(dh / 2 - 0.1)`` as in the official code, the
             same for left.
 
     Raises:
-        ValueError: The picture does not fit.
+        ValueError: The image does not fit.
     """
 
     def __init__(self, size: int, placement: str = 'center') -> None:
@@ -85,13 +85,13 @@ class Letterbox(BaseTransform):
         self.placement = placement
 
     @cache_randomness
-    def _draw(self, room: int) -> int:
-        return int(np.random.randint(room + 1))
+    def _draw(self, margin: int) -> int:
+        return int(np.random.randint(margin + 1))
 
-    def _offset(self, room: int) -> int:
+    def _offset(self, margin: int) -> int:
         if self.placement == 'random':
-            return self._draw(room)
-        return max(0, round(room / 2 - 0.1))
+            return self._draw(margin)
+        return max(0, round(margin / 2 - 0.1))
 
     def transform(self, results: dict) -> dict:
         """Pad ``img``, shift ``gt_bboxes`` (xyxy pixels), set ``letterbox``."""
@@ -99,7 +99,7 @@ class Letterbox(BaseTransform):
         height, width = image.shape[:2]
         if max(height, width) > self.size:
             raise ValueError(
-                f'{results.get("img_path", "A picture")} is {height} x {width} after '
+                f'{results.get("img_path", "An image")} is {height} x {width} after '
                 f'resizing and does not fit into a square of {self.size}: set '
                 '`size` of '
                 'PILResize and of Letterbox alike.'

@@ -80,7 +80,7 @@ class LoadGroundingImage(LoadImageFromFile):
             image, turned = self._decode(path, upright, loaded)
         except FileNotFoundError as error:
             raise FileNotFoundError(
-                f'{path}: no such picture ({label}). Check `data_root` and '
+                f'{path}: no such image ({label}). Check `data_root` and '
                 f'`data_prefix.img`. {why_missing(Path(path))}'.rstrip()
             ) from error
         except ImageDepthError as error:

@@ -22,7 +22,7 @@ from ..table_builder import TARGETS, TableBuilder, shown
 from .common import keep_splits
 from .documents import Document, images_inside, open_document
 from .layout import Layout, Options
-from .odvg import write_odvg
+from .odvg import odvg_line, write_odvg
 from .rows import FIELDS, parse_fields
 from .tables import LAYOUTS, kinds_of, nearest_layout, without_ref_number
 
@@ -30,9 +30,11 @@ __all__ = [
     'FIELDS',
     'LAYOUTS',
     'Collected',
+    'check_unique_names',
     'collect_labels',
     'extract_images',
     'layout_of',
+    'odvg_line',
     'parse_fields',
     'read_annotations',
     'write_odvg',
@@ -166,8 +168,7 @@ def read_annotations(
     )
     ann_file, layout, builder = Path(ann_file), found.layout, found.builder
     table = builder.build(found.kinds, int_boxes, found.resize, read_sizes)
-    if layout.unique_names:
-        _check_unique(table, builder, found.describe)
+    check_unique_names(ann_file, table, found)
     if training and not layout.training_split and splits is None:
         raise ValueError(
             f'{ann_file} is of {layout.title}, which has no training split: labels of '
@@ -344,10 +345,20 @@ def extract_images(path: str | Path, folder: str | Path) -> int:
     return written
 
 
-def _check_unique(
-    table: LabelTable, builder: TableBuilder, describe: Callable[[int], str]
-) -> None:
-    """Raise if two labels have the same name."""
+def check_unique_names(path: Path, table: LabelTable, found: Collected) -> None:
+    """Refuse two labels of one name in a layout that names its labels.
+
+    Args:
+        path (Path): The annotation file.
+        table (LabelTable): All its labels.
+        found (Collected): What they were made of.
+
+    Raises:
+        ValueError: A ``sample_id`` comes twice.
+    """
+    if not found.layout.unique_names:
+        return
+    builder, describe = found.builder, found.describe
     names = table.sample_ids
     hashes = np.fromiter(map(hash, names), np.int64, len(names))
     order = np.argsort(hashes, kind='stable')
@@ -355,8 +366,8 @@ def _check_unique(
     for first, second in zip(order[same], order[same + 1], strict=True):
         name = names[second]
         if names[first] == name:
+            earlier = describe(builder.places[first]).removeprefix(f'{path}, ')
             raise ValueError(
                 f'{describe(builder.places[second])}: the sample_id {name!r} was used '
-                f'in {describe(builder.places[first]).rpartition(", ")[2]} already; '
-                'it must be unique.'
+                f'in {earlier} already; it must be unique.'
             )

@@ -3,7 +3,7 @@
 import json
 import re
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,19 @@ __all__ = [
 _SPLIT = re.compile(r'(?<![a-zA-Z])(trainval|train|val|testA|testB|test)(?![a-zA-Z])')
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, object_hook: Callable[[dict], Any] | None = None) -> Any:
     """Read JSON, with a byte-order mark or without.
+
+    Args:
+        path (Path): The file.
+        object_hook (Callable, optional): As of ``json.loads``. Defaults to None.
 
     Raises:
         ValueError: The file is no JSON; it says where.
     """
     content = path.read_bytes()
     try:
-        return json.loads(content)
+        return json.loads(content, object_hook=object_hook)
     except RecursionError as error:
         raise ValueError(
             f'{path} ({len(content):,} bytes) is nested too deep; expected lists and '

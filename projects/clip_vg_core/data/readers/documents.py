@@ -11,6 +11,7 @@ import xml.etree.ElementTree as ElementTree
 from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -201,29 +202,26 @@ def _cell(text: str) -> Any:
     return text
 
 
-def _parquet(path: Path) -> Any:
+@contextmanager
+def _parquet_file(path: Path) -> Iterator[Any]:
+    """An open ``pyarrow.parquet.ParquetFile``; its errors name the file."""
     try:
+        import pyarrow
         from pyarrow import parquet
     except ImportError as error:
         raise ImportError(
             f'{path} is a parquet file, which needs pyarrow: pip install pyarrow.'
         ) from error
-    return parquet
-
-
-def _parquet_file(path: Path) -> Any:
-    parquet = _parquet(path)
     try:
-        return parquet.ParquetFile(path)
-    except (OSError, ValueError, MemoryError) as error:  # pyarrow's own derive of them
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> ValueError:
-    return ValueError(
-        f'{path} ({path.stat().st_size:,} bytes) cannot be read as parquet: '
-        f'{" ".join(str(error).split())[:200]}. It may be truncated: fetch it again.'
-    )
+        with parquet.ParquetFile(path) as file:
+            yield file
+    # A damaged file can claim any type and any size.
+    except (pyarrow.ArrowException, OSError, OverflowError, UnicodeError) as error:
+        raise ValueError(
+            f'{path} ({path.stat().st_size:,} bytes) cannot be read as parquet: '
+            f'{" ".join(str(error).split())[:200]}. It may be truncated: fetch it '
+            'again.'
+        ) from error
 
 
 def _is_image(kind: Any) -> bool:
@@ -245,13 +243,10 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict]]:
             leaf = f'{column.name}.path' if _is_image(column.type) else column.name
             columns.append(leaf)
         number = 0
-        try:
-            for batch in file.iter_batches(1024, columns=columns):
-                for row in batch.to_pylist():
-                    yield number, row
-                    number += 1
-        except (OSError, ValueError, MemoryError) as error:
-            raise _damaged(path, error) from error
+        for batch in file.iter_batches(1024, columns=columns):
+            for row in batch.to_pylist():
+                yield number, row
+                number += 1
 
 
 def images_inside(path: Path) -> Iterator[tuple[int, dict, bytes]]:
@@ -268,15 +263,12 @@ def images_inside(path: Path) -> Iterator[tuple[int, dict, bytes]]:
                 f'{file.schema_arrow.names}. Give the folder of the images.'
             )
         number = 0
-        try:
-            for batch in file.iter_batches(64):
-                for row in batch.to_pylist():
-                    content = (row[columns[0]] or {}).get('bytes')
-                    if content is not None:
-                        yield number, row, content
-                    number += 1
-        except (OSError, ValueError, MemoryError) as error:
-            raise _damaged(path, error) from error
+        for batch in file.iter_batches(64):
+            for row in batch.to_pylist():
+                content = (row[columns[0]] or {}).get('bytes')
+                if content is not None:
+                    yield number, row, content
+                number += 1
 
 
 def _xml_rows(files: list[Path]) -> Iterator[tuple[int, tuple[Path, Any]]]:

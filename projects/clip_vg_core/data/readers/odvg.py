@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,10 @@ from .common import entry_of, image_size, required, targets_of
 from .documents import Document
 from .layout import PIXEL_XYXY, Label, Layout, Options, refuse
 
-__all__ = ['ODVG', 'ODVG_DETECTION', 'write_odvg']
+__all__ = ['ODVG', 'ODVG_DETECTION', 'odvg_line', 'write_odvg']
+
+# A label's place is its line times this, and its region: more than any line has.
+_REGIONS = 1 << 32
 
 
 def _rows(document: Document) -> Iterator[tuple[int, Any]]:
@@ -57,15 +60,26 @@ def _labels(document: Document, options: Options) -> Iterator[Label]:
                 entry_of(regions[0], dict, f'{where}, region 0', 'a dict')
                 boxes = targets_of(required(regions[0], 'bbox', f'{where}, region 0'))
             text = required(grounding, 'caption', where)
-            yield Label(number, image, boxes, text, name, split, made_by, size)
+            place = number * _REGIONS
+            yield Label(place, image, boxes, text, name, split, made_by, size)
             continue
         for index, region in enumerate(regions):
             at = f'{where}, region {index}'
             boxes = targets_of(required(region, 'bbox', at))
             phrase = _phrase(required(region, 'phrase', at))
+            place = number * _REGIONS + index + 1
             yield Label(
-                number, image, boxes, phrase, f'{name}_{index}', split, made_by, size
+                place, image, boxes, phrase, f'{name}_{index}', split, made_by, size
             )
+
+
+def _line_and_region(document: Document, _: Options) -> Callable[[int], str]:
+    def describe(place: int) -> str:
+        line, region = divmod(place, _REGIONS)
+        suffix = f', region {region - 1}' if region else ''
+        return f'{document.path}, line {line}{suffix}'
+
+    return describe
 
 
 def _phrase(phrase: Any) -> Any:
@@ -83,7 +97,7 @@ ODVG = Layout(
     PIXEL_XYXY,
     since='0.1',
     pitfalls='a line without a region is an expression without a target',
-    describe=lambda document, _: lambda line: f'{document.path}, line {line}',
+    describe=_line_and_region,
     unique_names=True,
 )
 ODVG_DETECTION = Layout(
@@ -123,11 +137,24 @@ def write_odvg(table: LabelTable, path: str | Path, overwrite: bool = False) -> 
     with replacing(path) as partial:
         with partial.open('w', encoding='utf-8') as file:
             for label in table:
-                file.write(json.dumps(_line(label), ensure_ascii=False) + '\n')
+                file.write(odvg_line(label))
         os.chmod(partial, 0o644)
 
 
-def _line(label: dict) -> dict:
+def odvg_line(label: Mapping[str, Any], **extra: Any) -> str:
+    """One label as a line of ODVG.
+
+    Args:
+        label (Mapping): ``image``, ``height``, ``width``, ``text``, ``bbox`` (xyxy in
+            pixels) or a list ``bboxes``, ``sample_id``, ``split``, ``source``.
+        extra: What the line has besides.
+
+    Returns:
+        str: JSON and a newline.
+
+    Raises:
+        ValueError: The size of the image is unknown; ODVG needs it.
+    """
     if label['height'] is None:
         raise ValueError(
             f'label {label["sample_id"]}: the size of {label["image"]} is unknown, and '
@@ -139,7 +166,7 @@ def _line(label: dict) -> dict:
     if boxes:
         box = boxes[0] if len(boxes) == 1 else boxes
         regions = [dict(bbox=box, phrase=text, tokens_positive=[[0, len(text)]])]
-    return dict(
+    line = dict(
         filename=label['image'],
         height=label['height'],
         width=label['width'],
@@ -147,4 +174,6 @@ def _line(label: dict) -> dict:
         sample_id=label['sample_id'],
         split=label['split'],
         source=label['source'],
+        **extra,
     )
+    return json.dumps(line, ensure_ascii=False) + '\n'

@@ -1,1 +1,0 @@
-"""Making pseudo-labels of many images: reading, distributing, writing, continuing."""

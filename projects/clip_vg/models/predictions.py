@@ -1,0 +1,84 @@
+"""Samples' expressions, and the predictions for them in pixels."""
+
+from collections.abc import Sequence
+
+import torch
+from mmdet.structures import DetDataSample, SampleList
+from mmdet.utils import InstanceList
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from .box_head import input_whwh, rows_of
+
+__all__ = ['expressions_of', 'instances_of', 'to_original']
+
+
+def expressions_of(sample: DetDataSample) -> list[str]:
+    """The expressions of a sample as a list.
+
+    Raises:
+        ValueError: It has none.
+    """
+    text: str | Sequence[str] | None = sample.get('text')
+    if text is None or len(text) == 0 and not isinstance(text, str):
+        raise ValueError(
+            f'{sample.get("img_path", "A sample")} has no expression: put `text` '
+            'into the sample and its key into `meta_keys` of PackGroundingInputs.'
+        )
+    return [text] if isinstance(text, str) else list(text)
+
+
+def instances_of(
+    data_samples: SampleList, boxes: Tensor, scores: Tensor, rescale: bool = True
+) -> InstanceList:
+    """The predictions of each sample.
+
+    Args:
+        data_samples (list[:obj:`DetDataSample`]): With E expressions in all.
+        boxes (Tensor): xyxy in [0, 1] of the padded input, of shape (E, 4).
+        scores (Tensor): Of shape (E, ).
+        rescale (bool): Whether boxes become pixels of the original image, or of the
+            padded input. Defaults to True.
+
+    Returns:
+        list[:obj:`InstanceData`]: ``bboxes`` (xyxy), ``scores``, ``labels`` 0, 1, ...,
+        and ``label_names``, the expressions, for each sample.
+    """
+    instances = []
+    counts = [len(expressions_of(sample)) for sample in data_samples]
+    boxes = boxes * input_whwh(data_samples, counts, boxes)
+    if rescale:
+        boxes = to_original(boxes, data_samples, counts)
+    for sample, own, scored in zip(
+        data_samples, boxes.split(counts), scores.split(counts), strict=True
+    ):
+        instances.append(
+            InstanceData(
+                bboxes=own,
+                scores=scored,
+                labels=torch.arange(len(own), device=own.device),
+                # MMDetection's visualiser writes these on the boxes.
+                label_names=expressions_of(sample),
+            )
+        )
+    return instances
+
+
+def to_original(
+    boxes: Tensor, data_samples: SampleList, counts: Sequence[int]
+) -> Tensor:
+    """From pixels of the padded inputs to pixels of the original images.
+
+    Args:
+        boxes (Tensor): xyxy, of shape (E, 4).
+        data_samples (list[:obj:`DetDataSample`]): With ``scale_factor`` and, where
+            the image does not begin in the corner, ``letterbox``.
+        counts (Sequence[int]): How many of the boxes each sample has.
+
+    Returns:
+        Tensor: xyxy, of shape (E, 4).
+    """
+    # The border goes first: `scale_factor` is of the image without it.
+    corners = [tuple(s.get('letterbox', (0, 0))[:2]) * 2 for s in data_samples]
+    scales = [tuple(s.scale_factor) * 2 for s in data_samples]
+    return (boxes - rows_of(corners, counts, boxes)) / rows_of(scales, counts, boxes)

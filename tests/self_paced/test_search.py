@@ -1,0 +1,301 @@
+"""The search as a whole, its runs replaced by a formula: plans, kills, records."""
+
+import copy
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import DATA_SAMPLERS, DATASETS
+from mmengine.config import Config
+
+from projects.clip_vg.self_paced.launch import RunResult
+from projects.clip_vg.self_paced.search import SelfPaced, Settings
+from projects.clip_vg_core.curriculum.reliability_file import ReliabilityFile
+from projects.clip_vg_core.utils.folder_lock import lock_folder
+from projects.clip_vg_core.visualization.curriculum_report import write_report
+
+from ..helpers.configs import runner_config
+from ..helpers.work_dirs import record_of
+
+
+def images_of(dataset):
+    return {label['image'] for label in dataset.table}
+
+
+class Runs:
+    """Stands for the launcher: the score of a training run is a formula of its labels.
+
+    Interrupted before run number ``stop_before``, as by a kill, or after run number
+    ``stop_after``, before anyone has noted that it is finished.
+    """
+
+    processes = 1
+
+    def __init__(self, stop_before=None, stop_after=None):
+        self.stop_before, self.stop_after = stop_before, stop_after
+        self.trained, self.scored = [], []
+        self.images = {}  # of each training run and scoring
+
+    def _stop(self, at):
+        if at == len(self.trained) + len(self.scored):
+            raise KeyboardInterrupt
+
+    def train(self, configs):
+        for folder, cfg in configs.items():
+            self._stop(self.stop_before)
+            assert (folder / 'config.py').is_file()
+            dataset = DATASETS.build(cfg.train_dataloader.dataset)
+            sampler = DATA_SAMPLERS.build(
+                dict(cfg.train_dataloader.sampler, dataset=dataset, seed=0)
+            )
+            self.trained.append(folder.name)
+            self.images[folder.name] = images_of(dataset)
+            # The more labels of an even row, the better; each other one costs.
+            even = (sampler.selection % 2 == 0).sum()
+            score = float(2 * even - len(sampler.selection)) / len(dataset) + 0.5
+            best = folder / 'best_epoch_2.pth'
+            torch.save(dict(state_dict={}, name=folder.name), best)
+            self._stop(self.stop_after)
+            yield folder, RunResult(score, str(best)), 0.0
+
+    def score(self, config, checkpoint, name, out_dir):
+        self._stop(self.stop_before)
+        dataset = DATASETS.build(Config.fromfile(config).train_dataloader.dataset)
+        dataset.full_init()
+        self.scored.append(name)
+        self.images[f'score_{name}'] = images_of(dataset)
+        for file in dataset.label_files:
+            store = ReliabilityFile(out_dir, dict(name=name, sha256=name), file)
+            keys = dataset.label_keys()[dataset.indices_of(file)]
+            rows = np.flatnonzero(np.isin(file.keys, keys))
+            rng = np.random.default_rng(len(name))
+            values = rng.random(file.count).astype(np.float32)
+            values[::2] = np.sqrt(values[::2])  # labels of even rows agree more
+            store.write(file.keys[rows], values[rows], np.zeros((len(rows), 4)))
+            store.flush()
+        self._stop(self.stop_after)
+
+
+def make(shapes, sources, work_dir, runs, names=None, **settings):
+    cfg = runner_config(shapes, sources, work_dir)
+    if names:
+        files = [str(sources / f'{name}.jsonl') for name in names]
+        cfg.train_dataloader.dataset.update(ann_file=files, source=names)
+    cfg.work_dir = None
+    return SelfPaced(cfg, work_dir, Settings(**settings), runs)
+
+
+CASES = [
+    dict(names=['one']),
+    dict(),
+    dict(strategy='grid', names=['one'], step=0.25),
+    dict(strategy='valley'),
+    dict(strategy='online'),
+    dict(names=['one'], folds=2),
+    dict(agreement=True),
+    dict(strategy='valley', agreement=True),
+    dict(strategy='online', agreement=True),
+    dict(names=['one'], criterion='label-free'),
+]
+
+
+@pytest.mark.parametrize('case', CASES, ids=str)
+def test_killed_at_any_step_it_ends_the_same(shapes, sources, tmp_path, case):
+    def go(name, *stop):
+        runs = Runs(*stop)
+        make(shapes, sources, tmp_path / name, runs, **case).run()
+        return runs
+
+    whole = go('whole')
+    steps = len(whole.trained) + len(whole.scored)
+    reference = record_of(tmp_path / 'whole')
+    assert len(set(whole.trained)) == len(whole.trained)  # no trial twice
+    for before, after in {(0, None), (steps // 2, None), (None, 1), (None, steps)}:
+        name = f'killed_{before}_{after}'
+        with pytest.raises(KeyboardInterrupt):
+            go(name, before, after)
+        rest = go(name)
+        finished = after - 1 if before is None else before
+        assert len(rest.trained) + len(rest.scored) == steps - finished
+        assert record_of(tmp_path / name) == reference
+    final = torch.load(tmp_path / 'whole/final/model.pth', weights_only=False)
+    assert final['name'] == reference['final']['trial']
+    plan = make(shapes, sources, tmp_path / 'plan', Runs(), **case).plan()
+    total = plan.splitlines()[-1]
+    fewest, *most, epochs = map(int, re.findall(r'\d+', total))
+    tried = len(reference['trials']) + len(reference['measurers'])
+    assert fewest <= tried <= (most or [fewest])[0]
+    assert epochs == 2
+
+
+def test_the_plan_counts_measurers_comparisons_and_threshold_runs(
+    shapes, sources, tmp_path
+):
+    plan = make(shapes, sources, tmp_path, Runs(), strategy='fixed').plan()
+    # Each source: 2 measurers at 0.5, the better of which is its threshold run.
+    assert [int(n) for n in re.findall(r'^(?:Total: )?(\d+) ', plan, re.M)] == [2, 6]
+    plan = make(shapes, sources, tmp_path, Runs(), names=['one']).plan()
+    assert plan.splitlines()[-3:] == [
+        '1 measurer to train.',
+        'Per source: 1 measurer compared at h = 0.5, then 3 to 7 threshold runs.',
+        'Total: 4 to 8 training runs of 2 epochs.',
+    ]
+    plan = make(shapes, sources, tmp_path, Runs(), strategy='online').plan()
+    assert plan.endswith('\nTotal: 1 training run of 2 epochs.')
+
+
+def test_ssa_takes_the_best_threshold_that_it_tried(shapes, sources, tmp_path):
+    make(shapes, sources, tmp_path, Runs(), names=['one']).run()
+    record = record_of(tmp_path)
+    scores = {t['name']: t['score'] for t in record['trials'] if t['score'] is not None}
+    assert record['final']['score'] == max(scores.values())
+    assert scores[record['final']['trial']] == record['final']['score']
+    assert {p['measurer'] for t in record['trials'] for p in t['picks']} == {'one'}
+    for trial in record['trials']:
+        assert trial['labels'] == sum(pick['labels'] for pick in trial['picks'])
+
+
+def test_msa_orders_sources_by_words_and_builds_on_what_it_chose(
+    shapes, sources, tmp_path
+):
+    search = make(shapes, sources, tmp_path, Runs())
+    search.run()
+    record = record_of(tmp_path)
+    words = [source['mean_words'] for source in record['sources']]
+    assert words == sorted(words)
+    first = record['sources'][0]['name']
+    assert all(t['picks'][0]['source'] == first for t in record['trials'] if t['picks'])
+    by_hand = np.mean(
+        [
+            len(label['text'].split())
+            for label in search.dataset.table
+            if label['source'] == first
+        ]
+    )
+    assert words[0] == pytest.approx(by_hand, abs=1e-3)
+    other = make(shapes, sources, tmp_path / 'o', Runs(), order=('two', 'one'))
+    assert other.sources == ['two', 'one']
+
+
+def test_with_agreement_clip_is_the_only_measurer(shapes, sources, tmp_path):
+    runs = Runs()
+    options = dict(agreement=True, strategy='online')
+    make(shapes, sources, tmp_path / 'on', runs, **options).run()
+    assert runs.scored == ['agreement'] and runs.trained == ['online']
+    online = Config.fromfile(tmp_path / 'on/trials/online/config.py')
+    (hook,) = online.custom_hooks
+    files = {f'agreement__{name}.npy' for name in ('one', 'two')}
+    assert set(hook.prior) == {str(tmp_path / 'on/reliability' / f) for f in files}
+    runs = Runs()
+    make(shapes, sources, tmp_path / 'v', runs, agreement=True).run()
+    record = record_of(tmp_path / 'v')
+    assert record['measurers'] == [] and runs.scored == ['agreement']
+    picks = [pick for trial in record['trials'] for pick in trial['picks']]
+    assert {pick['measurer'] for pick in picks} == {'agreement'}
+    with pytest.raises(ValueError, match="A source is called 'agreement'"):
+        search = make(shapes, sources, tmp_path / 'n', Runs())
+        cfg = search.cfg
+        cfg.train_dataloader.dataset.source = ['one', 'agreement']
+        SelfPaced(cfg, tmp_path / 'n', Settings(agreement=True), Runs())
+
+
+def test_label_free_validates_on_images_it_does_not_train_on(shapes, sources, tmp_path):
+    cfg = make(shapes, sources, tmp_path, Runs(), criterion='label-free').cfg
+    train = DATASETS.build(copy.deepcopy(cfg.train_dataloader.dataset)).table
+    val = DATASETS.build(copy.deepcopy(cfg.val_dataloader.dataset)).table
+    images = [{label['image'] for label in table} for table in (train, val)]
+    assert not images[0] & images[1]
+    assert len(images[0] | images[1]) == 24  # all training images of `shapes`
+    assert {label['source'] for label in val} == {'one', 'two'}
+
+
+def test_folds_score_images_they_have_not_seen(shapes, sources, tmp_path):
+    runs = Runs(stop_before=6)
+    search = make(shapes, sources, tmp_path, runs, names=['one'], folds=3)
+    with pytest.raises(KeyboardInterrupt):
+        search.run()
+    scored = []
+    for name in ('one_fold0', 'one_fold1', 'one_fold2'):
+        images = runs.images[f'score_{name}']
+        assert images and not images & runs.images[f'measurer_{name}']
+        scored += images
+    assert len(set(scored)) == len(scored) == 24
+
+
+def test_where_no_threshold_selects_enough_the_histograms_are_named(
+    shapes, sources, tmp_path
+):
+    runs = Runs()
+    score = runs.score
+
+    def all_missed(config, checkpoint, name, out_dir):
+        score(config, checkpoint, name, out_dir)
+        for path in out_dir.glob('*__one.npy'):
+            np.load(path, mmap_mode='r+')[:] = 0
+
+    runs.score = all_missed
+    search = make(shapes, sources, tmp_path, runs, names=['one'])
+    with pytest.raises(ValueError, match=f'{tmp_path}/reliability'):
+        search.run()
+    assert runs.trained == ['measurer_one']
+
+
+def test_a_search_on_changed_labels_does_not_end_with_the_old_model(
+    shapes, sources, tmp_path
+):
+    """Other boxes under the same sample_ids; images are the same."""
+    mine = shutil.copytree(sources, tmp_path / 'sources')
+    work_dir, options = tmp_path / 'search', dict(strategy='fixed', start=0.0)
+
+    def go(runs, overwrite=False):
+        search = make(shapes, mine, work_dir, runs, names=['one'], **options)
+        return search.run(overwrite)
+
+    first = Runs()
+    go(first)
+    (work_dir / 'notes.txt').write_text('mine')
+    again = Runs()
+    with lock_folder(work_dir), pytest.raises(RuntimeError, match=str(work_dir)):
+        go(again)
+    go(again)
+    assert first.trained and not again.trained
+    lines = [json.loads(line) for line in (mine / 'one.jsonl').open()]
+    for line in lines:
+        line['grounding']['regions'][0]['bbox'] = [1, 1, 20, 20]
+    (mine / 'one.jsonl').write_text(''.join(json.dumps(x) + '\n' for x in lines))
+    changed = Runs()
+    with pytest.raises(ValueError, match=r'labels\.one was \w+\.\.\., is'):
+        go(changed)
+    assert not changed.trained
+    go(changed, overwrite=True)
+    assert changed.trained == first.trained and changed.scored == first.scored
+    assert (work_dir / 'notes.txt').is_file()
+
+
+def test_wrong_configs_and_orders_are_named(shapes, sources, tmp_path):
+    with pytest.raises(ValueError, match=r"order=\['one'\].*'one', 'two'"):
+        make(shapes, sources, tmp_path, Runs(), order=('one',))
+    cfg = runner_config(shapes, sources, tmp_path)
+    cfg.default_hooks.checkpoint.save_best = None
+    with pytest.raises(ValueError, match='save_best'):
+        SelfPaced(cfg, tmp_path, Settings(), Runs())
+    cfg.train_dataloader.dataset.type = 'CocoDataset'
+    with pytest.raises(ValueError, match='RefExpDataset.*CocoDataset'):
+        SelfPaced(cfg, tmp_path, Settings(), Runs())
+
+
+@pytest.mark.parametrize('case', [dict(), dict(strategy='valley'), dict(names=['one'])])
+def test_the_report_is_one_page_with_its_figures(shapes, sources, tmp_path, case):
+    search = make(shapes, sources, tmp_path, Runs(), **case)
+    page = write_report(search.run(), search.dataset)
+    text = page.read_text()
+    figures = {path.stem for path in (tmp_path / 'report').glob('*.png')}
+    assert {'histograms', 'kept'} <= figures
+    assert ('search' in figures) == (case.get('strategy') != 'valley')
+    assert any(name.startswith('examples_') for name in figures)
+    assert text.count('data:image/png;base64,') == len(figures)
+    assert 'src="http' not in text and 'href="http' not in text
+    assert record_of(tmp_path)['final']['trial'] in text
