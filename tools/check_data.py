@@ -154,7 +154,10 @@ def main() -> None:
     spoilt = any(problem.spoils_training for problem in problems)
     if config:
         when = 'once the errors are mended, ' * spoilt
-        logging.info('To train on it, %ssave as configs/NAME.py:\n\n%s', when, config)
+        where = '' if args.images else ' (IMAGES/ is the folder of the images)'
+        logging.info(
+            'To train on it, %ssave as configs/NAME.py%s:\n\n%s', when, where, config
+        )
     if args.json:
         content = dict(
             files=[found.described() for found in inspections],
