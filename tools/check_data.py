@@ -156,7 +156,7 @@ def main() -> None:
         when = 'once the errors are mended, ' * spoilt
         where = '' if args.images else ' (IMAGES/ is the folder of the images)'
         logging.info(
-            'To train on it, %ssave as configs/NAME.py%s:\n\n%s', when, where, config
+            'To train on it, %ssave it in the folder configs%s:\n\n%s', when, where, config
         )
     if args.json:
         content = dict(
