@@ -8,8 +8,9 @@ a parquet file needs pyarrow).
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,8 @@ __all__ = [
 ]
 
 
-class Collected(NamedTuple):
+@dataclass(frozen=True)
+class Collected:
     """Labels of a file whose boxes are not looked at yet.
 
     Args:
