@@ -228,7 +228,8 @@ def _settle_boxes(
     except ValueError as error:
         found.problems.append(Problem('boxes', str(error), len(written.boxes), True))
         found.boxes = dict(format=None, unit=None, why='')
-        return replace(written, boxes=written.boxes.astype(np.float32))
+        with np.errstate(over='ignore'):
+            return replace(written, boxes=written.boxes.astype(np.float32))
     kind = collected.builder.kind or collected.kinds[0]
     said = [k for k in ('box_format', 'box_unit') if k in found.options]
     if said:
@@ -416,12 +417,14 @@ def _look_at_targets(found: Inspection, table: LabelTable) -> None:
             f'and are left out unless targets="any" is said: {_examples(table, other)}.'
         )
         found.problems.append(Problem('0 or several targets', text, len(other)))
-    if not (counts == 1).any():
+    held = np.array([is_held_out(split) for split in table.split_names], bool)
+    training = counts[~held[table.splits]]
+    if len(training) and not (training == 1).any():
         text = (
-            f'None of the {len(table):,} labels has exactly one target box: there is '
-            'nothing to train a box head on.'
+            f'None of the {len(training):,} training labels has exactly one target '
+            'box: there is nothing to train a box head on.'
         )
-        found.problems.append(Problem('no single target', text, len(table), True))
+        found.problems.append(Problem('no single target', text, len(training), True))
 
 
 def _place(names: Sequence[str]) -> Callable[[int], tuple[int, str]]:
