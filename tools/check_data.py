@@ -17,7 +17,6 @@ from projects.clip_vg_core.data.box_formats import BOX_FORMATS, BOX_UNITS
 from projects.clip_vg_core.data.image_roots import ImageRoots
 from projects.clip_vg_core.data.inspection import (
     Inspection,
-    Problem,
     find_leaks,
     find_parts,
     inspect_file,
@@ -26,6 +25,7 @@ from projects.clip_vg_core.data.inspection_text import (
     format_inspection,
     format_problems,
 )
+from projects.clip_vg_core.data.label_checks import Problem
 from projects.clip_vg_core.data.readers import LAYOUTS, parse_fields
 from projects.clip_vg_core.data.training_config import BASE, training_config
 from projects.clip_vg_core.pseudo_labels.statistics import describe_manifest

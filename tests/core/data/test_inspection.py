@@ -11,13 +11,13 @@ from PIL import Image
 
 from projects.clip_vg_core.data.image_roots import ImageRoots
 from projects.clip_vg_core.data.inspection import (
-    count_words,
     find_leaks,
     find_parts,
     inspect_file,
     is_held_out,
 )
 from projects.clip_vg_core.data.inspection_text import format_inspection
+from projects.clip_vg_core.data.label_checks import count_words
 from projects.clip_vg_core.data.label_table import PackedStrings
 from projects.clip_vg_core.data.published_sets import PUBLISHED, match_published
 from projects.clip_vg_core.data.training_config import training_config
