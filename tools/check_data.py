@@ -11,6 +11,7 @@ import argparse
 import json
 import logging
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 
 from projects.clip_vg_core.data.box_formats import BOX_FORMATS, BOX_UNITS
@@ -141,6 +142,8 @@ def _add_manifest(found: Inspection) -> None:
 
 def main() -> None:
     """Look, print, and write."""
+    if isinstance(sys.stdout, TextIOWrapper):  # names may be of no encoding at all
+        sys.stdout.reconfigure(errors='backslashreplace')
     logging.basicConfig(level=logging.INFO, format='%(message)s', stream=sys.stdout)
     args = parse_args()
     roots = ImageRoots(args.images) if args.images else None

@@ -256,7 +256,8 @@ def _look_at_boxes(
         count += len(labels)
         if len(labels):
             text = (
-                f'{len(labels):,} labels have a box {reason}: '
+                f'{len(labels):,} of {len(table):,} labels have a box that is invalid, '
+                f'{reason}: '
                 f'{name_labels(table, labels)}.'
             )
             found.problems.append(Problem('invalid boxes', text, len(labels)))
