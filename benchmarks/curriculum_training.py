@@ -29,9 +29,8 @@ from projects.clip_vg.engine.pseudo_label_reliability_hook import (
 from projects.clip_vg.engine.scoring import evaluation_view, score_all, score_sources
 from projects.clip_vg_core.curriculum.reliability_file import (
     ReliabilityFile,
-    file_sha256,
 )
-from projects.clip_vg_core.utils.atomic import replacing
+from projects.clip_vg_core.utils.atomic import file_sha256, replacing
 
 __all__ = ['base_config', 'precompute_tokens', 'run_training', 'score_agreement']
 

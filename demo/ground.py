@@ -20,12 +20,11 @@ from PIL import Image
 
 from projects.clip_vg.apis import GroundingInferencer
 from projects.clip_vg.checkpoints.work_dir import checkpoint_sha256, find_checkpoint
-from projects.clip_vg_core.curriculum.reliability_file import file_sha256
 from projects.clip_vg_core.data.label_keys import images_fingerprint
 from projects.clip_vg_core.data.questions import read_questions
-from projects.clip_vg_core.pseudo_labels.predictions import list_pictures
+from projects.clip_vg_core.pseudo_labels.predictions import list_images
 from projects.clip_vg_core.runtime.graphs import PRECISIONS
-from projects.clip_vg_core.utils.atomic import replacing
+from projects.clip_vg_core.utils.atomic import file_sha256, replacing
 from projects.clip_vg_core.utils.command_line import run_command
 from projects.clip_vg_core.utils.file_names import file_name
 from projects.clip_vg_core.utils.folder_lock import lock_folder
@@ -150,7 +149,7 @@ def predict_expressions(
     """Predictions for the expressions of the command line."""
     texts: Any = args.expressions
     if args.image.is_dir():
-        texts = [args.expressions] * len(list_pictures(args.image))
+        texts = [args.expressions] * len(list_images(args.image))
     predictions = infer(args.image, texts)['predictions']
     with replacing(args.out_dir / 'answers.json') as partial:
         partial.write_text(json.dumps(predictions, indent=1))

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 
@@ -18,7 +17,7 @@ from projects.clip_vg_core.curriculum.official_files import read_iou_result
 from projects.clip_vg_core.data.readers import read_annotations
 
 from .helpers import ROOT
-from .helpers.commands import run, tool
+from .helpers.commands import FORKS, run, run_here, tool
 from .helpers.configs import CONFIG
 from .helpers.work_dirs import metrics, record_of
 
@@ -179,20 +178,19 @@ def test_killed_at_three_points_it_ends_the_same(config, tmp_path):
     }
     for name, reached in points.items():
         work_dir = tmp_path / name
-        process = subprocess.Popen(
-            [sys.executable, *map(str, (*command, work_dir))],
-            cwd=ROOT,
-            env=dict(os.environ, PYTHONPATH=str(ROOT)),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        # A fork as of `tool`, which leaves the text of configs unformatted too: a
+        # search goes on with a config of the same text only.
+        argv = [str(part) for part in (*command, work_dir)]
+        process = FORKS.Process(target=run_here, args=(argv, os.devnull, os.devnull))
+        process.start()
         limit = time.time() + 200
-        while not reached(work_dir) and process.poll() is None:
+        while not reached(work_dir) and process.is_alive():
             assert time.time() < limit
             time.sleep(0.01)
         # The search alone: what it has started must end with it.
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
         tool(*command, work_dir)
         assert record_of(work_dir) == record_of(tmp_path / 'whole')
         again, whole = weights(work_dir), weights(tmp_path / 'whole')

@@ -226,7 +226,7 @@ def test_the_inferencer_on_another_device(shapes, tmp_path, dtype):
         assert one['scores'] == other['scores']
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture
 def pool(shapes, sources):
     return DATASETS.build(pool_config(shapes, sources))
 
@@ -248,14 +248,14 @@ def test_the_clip_scorer_on_another_device(pool):
     )
     view = evaluation_view(pool, AGREEMENT_PIPELINE)
     batches = plan_batches(view, 2, True, np.arange(12))
-    judge = AgreementScorer(view)
-    expected = list(score_labels(clip, view, batches, scorer=judge))
+    scorer = AgreementScorer(view)
+    expected = list(score_labels(clip, view, batches, scorer=scorer))
     picture = torch.randint(0, 256, (3, 40, 60), dtype=torch.uint8)
     boxes = torch.tensor([[1.0, 2.0, 20.0, 30.0], [5.0, 6.0, 50.0, 39.0]])
     (alone,) = clip([picture], [boxes], [['red star', 'circle']])
     with stand_in_device():
         clip.to(DEVICE)
-        found = list(score_labels(clip, view, batches, scorer=judge))
+        found = list(score_labels(clip, view, batches, scorer=scorer))
         moved = picture.to(DEVICE), boxes.to(DEVICE)
         (there,) = clip(*([part] for part in moved), [['red star', 'circle']])
     for columns in zip(found, expected, strict=True):

@@ -146,7 +146,7 @@ def test_reltr_answers_become_triplets_and_labels(tmp_path):
     call(*command)
     ((image, triplet),) = CocoFile(out).triplets()
     assert (image, triplet.predicate) == (1, 'near')
-    # cxcywh of a 640 x 480 picture, by hand.
+    # cxcywh of a 640 x 480 image, by hand.
     assert triplet.subject.box == (240, 120, 400, 360)
     generate(
         *('relation', '--instances', listed, '--triplets', out),

@@ -32,8 +32,9 @@ OTHERS = {
     *('_utils', '_rebuild_tensor', '_load_from_state_dict'),
     # Of ONNX, whose large tensors are moved into a file of their own.
     '_get_all_tensors',
-    # Of Python: the names that old pickles have for what moved.
-    '_compat_pickle',
+    # Of Python: the names that old pickles have for what moved; and what ends a process
+    # without its clean-up, which is documented.
+    *('_compat_pickle', '_exit'),
 }
 
 

@@ -14,6 +14,7 @@ import torch
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from PIL import Image
 
 from projects.clip_vg_core.utils.folder_lock import lock_folder
 
@@ -287,7 +288,7 @@ def test_mmdetections_analysis_tools(trained, config, tmp_path):
 def test_the_synthetic_generator_says_what_it_made(tmp_path):
     out = tmp_path / 'shapes'
     command = ('tools/make_synthetic.py', '--out', out, '--train', 2, '--val', 1)
-    assert '4 pictures' in tool(*command, '--test', 1).stderr
+    assert re.search(rf'{out}: 4 \w+, \d+ ', tool(*command, '--test', 1).stderr)
 
 
 def test_a_converted_data_set_is_the_same(shapes, tmp_path):
@@ -300,6 +301,23 @@ def test_a_converted_data_set_is_the_same(shapes, tmp_path):
     assert list(read_annotations(out)) == list(read_annotations(*files, splits=['val']))
     refused = tool(*command, '--split-file', files[1], check=False)
     assert 'FileExistsError' in refused.stderr
+
+
+def test_rows_of_other_columns_are_converted(tmp_path):
+    """Fractions of the image, whose size is in its head alone."""
+    from projects.clip_vg_core.data.readers import read_annotations
+
+    (tmp_path / 'mine.csv').write_text('file,words,l,t,r,b\na.png,x,0.1,0.1,0.5,0.5\n')
+    Image.new('RGB', (60, 40)).save(tmp_path / 'a.png')
+    out = tmp_path / 'labels.jsonl'
+    command = ('tools/dataset_converters/refexp2odvg.py', tmp_path / 'mine.csv', out)
+    command += ('--fields', 'text=words', 'box=l,t,r,b', '--box-format', 'xyxy')
+    tool(*command, '--box-unit', '1', '--images', tmp_path)
+    (label,) = read_annotations(out)
+    assert label['bbox'] == pytest.approx([6, 4, 30, 20])
+    assert (label['image'], label['text']) == ('a.png', 'x')
+    refused = tool(*command, '--box-unit', '1', '--overwrite', check=False)
+    assert 'mine.csv, row 2' in refused.stderr and 'a.png' in refused.stderr
 
 
 def test_the_pretraining_of_the_tiny_clip_runs(tmp_path):

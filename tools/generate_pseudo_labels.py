@@ -1,4 +1,4 @@
-"""Make labelled training data from pictures that have none.
+"""Make labelled training data from images that have none.
 
     python tools/generate_pseudo_labels.py template --detections FILE --out FILE
 
@@ -53,7 +53,7 @@ def parse_args() -> argparse.Namespace:
     joined = commands.add_parser('merge', help='one file of all shards of a run')
     joined.add_argument('shards', nargs='+', type=Path, help='their labels')
     joined.add_argument('--out', required=True, type=Path, help='JSON Lines to write')
-    joined.add_argument('--images', type=Path, help='pictures, for the report')
+    joined.add_argument('--images', type=Path, help='images, for the report')
     joined.add_argument(
         '--overwrite', action='store_true', help='replace what is there'
     )
@@ -66,14 +66,14 @@ def _add_inputs(command: argparse.ArgumentParser, kind: str) -> None:
         '--instances',
         type=Path,
         help='COCO file with the images and categories (default: as in --detections, '
-        'else all pictures in --images)',
+        'else all images in --images)',
     )
-    group.add_argument('--images', type=Path, help='folder of the pictures')
+    group.add_argument('--images', type=Path, help='folder of the images')
     group.add_argument(
         '--upright',
         action=argparse.BooleanOptionalAction,
-        help='turn pictures by their EXIF entry; the labels are then for data sets '
-        'with `upright=True` (default: for a folder of pictures; not where a COCO file '
+        help='turn images by their EXIF entry; the labels are then for data sets '
+        'with `upright=True` (default: for a folder of images; not where a COCO file '
         'lists them)',
     )
     group.add_argument(
@@ -140,7 +140,7 @@ def _add_inputs(command: argparse.ArgumentParser, kind: str) -> None:
 
 
 def _helps(options: type) -> dict[str, str]:
-    """What the docstring of a class says about each of its arguments."""
+    """Descriptions of the arguments in the docstring of a class."""
     text = re.sub(r'\s+', ' ', (options.__doc__ or '').split('Args:')[1])
     parts = re.split(r'(\w+) \((?:int|float|bool|str)(?:, optional)?\): ', text)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
@@ -158,13 +158,13 @@ def _add_options(command: argparse.ArgumentParser, kind: str) -> None:
     helps = _helps(KINDS[kind])
     for field in fields(KINDS[kind]):
         flag = f'--{field.name.replace("_", "-")}'
-        said = helps[field.name].replace('%', '%%').strip()
+        text = helps[field.name].replace('%', '%%').strip()
         if isinstance(field.default, bool):
             action = argparse.BooleanOptionalAction
-            group.add_argument(flag, action=action, help=said, default=None)
+            group.add_argument(flag, action=action, help=text, default=None)
         else:
             kind_of = int if isinstance(field.default, int) else float
-            group.add_argument(flag, type=kind_of, help=said)
+            group.add_argument(flag, type=kind_of, help=text)
 
 
 def _add_output(command: argparse.ArgumentParser, kind: str) -> None:
@@ -194,7 +194,7 @@ def _add_output(command: argparse.ArgumentParser, kind: str) -> None:
         '--batch-size',
         type=int,
         default=8,
-        help='pictures at once, of the models that are run (default: %(default)s)',
+        help='images at once, of the models that are run (default: %(default)s)',
     )
     group.add_argument(
         '--device', help='of the models that are run (default: a GPU, if there is one)'
@@ -212,10 +212,10 @@ def _add_output(command: argparse.ArgumentParser, kind: str) -> None:
 
 
 def _shard(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r'(\d+)/(\d+)', text)
-    if not found or not 1 <= int(found[1]) <= int(found[2]):
+    match = re.fullmatch(r'(\d+)/(\d+)', text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
         raise ValueError(f'--shard {text}: expected NUMBER/TOTAL, as 1/8 to 8/8.')
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])
 
 
 def _detector(parts: Sequence[str] | None) -> list[str] | None:
@@ -238,7 +238,7 @@ def _models(job: Generation) -> Models | None:
 
 
 def _job(args: argparse.Namespace) -> Generation:
-    """What the command line asks for."""
+    """The generation that the command line describes."""
     given = {
         field.name: getattr(args, field.name)
         for field in fields(KINDS[args.kind])
@@ -304,13 +304,19 @@ def _job(args: argparse.Namespace) -> Generation:
 
 def main() -> None:
     """Generate, or merge."""
+    # Matplotlib takes half a second to import, which workers do without.
+    from projects.clip_vg_core.visualization import pseudo_label_report
+
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
+    draw = pseudo_label_report.write_label_report
     if args.kind == 'merge':
-        manifest = merge_shards(args.shards, args.out, args.images, args.overwrite)
+        manifest = merge_shards(
+            args.shards, args.out, args.images, args.overwrite, draw
+        )
     else:
         job = _job(args)
-        manifest = generate(job, _models(job))
+        manifest = generate(job, _models(job), draw)
     logging.info('%s', summary(manifest))
     logging.info('%s\n%s.html', args.out, args.out)
 

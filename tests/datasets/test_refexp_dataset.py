@@ -1,4 +1,4 @@
-"""The data set: labels, grouped samples, filters, and pictures of all kinds."""
+"""The data set: labels, grouped samples, filters, and images of all kinds."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ PIPELINE = [
 
 
 def make(
-    tmp_path, labels, pictures=('a.jpg',), size=(60, 40), steps=PIPELINE[:1], **options
+    tmp_path, labels, images=('a.jpg',), size=(60, 40), steps=PIPELINE[:1], **options
 ):
     """A data set of ODVG labels (image, xyxy box, text) and grey images.
 
@@ -48,7 +48,7 @@ def make(
     for i, (image, box, text) in enumerate(labels):
         builder.add(image, box, text, f's{i}', 'train', 'human', (size[1], size[0]))
     write_odvg(builder.build('xyxy'), tmp_path / 'labels.jsonl', overwrite=True)
-    for name in pictures:
+    for name in images:
         if not (tmp_path / name).exists():
             Image.new('RGB', size, (90, 120, 30)).save(tmp_path / name)
     return DATASETS.build(
@@ -81,7 +81,7 @@ def test_a_grouped_sample_is_its_labels_in_order(tmp_path):
     assert torch.equal(dataset[0]['inputs'], dataset[1, 0]['inputs'])
 
 
-def test_labels_of_two_pictures_are_no_group(tmp_path):
+def test_labels_of_two_images_are_no_group(tmp_path):
     dataset = make(tmp_path, LABELS, ('a.jpg', 'b.jpg'))
     with pytest.raises(ValueError, match=r'a\.jpg.*b\.jpg'):
         dataset[0, 2]
@@ -111,15 +111,15 @@ def test_the_end_of_iteration_and_subsets(tmp_path):
 def test_invalid_boxes_are_dropped_counted_and_named(
     tmp_path, monkeypatch, box, reason
 ):
-    said = []
+    texts = []
     monkeypatch.setattr(
-        refexp_dataset, 'print_log', lambda text, **_: said.append(text)
+        refexp_dataset, 'print_log', lambda text, **_: texts.append(text)
     )
     dataset = make(tmp_path, [*LABELS[:2], ('a.jpg', box, 'wrong')])
     assert len(dataset) == 2
-    assert len(said) == 1
-    assert '1 of 3 labels dropped' in said[0]
-    assert reason in said[0] and 's2 (a.jpg)' in said[0]
+    assert len(texts) == 1
+    assert '1 of 3 labels dropped' in texts[0]
+    assert reason in texts[0] and 's2 (a.jpg)' in texts[0]
 
 
 def test_nan_boxes_are_dropped(tmp_path):
@@ -134,13 +134,13 @@ def test_boxes_that_pass_the_border_are_kept(tmp_path):
 
 
 def test_invalid_boxes_that_are_kept_are_counted_too(tmp_path, monkeypatch):
-    said = []
+    texts = []
     monkeypatch.setattr(
-        refexp_dataset, 'print_log', lambda text, **_: said.append(text)
+        refexp_dataset, 'print_log', lambda text, **_: texts.append(text)
     )
     labels = [*LABELS[:2], ('a.jpg', [5, 5, 5, 9], 'wrong')]
     assert len(make(tmp_path, labels, filter_cfg=dict(invalid_boxes=False))) == 3
-    assert len(said) == 1 and '1 of 3 labels kept' in said[0] and 's2' in said[0]
+    assert len(texts) == 1 and '1 of 3 labels kept' in texts[0] and 's2' in texts[0]
 
 
 @pytest.mark.parametrize(
@@ -437,14 +437,14 @@ def test_a_missing_root_is_named(tmp_path):
         )
 
 
-def test_a_missing_picture_is_named_with_its_label(tmp_path):
-    dataset = make(tmp_path, [('gone.jpg', [1, 1, 9, 9], 'x')], pictures=())
+def test_a_missing_image_is_named_with_its_label(tmp_path):
+    dataset = make(tmp_path, [('gone.jpg', [1, 1, 9, 9], 'x')], images=())
     with pytest.raises(FileNotFoundError, match=r'gone\.jpg.*s0'):
         dataset[0]
 
 
 @pytest.mark.parametrize('keep', [0, 100, 500])
-def test_a_damaged_picture_is_named_with_its_label(tmp_path, keep):
+def test_a_damaged_image_is_named_with_its_label(tmp_path, keep):
     dataset = make(tmp_path, LABELS[:1])
     path = tmp_path / 'a.jpg'
     noise = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
@@ -454,7 +454,7 @@ def test_a_damaged_picture_is_named_with_its_label(tmp_path, keep):
         dataset[0]
 
 
-def test_a_picture_of_another_size_is_an_error(tmp_path):
+def test_a_image_of_another_size_is_an_error(tmp_path):
     dataset = make(tmp_path, LABELS[:1])
     Image.new('RGB', (61, 40)).save(tmp_path / 'a.jpg')
     with pytest.raises(ValueError, match=r'\(40, 61\).*\(40, 60\)'):
@@ -462,7 +462,7 @@ def test_a_picture_of_another_size_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize('mode', ['L', 'CMYK', 'RGB'])
-def test_pictures_of_other_kinds_become_colour(tmp_path, mode):
+def test_images_of_other_kinds_become_colour(tmp_path, mode):
     dataset = make(tmp_path, LABELS[:1])
     Image.new('RGB', (60, 40), (90, 120, 30)).convert(mode).save(tmp_path / 'a.jpg')
     assert dataset[0]['inputs'].shape == (3, 32, 32)
@@ -665,12 +665,12 @@ def test_indices_and_keys_follow_dropped_labels(tmp_path):
 @pytest.mark.parametrize('chosen', [-3, [4, 1, 0]])
 def test_indices_and_keys_follow_a_subset(tmp_path, chosen):
     dataset = make_two(tmp_path, indices=chosen)
-    found = {}
+    names = {}
     for file in dataset.label_files:
         for index in dataset.indices_of(file):
             (place,) = np.flatnonzero(file.keys == dataset.label_keys()[index])
-            found[int(index)] = f'{file.source}{place}'
-    assert found == dict(enumerate(dataset.table.sample_ids))
+            names[int(index)] = f'{file.source}{place}'
+    assert names == dict(enumerate(dataset.table.sample_ids))
 
 
 def test_label_files_do_not_depend_on_what_is_dropped_or_read_with_them(tmp_path):
@@ -834,12 +834,12 @@ def test_the_fingerprint_is_of_what_labels_say(tmp_path):
     assert make_two(tmp_path, **options).fingerprint() != before
 
 
-PICTURES = [f'{i:02}.jpg' for i in range(60)]
+IMAGES = [f'{i:02}.jpg' for i in range(60)]
 
 
-def folds(tmp_path, pictures, **options):
-    """The pictures that are kept, two labels each."""
-    labels = [(name, [1, 1, 9, 9], text) for text in 'xy' for name in pictures]
+def folds(tmp_path, images, **options):
+    """The images that are selected, two labels each."""
+    labels = [(name, [1, 1, 9, 9], text) for text in 'xy' for name in images]
     table = make(tmp_path, labels, (), **options).table
     names = [label['image'] for label in table]
     assert {names.count(name) for name in names} == {2}  # an image stays whole
@@ -848,28 +848,27 @@ def folds(tmp_path, pictures, **options):
 
 def test_folds_part_the_images(tmp_path):
     parts = [
-        folds(tmp_path, PICTURES, image_folds=dict(number=4, keep=[k]))
-        for k in range(4)
+        folds(tmp_path, IMAGES, image_folds=dict(number=4, keep=[k])) for k in range(4)
     ]
-    assert set.union(*parts) == set(PICTURES)
-    assert sum(map(len, parts)) == len(PICTURES)
+    assert set.union(*parts) == set(IMAGES)
+    assert sum(map(len, parts)) == len(IMAGES)
     # 60 in 4 parts: 15 each, binomial with a deviation of 3.4.
     assert all(5 <= len(part) <= 25 for part in parts)
-    two = folds(tmp_path, PICTURES, image_folds=dict(number=4, keep=[3, 0]))
+    two = folds(tmp_path, IMAGES, image_folds=dict(number=4, keep=[3, 0]))
     assert two == parts[3] | parts[0]
 
 
 def test_the_fold_of_an_image_depends_on_its_name_and_the_seed_alone(tmp_path):
     keep = dict(number=2, keep=[0])
-    of_all = folds(tmp_path, PICTURES, image_folds=keep)
-    some = PICTURES[40:10:-1]
-    assert folds(tmp_path, some, image_folds=keep) == of_all & set(some)
-    assert folds(tmp_path, PICTURES, image_folds=dict(keep, seed=1)) != of_all
+    of_all = folds(tmp_path, IMAGES, image_folds=keep)
+    part = IMAGES[40:10:-1]
+    assert folds(tmp_path, part, image_folds=keep) == of_all & set(part)
+    assert folds(tmp_path, IMAGES, image_folds=dict(keep, seed=1)) != of_all
 
 
 def test_indices_and_keys_follow_folds(tmp_path):
     keep = dict(number=2, keep=[1])
-    labels = [(name, [1, 1, 9, 9], 'x') for name in PICTURES]
+    labels = [(name, [1, 1, 9, 9], 'x') for name in IMAGES]
     dataset = make(tmp_path, labels, (), image_folds=keep)
     assert 0 < len(dataset) < dataset.label_files[0].count == 60
     (file,) = dataset.label_files

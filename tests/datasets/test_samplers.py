@@ -4,9 +4,13 @@ import types
 
 import numpy as np
 import pytest
+from torch.utils.data import SequentialSampler
 
 from projects.clip_vg.datasets.samplers import image_group_sampler
-from projects.clip_vg.datasets.samplers.image_group_sampler import ImageGroupSampler
+from projects.clip_vg.datasets.samplers.image_group_sampler import (
+    ImageGroupSampler,
+    is_grouped,
+)
 from projects.clip_vg_core.data.grouping import ImageGroups, draw, split_by_weight
 
 INDEX = np.random.default_rng(0).integers(0, 17, 101)
@@ -166,3 +170,23 @@ def test_another_data_set_is_refused():
 def test_groups_of_nothing_are_refused():
     with pytest.raises(ValueError, match='max_expressions must be >= 1, got 0'):
         ImageGroupSampler(DATASET, seed=0, max_expressions=0)
+
+
+@pytest.mark.parametrize(
+    'config, expected',
+    [
+        (dict(type='ImageGroupSampler'), True),
+        (dict(type=ImageGroupSampler), True),
+        (dict(type='CurriculumSampler', grouped=True), True),
+        (dict(type='CurriculumSampler'), False),
+        (dict(type='DefaultSampler', shuffle=True), False),
+        ({}, False),
+    ],
+)
+def test_whether_a_config_groups_the_labels_of_an_image(config, expected):
+    assert is_grouped(config) is expected
+
+
+def test_a_sampler_that_is_built_groups_as_its_config():
+    assert is_grouped(ImageGroupSampler(DATASET, seed=0)) is True
+    assert is_grouped(SequentialSampler(DATASET)) is False

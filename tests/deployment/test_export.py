@@ -64,7 +64,7 @@ def test_answers_are_those_of_pytorch(detector, served, pictures):
 def test_answers_do_not_depend_on_what_is_asked_at_once(served, monkeypatch, at_once):
     batch = make_batch()
     expected = answers(served, batch)
-    monkeypatch.setattr(served_clip_vg, '_ASKED_AT_ONCE', at_once)
+    monkeypatch.setattr(served_clip_vg, 'EXPRESSIONS_AT_ONCE', at_once)
     torch.testing.assert_close(
         answers(served, batch), expected, atol=1e-4 * SIZE, rtol=0
     )
@@ -138,7 +138,7 @@ def test_a_broken_export_leaves_nothing_to_serve(
     monkeypatch.setattr(export, 'write_graph', lambda *_: None)  # the graphs stay
     model, cfg = copy.deepcopy(detector[0]), detector[1]
     torch.nn.init.normal_(model.fusion.layers[0].linear2.weight)
-    with pytest.raises(RuntimeError, match=r'grounding.onnx is off by .*pictures'):
+    with pytest.raises(RuntimeError, match=r'grounding.onnx is off by .*images'):
         export_detector(model, cfg, tmp_path, overwrite=True)
     with pytest.raises(FileNotFoundError, match=r'has no deployment.json'):
         ServedCLIPVG(str(tmp_path))
@@ -182,7 +182,7 @@ def test_8_bits_that_answer_otherwise_are_not_kept(folder, tmp_path, monkeypatch
         quantize_deployment(copied, [make_batch()])
     with pytest.raises(ValueError, match='has no int8 weights'):
         ServedCLIPVG(str(copied), precision='int8')
-    with pytest.raises(ValueError, match='no picture to calibrate'):
+    with pytest.raises(ValueError, match='calibrate'):
         quantize_deployment(copied, [])
 
 

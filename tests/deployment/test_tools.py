@@ -6,7 +6,7 @@ import pytest
 
 from projects.clip_vg.apis import GroundingInferencer
 from projects.clip_vg.deployment.quantize import spread
-from projects.clip_vg_core.curriculum.reliability_file import file_sha256
+from projects.clip_vg_core.utils.atomic import file_sha256
 
 from ..helpers.commands import ended_well, run_script
 from ..helpers.configs import runner_config

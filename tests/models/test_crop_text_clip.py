@@ -107,3 +107,36 @@ def test_a_config_without_clip_is_told_what_to_give():
         pretrained='openai',
         context=2.0,
     )
+
+
+RESNET = dict(image_size=32, layers=[1, 1, 1, 1], width=8, patch_size=None)
+POOLED = dict(
+    image_size=32, layers=1, width=64, patch_size=8, attentional_pool=True,
+    attn_pooler_heads=2, output_tokens=True,
+)  # fmt: skip
+TEXT = dict(context_length=16, vocab_size=49408, width=32, heads=2, layers=1)
+
+
+@pytest.mark.parametrize('vision', [RESNET, POOLED], ids=['resnet', 'pooled'])
+@pytest.mark.parametrize('text', [{}, dict(embed_cls=True), dict(no_causal_mask=True)])
+def test_towers_that_no_detector_takes_embed_as_open_clip_does(vision, text, tmp_path):
+    arch = dict(embed_dim=32, vision_cfg=vision, text_cfg=dict(TEXT, **text))
+    torch.manual_seed(0)
+    plain = dict(vision, output_tokens=False)
+    net = open_clip.CustomTextCLIP(32, plain, arch['text_cfg']).eval()
+    torch.save(net.state_dict(), tmp_path / 'clip.pt')
+    clip = CropTextCLIP(arch, str(tmp_path / 'clip.pt'), context=None, template='{}')
+    clip.init_weights()
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    image = Image.fromarray(image)
+    (crops,) = clip.encode_crops([image], [torch.tensor([[0.0, 0.0, 50.0, 40.0]])])
+    prepare = open_clip.image_transform(
+        32, is_train=False, mean=[m / 255 for m in clip.mean],
+        std=[s / 255 for s in clip.std],
+    )  # fmt: skip
+    tokens = open_clip.tokenize(['a cup'], context_length=16)
+    with torch.no_grad():
+        expected = net.encode_image(prepare(image)[None], normalize=True)
+        texts = net.encode_text(tokens, normalize=True)
+    torch.testing.assert_close(crops, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(clip.encode_texts(['a cup']), texts)

@@ -140,7 +140,7 @@ def test_positions_that_start_as_waves_are_those_of_the_patches():
     assert fusion.pos_embed.weight[:-25].std() < 0.03 < waves.std()
 
 
-def test_kept_tokens_are_the_class_token_and_the_picture_in_order():
+def test_valid_tokens_are_the_class_token_and_the_image_in_order():
     padding = torch.tensor([[1, 0, 0, 1], [0, 1, 1, 1]], dtype=torch.bool)
     kept, filling = valid_tokens(padding)
     assert kept[0].tolist() == [0, 2, 3] and kept[1, :2].tolist() == [0, 1]

@@ -22,7 +22,6 @@ from projects.clip_vg_core.curriculum.official_files import (
 )
 from projects.clip_vg_core.curriculum.reliability_file import (
     ReliabilityFile,
-    file_sha256,
     read_boxes,
     read_reliability,
 )
@@ -31,6 +30,7 @@ from projects.clip_vg_core.data.box_formats import BOX_FORMATS
 from projects.clip_vg_core.data.label_files import LabelFile, describe_files
 from projects.clip_vg_core.data.label_table import LabelTable
 from projects.clip_vg_core.data.readers import read_annotations
+from projects.clip_vg_core.utils.atomic import file_sha256
 from projects.clip_vg_core.utils.command_line import run_command
 
 

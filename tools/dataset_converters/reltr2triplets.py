@@ -1,10 +1,10 @@
-"""Convert the answers of RelTR, a scene-graph model, to triplets.
+"""Convert the predictions of RelTR, a scene-graph model, to triplets.
 
-    ... ANSWERS.pth --instances FILE --classes FILE --predicates FILE --out FILE
+    ... PREDICTIONS.pth --instances FILE --classes FILE --predicates FILE --out FILE
 
-ANSWERS.pth is what torch.save wrote of {file name: answer}, the answer being RelTR's
+PREDICTIONS.pth is what torch.save wrote of {file name: prediction}: RelTR's
 dict of sub_logits, obj_logits, rel_logits (the last class of each is "nothing"),
-sub_boxes and obj_boxes (cx, cy, w, h in [0, 1]) for one picture.
+sub_boxes and obj_boxes (cx, cy, w, h in [0, 1]) for one image.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('answers', type=Path, help='ANSWERS.pth, see above')
+    parser.add_argument('predictions', type=Path, help='PREDICTIONS.pth, see above')
     parser.add_argument(
         '--instances', type=Path, required=True, help='COCO file with the images'
     )
@@ -49,7 +49,7 @@ def parse_args() -> argparse.Namespace:
         type=float,
         default=0.2,
         help='subject, object and predicate must each be surer, in [0, 1] '
-        '(default: %(default)s, as released)',
+        '(default: %(default)s, as in the official code)',
     )
     parser.add_argument(
         '--overwrite', action='store_true', help='replace what is there'
@@ -73,21 +73,21 @@ def _named(
 
 
 def triplets_of(
-    answer: Mapping[str, Tensor],
+    prediction: Mapping[str, Tensor],
     size: tuple[int, int],
     classes: Sequence[str],
     predicates: Sequence[str],
     min_score: float,
     where: str,
 ) -> Iterator[dict[str, Any]]:
-    """The triplets of one picture, boxes xywh in pixels; see the top of the file."""
+    """The triplets of one image, boxes xywh in pixels; see the top of the file."""
     whwh = torch.tensor([*size, *size])
     ends = []
     for end in ('sub', 'obj'):
         scores, names = _named(
-            required(dict(answer), f'{end}_logits', where), classes, where
+            required(dict(prediction), f'{end}_logits', where), classes, where
         )
-        boxes = required(dict(answer), f'{end}_boxes', where).float().reshape(-1, 4)
+        boxes = required(dict(prediction), f'{end}_boxes', where).float().reshape(-1, 4)
         pixels = (box_convert(boxes, 'cxcywh', 'xywh') * whwh).tolist()
         ends.append(
             [
@@ -96,7 +96,7 @@ def triplets_of(
             ]
         )
     scores, names = _named(
-        required(dict(answer), 'rel_logits', where), predicates, where
+        required(dict(prediction), 'rel_logits', where), predicates, where
     )
     for subject, other, predicate, score in zip(*ends, names, scores, strict=True):
         if min(subject['score'], other['score'], score) > min_score:
@@ -109,27 +109,29 @@ def main() -> None:
     args = parse_args()
     if args.out.exists() and not args.overwrite:
         raise FileExistsError(f'{args.out} exists; remove it, or say --overwrite.')
-    answers = entry_of(load_torch(args.answers), dict, str(args.answers), 'a dict')
+    predicted = entry_of(
+        load_torch(args.predictions), dict, str(args.predictions), 'a dict'
+    )
     classes, predicates = read_names(args.classes), read_names(args.predicates)
     images = {
         name: (number, width, height)
         for number, name, width, height in CocoFile(args.instances).images()
     }
     entries = []
-    for name, answer in answers.items():
-        where = f'{args.answers}, {name}'
+    for name, prediction in predicted.items():
+        where = f'{args.predictions}, {name}'
         number, width, height = required(images, name, f'{args.instances}, for {where}')
         if width is None or height is None:
             raise ValueError(f'{args.instances}: {name} has no width and height.')
         entries += [
             dict(image_id=number, **triplet)
             for triplet in triplets_of(
-                answer, (width, height), classes, predicates, args.min_score, where
+                prediction, (width, height), classes, predicates, args.min_score, where
             )
         ]
     with replacing(args.out) as partial:
         partial.write_text(json.dumps(entries))
-    logging.info('%s: %d triplets of %d pictures', args.out, len(entries), len(answers))
+    logging.info('%s: %d triplets of %d images', args.out, len(entries), len(predicted))
 
 
 if __name__ == '__main__':

@@ -19,7 +19,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import load_state_dict
 from PIL import Image
 
-from projects.clip_vg_core.pseudo_labels.predictions import list_pictures
+from projects.clip_vg_core.pseudo_labels.predictions import list_images
 from projects.clip_vg_core.utils.image_files import load_image
 from projects.clip_vg_core.visualization.boxes import draw_predictions
 
@@ -345,7 +345,7 @@ def _is_one_image(images: Any) -> bool:
 def _several(images: Any) -> list[ImageInput]:
     """The images of a list or a folder."""
     if isinstance(images, (str, Path)):
-        return [Path(images) / name for name in list_pictures(Path(images))]
+        return [Path(images) / name for name in list_images(Path(images))]
     return list(images)
 
 

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from projects.clip_vg_core.curriculum.reliability_file import file_sha256
 from projects.clip_vg_core.runtime.deployment_file import NAME
+from projects.clip_vg_core.utils.atomic import file_sha256
 
 __all__ = ['checkpoint_sha256', 'find_checkpoint', 'find_weights', 'last_checkpoint']
 

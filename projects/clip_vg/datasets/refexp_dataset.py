@@ -387,11 +387,11 @@ class RefExpDataset(BaseDataset):
         if (not self.upright) in turns and not any(
             isinstance(step, LoadGroundingImage) for step in self._steps
         ):
-            found, wanted = 'turns images by', 'as stored'
+            loads, wanted = 'turns images by', 'as stored'
             if self.upright:
-                found, wanted = 'ignores', 'as it turns them'
+                loads, wanted = 'ignores', 'as it turns them'
             self._warn(
-                f'LoadImageFromFile {found} their EXIF entry, and the labels are of '
+                f'LoadImageFromFile {loads} their EXIF entry, and the labels are of '
                 f'images {wanted} (upright={self.upright}): write '
                 "dict(type='LoadGroundingImage') in its place, or behind it."
             )
@@ -488,10 +488,10 @@ class RefExpDataset(BaseDataset):
     def filter_data(self) -> LabelTable:
         """Drop labels with invalid boxes, and say how many and why."""
         table: LabelTable = self.data_list
-        found = len(table)
+        total = len(table)
         self._look_at_images(table)
         drop = (self.filter_cfg or {}).get('invalid_boxes', True)
-        keep = np.ones(found, bool)
+        keep = np.ones(total, bool)
         texts = []
         for reason, indices in invalid_boxes(table):
             keep[indices] = False
@@ -500,7 +500,7 @@ class RefExpDataset(BaseDataset):
                 texts.append(
                     describe_invalid(table, reason, indices, self.ann_files, done)
                 )
-        if (~keep).sum() > MANY_INVALID * found:
+        if (~keep).sum() > MANY_INVALID * total:
             texts[-1] += ' Is it xywh in the place of xyxy? Say `box_format` then.'
         for text in texts:
             self._warn(text)
@@ -511,7 +511,7 @@ class RefExpDataset(BaseDataset):
             table = table.take(in_folds(table, **self.image_folds))
         if not len(table):
             raise ValueError(
-                f'No label is left of {found:,} in '
+                f'No label is left of {total:,} in '
                 f'{", ".join(map(str, self.ann_files))}'
                 + (f', split {self.splits}.' if self.splits else '.')
             )

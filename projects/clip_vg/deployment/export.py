@@ -18,7 +18,6 @@ from mmengine.config import Config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from projects.clip_vg_core.curriculum.reliability_file import file_sha256
 from projects.clip_vg_core.runtime.deployment_file import (
     GRAPHS,
     NAME,
@@ -28,7 +27,7 @@ from projects.clip_vg_core.runtime.deployment_file import (
     write_deployment,
 )
 from projects.clip_vg_core.runtime.graphs import import_extra, open_graph
-from projects.clip_vg_core.utils.atomic import replacing
+from projects.clip_vg_core.utils.atomic import file_sha256, replacing
 
 from ..models import CLIPVG
 from ..models.fusion import FusionTokens, gather_tokens

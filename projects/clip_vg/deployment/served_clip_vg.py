@@ -24,7 +24,8 @@ from ..models.predictions import expressions_of, instances_of
 
 __all__ = ['ServedCLIPVG', 'served_config', 'use_exported']
 
-_GROUNDED_AT_ONCE = 16  # expressions: more are no faster, and are padded to the longest
+# More are no faster, and are padded to the longest.
+EXPRESSIONS_AT_ONCE = 16
 
 
 @MODELS.register_module()
@@ -140,7 +141,7 @@ def plan_calls(
         rows = np.flatnonzero(np.isin(image_index, images))
         # By length, so that each part is padded to about its own.
         rows = rows[np.argsort(lengths[rows], kind='stable')]
-        parts = np.array_split(rows, -(-len(rows) // _GROUNDED_AT_ONCE))
+        parts = np.array_split(rows, -(-len(rows) // EXPRESSIONS_AT_ONCE))
         yield images, [(part, int(lengths[part[-1]])) for part in parts]
 
 

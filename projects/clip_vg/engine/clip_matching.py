@@ -11,9 +11,9 @@ from mmengine.dataset import BaseDataset
 from torch import Tensor, nn
 from torchvision.ops import nms
 
-from projects.clip_vg_core.curriculum.reliability_file import file_sha256
 from projects.clip_vg_core.data.grouping import ImageGroups
 from projects.clip_vg_core.data.label_files import LabelFile
+from projects.clip_vg_core.utils.atomic import file_sha256
 
 from ..checkpoints.clip_weights import resolve_weights
 from .scoring import Batch

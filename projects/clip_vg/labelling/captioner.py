@@ -40,15 +40,15 @@ def _load(
     net.eval()
 
     @torch.inference_mode()
-    def answer(paths: Sequence[Path]) -> list[str]:
-        pictures = []
+    def predict(paths: Sequence[Path]) -> list[str]:
+        images = []
         for path in paths:
-            with open_image(path) as picture:
-                pictures.append(prepare(as_rgb(picture, upright)))
-        tokens = net.generate(torch.stack(pictures).to(device))
+            with open_image(path) as image:
+                images.append(prepare(as_rgb(image, upright)))
+        tokens = net.generate(torch.stack(images).to(device))
         return [_clean(open_clip.decode(row)) for row in tokens]
 
-    return answer
+    return predict
 
 
 def _clean(text: str) -> str:
@@ -71,17 +71,17 @@ def caption(
     overwrite: bool = False,
     upright: bool = False,
 ) -> Path:
-    """Write a caption for each picture, as COCO caption results.
+    """Write a caption for each image, as COCO caption results.
 
     Args:
         model (str): A CoCa of open_clip, such as 'coca_ViT-L-14'.
         weights (str): Its tag or a file.
-        folder (Path): Of the pictures.
-        names (Sequence[str]): N pictures, in a fixed order.
+        folder (Path): Of the images.
+        names (Sequence[str]): N images, in a fixed order.
         ids (Sequence[int or str]): Their N ids.
         out (Path): The file; what is there already is taken as it is.
         work_dir (Path): For what is not finished.
-        batch_size (int): Pictures at once. Defaults to 8.
+        batch_size (int): Images at once. Defaults to 8.
         device (str, optional): Defaults to None: a GPU where there is one.
         overwrite (bool): Whether captions of other images are made anew. Defaults to
             False.
@@ -105,11 +105,11 @@ def caption(
     if out.exists():
         return out
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    ask = _load(model, weights, device, upright)
+    predict = _load(model, weights, device, upright)
     texts = resumable_map(
         work_dir / 'captions.jsonl',
         names,
-        lambda batch: ask([folder / name for name in batch]),
+        lambda batch: predict([folder / name for name in batch]),
         batch_size,
         'captioning',
         origin=origin,

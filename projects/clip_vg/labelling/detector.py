@@ -1,4 +1,4 @@
-"""Running any detector of MMDetection on a folder of pictures."""
+"""Running any detector of MMDetection on a folder of images."""
 
 import json
 import multiprocessing
@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from projects.clip_vg_core.curriculum.reliability_file import file_sha256
 from projects.clip_vg_core.data.label_keys import images_fingerprint
 from projects.clip_vg_core.pseudo_labels.inputs import UPRIGHT_MARK
-from projects.clip_vg_core.pseudo_labels.predictions import picture_size
-from projects.clip_vg_core.utils.atomic import replacing
+from projects.clip_vg_core.pseudo_labels.predictions import read_image_size
+from projects.clip_vg_core.utils.atomic import file_sha256, replacing
 from projects.clip_vg_core.utils.image_files import as_rgb, open_image
 from projects.clip_vg_core.utils.resumable import bind, resumable_map
 
@@ -40,26 +39,26 @@ def _inferencer(
 
     model = DetInferencer(config, checkpoint, device=device, show_progress=False)
 
-    def answer(names: Sequence[str]) -> list[Any]:
+    def predict(names: Sequence[str]) -> list[Any]:
         # Arrays, not files, which MMDetection always turns by their EXIF entry; and not
-        # `out_dir`, where two pictures of one name would share a file.
-        pictures = [_read(folder / name, upright) for name in names]
-        found = model(pictures, batch_size=batch_size)
+        # `out_dir`, where two images of one name would share a file.
+        images = [_read(folder / name, upright) for name in names]
+        predicted = model(images, batch_size=batch_size)
         return [
             {key: one[key] for key in ('labels', 'scores', 'bboxes')}
-            for one in found['predictions']
+            for one in predicted['predictions']
         ]
 
-    return answer, list(model.model.dataset_meta['classes'])
+    return predict, list(model.model.dataset_meta['classes'])
 
 
 def _read(path: Path, upright: bool) -> np.ndarray:
-    """A picture in BGR, of shape (H, W, 3), as labels see it."""
+    """An image in BGR, of shape (H, W, 3), as labels see it."""
     try:
-        with open_image(path) as picture:
-            return np.ascontiguousarray(np.asarray(as_rgb(picture, upright))[..., ::-1])
+        with open_image(path) as image:
+            return np.ascontiguousarray(np.asarray(as_rgb(image, upright))[..., ::-1])
     except (OSError, ValueError) as error:
-        raise ValueError(f'{path} is no picture that can be read: {error}.') from error
+        raise ValueError(f'{path} cannot be read as an image: {error}.') from error
 
 
 def _part(
@@ -71,10 +70,10 @@ def _part(
     origin: Mapping[str, Any],
     *model: Any,
 ) -> tuple[list[str], int]:
-    """Detect on a part of the pictures, in a process of its own."""
-    answer, classes = _inferencer(batch_size, *model)
+    """Detect on a part of the images, in a process of its own."""
+    predict, classes = _inferencer(batch_size, *model)
     lines = resumable_map(
-        *(part, names, answer, batch_size, 'detecting'),
+        *(part, names, predict, batch_size, 'detecting'),
         hidden=number > 0,
         # Of the images of this part, which does not see the others.
         origin=dict(origin, images=images_fingerprint(model[3], names)),
@@ -103,12 +102,12 @@ def detect(
     Args:
         config (str): Config of any MMDetection detector, or a name of its model zoo.
         checkpoint (str, optional): Its weights; None for those of the model zoo.
-        folder (Path): Of the pictures.
-        names (Sequence[str]): Of the pictures, in a fixed order.
+        folder (Path): Of the images.
+        names (Sequence[str]): Of the images, in a fixed order.
         out (Path): The file: ``images``, ``categories``, and ``annotations`` with
             ``score``; what is there of these images already is taken as it is.
         work_dir (Path): For what is not finished.
-        batch_size (int): Pictures at once. Defaults to 8.
+        batch_size (int): Images at once. Defaults to 8.
         processes (int): Each with a model of its own. Defaults to 1.
         device (str, optional): Defaults to None: a GPU where there is one.
         min_score (float): Less sure detections are not written. Defaults to 0.3, as in
@@ -165,14 +164,14 @@ def _write_coco(
     classes: Sequence[str],
     min_score: float,
 ) -> None:
-    """Put the parts together, picture by picture."""
+    """Put the parts together, image by image."""
     categories = [dict(id=i, name=name) for i, name in enumerate(classes)]
     file.write(UPRIGHT_MARK.decode() if upright else '{')
     file.write('"categories": ' + json.dumps(categories) + ',\n"images": [')
     comma = '\n'
     for _, _, names in jobs:
         for name in names:
-            width, height = picture_size(folder / name, upright)
+            width, height = read_image_size(folder / name, upright)
             image = dict(id=name, file_name=name, width=width, height=height)
             file.write(comma + json.dumps(image))
             comma = ',\n'
@@ -181,9 +180,12 @@ def _write_coco(
     for _, part, names in jobs:
         with part.open(encoding='utf-8') as lines:
             for name, line in zip(names, lines, strict=True):
-                found = json.loads(line)
+                predicted = json.loads(line)
                 for label, score, box in zip(
-                    found['labels'], found['scores'], found['bboxes'], strict=True
+                    predicted['labels'],
+                    predicted['scores'],
+                    predicted['bboxes'],
+                    strict=True,
                 ):
                     if score < min_score:
                         continue

@@ -45,13 +45,16 @@ __all__ = [
 ]
 
 
-def clip_config(arch: str | dict) -> dict:
+def clip_config(arch: str | dict, any_tower: bool = False) -> dict:
     """The config of a CLIP in open_clip's terms.
 
     Args:
         arch (str or dict): A model name of open_clip, such as
             'ViT-B-16-quickgelu', or a dict with ``embed_dim``, ``vision_cfg``,
             ``text_cfg`` and, for OpenAI's activation, ``quick_gelu=True``.
+        any_tower (bool): Whether towers may be other than a ViT and a causal
+            transformer, whose features only embed a whole image or text. Defaults to
+            False.
 
     Returns:
         dict: A copy that may be changed.
@@ -75,16 +78,23 @@ def clip_config(arch: str | dict) -> dict:
     }
     vision, text = config['vision_cfg'], config['text_cfg']
     unsupported = {'timm_model_name', 'attentional_pool'} & vision.keys()
-    if unsupported or not isinstance(vision.get('layers', 12), int):
+    plain = not unsupported and isinstance(vision.get('layers', 12), int)
+    if not any_tower and not plain:
         raise ValueError(
             f'{arch!r}: the visual tower must be a plain ViT of open_clip.'
         )
-    if text.get('hf_model_name') or text.get('embed_cls') or text.get('no_causal_mask'):
+    causal = not any(
+        text.get(key) for key in ('hf_model_name', 'embed_cls', 'no_causal_mask')
+    )
+    if not any_tower and not causal:
         raise ValueError(f'{arch!r}: the text tower must be a causal one of CLIP.')
     # open_clip's own block of plain linears and scaled_dot_product_attention: the
     # same weights and keys as the nn.MultiheadAttention one, without its copies
     # under autocast and its padding to full weights.
-    vision['block_type'] = text['block_type'] = 'custom'
+    if plain and causal:
+        vision['block_type'] = text['block_type'] = 'custom'
+    else:  # CoCa's towers also return tokens, for its decoder
+        vision['output_tokens'] = text['output_tokens'] = False
     return config
 
 

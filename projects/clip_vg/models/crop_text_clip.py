@@ -8,6 +8,7 @@ import open_clip
 import torch
 from mmdet.registry import MODELS
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip.utils import to_2tuple
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import pad
@@ -64,7 +65,7 @@ class CropTextCLIP(nn.Module):
     pixels, of shape (K, 4). Weights are loaded by :meth:`init_weights`.
 
     Args:
-        arch (str or dict): See :func:`clip_config`.
+        arch (str or dict): See :func:`clip_config`; here of any towers.
         pretrained (str): A tag of open_clip or a local file.
         context (float, optional): Side of a square crop in longer sides of its box,
             black beyond the image. None: the box itself, whose shorter side is
@@ -91,7 +92,7 @@ class CropTextCLIP(nn.Module):
     ) -> None:
         super().__init__()
         self.arch, self.pretrained = arch, pretrained
-        self.config = clip_config(arch)
+        self.config = clip_config(arch, any_tower=True)
         self.is_init = False
         net = open_clip.CustomTextCLIP(
             self.config['embed_dim'],
@@ -106,8 +107,15 @@ class CropTextCLIP(nn.Module):
             known = open_clip.get_pretrained_cfg(arch, pretrained) or {}
         self.mean = mean or [255 * m for m in known.get('mean', OPENAI_DATASET_MEAN)]
         self.std = std or [255 * s for s in known.get('std', OPENAI_DATASET_STD)]
-        self.context = context
-        self.tokenize = ExpressionTokenizer(net.text.context_length, template)
+        self.squash = known.get('resize_mode') == 'squash'
+        self.context, self.template = context, template
+        self.image_size = to_2tuple(net.visual.image_size)
+        # Other vocabularies come with their own tokenizer, which cuts and pads.
+        self.tokenize: Any = (
+            open_clip.get_tokenizer(arch)
+            if isinstance(arch, str) and 'hf_tokenizer_name' in self.config['text_cfg']
+            else ExpressionTokenizer(net.text.context_length, template)
+        )
 
     def init_weights(self) -> None:
         """Load CLIP's weights, unless that is done.
@@ -138,12 +146,13 @@ class CropTextCLIP(nn.Module):
         Returns:
             Tensor: Of shape (K, 3, S, S).
         """
-        height, width = self.net.visual.image_size
+        height, width = self.image_size
         cut = []
         for box in boxes.tolist():
             if self.context is None:
                 # Of a side only, torchvision resizes the shorter one.
-                part, size = crop(image, *pixels_of(box)), [min(height, width)]
+                size = [height, width] if self.squash else [min(height, width)]
+                part = crop(image, *pixels_of(box))
             else:
                 top, left, side = square_around(box, self.context)
                 part, size = crop(image, top, left, side, side), [height, width]
@@ -175,9 +184,12 @@ class CropTextCLIP(nn.Module):
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Embeddings of texts in the prompt template, unit vectors (E, C)."""
-        tokens = self.tokenize(texts)
-        beyond = self.tokenize.context_length - tokens.shape[1]
-        tokens = pad(tokens, (0, beyond))  # open_clip's mask is of the whole context
+        if isinstance(self.tokenize, ExpressionTokenizer):
+            tokens = self.tokenize(texts)
+            beyond = self.tokenize.context_length - tokens.shape[1]
+            tokens = pad(tokens, (0, beyond))  # open_clip's mask is of all positions
+        else:
+            tokens = self.tokenize([self.template.format(text) for text in texts])
         device = self.net.logit_scale.device
         return self.net.encode_text(tokens.to(device), normalize=True)
 

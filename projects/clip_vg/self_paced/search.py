@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from mmengine.logging import print_log
 from projects.clip_vg_core.curriculum.reliability_file import (
     AGREEMENT,
     ReliabilityFile,
-    file_sha256,
     read_boxes,
     read_reliability,
     reliability_path,
@@ -36,9 +34,9 @@ from projects.clip_vg_core.curriculum.search import (
 )
 from projects.clip_vg_core.curriculum.selection import VALLEYS, select_reliable
 from projects.clip_vg_core.data.label_files import LabelFile
-from projects.clip_vg_core.utils.atomic import replacing
+from projects.clip_vg_core.utils.atomic import file_sha256, replacing
 from projects.clip_vg_core.utils.file_names import file_name
-from projects.clip_vg_core.utils.folder_lock import FolderLock
+from projects.clip_vg_core.utils.folder_lock import lock_folder
 from projects.clip_vg_core.utils.resumable import append_line, read_journal
 
 from .launch import Launcher
@@ -152,7 +150,7 @@ class SelfPaced:
                 'name it otherwise (`source` of RefExpDataset).'
             )
         self.reliability_dir = self.work_dir / 'reliability'
-        # Of each source, best first where scores are equal.
+        # Measurers of each source; the first wins over equals.
         self.measurers = (
             dict.fromkeys(self.sources, [AGREEMENT])
             if settings.agreement
@@ -211,7 +209,10 @@ class SelfPaced:
                 f'{settings.start:g}, then {_many(low, "threshold run", high)}.'
             )
             if measurers > 1:
-                lines.append(f'The best measurer at {settings.start:g} is run once.')
+                lines.append(
+                    f'The run of the best measurer at h = {settings.start:g} is its '
+                    'first threshold run.'
+                )
             fewest, most = (count * (measurers - 1 + runs) for runs in (low, high))
         lines.append(
             f'Total: {_many(models + fewest, "training run", models + most)} of '
@@ -234,7 +235,7 @@ class SelfPaced:
             ValueError: The work dir belongs to other settings, or no threshold
                 selects enough labels.
         """
-        with closing(FolderLock(self.work_dir)):
+        with lock_folder(self.work_dir):
             self._open_journal(overwrite)
             return self._search()
 

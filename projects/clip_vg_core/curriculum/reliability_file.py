@@ -1,6 +1,5 @@
 """Reliability scores of labels on disk, joined with the labels by their keys."""
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +15,6 @@ __all__ = [
     'AGREEMENT',
     'KeyIndex',
     'ReliabilityFile',
-    'file_sha256',
     'read_boxes',
     'read_reliability',
     'reliability_path',
@@ -50,15 +48,6 @@ class KeyIndex:
         places[order] = np.searchsorted(self._sorted, keys[order])
         places = places.clip(max=len(self._sorted) - 1)
         return np.where(self._sorted[places] == keys, self._order[places], -1)
-
-
-def file_sha256(path: str | Path) -> str:
-    """The sha256 of a file's content."""
-    digest = hashlib.sha256()
-    with Path(path).open('rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def reliability_path(folder: str | Path, measurer: str, source: str) -> Path:

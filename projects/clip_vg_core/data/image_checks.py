@@ -44,9 +44,9 @@ def _other_separator(path: Path) -> str:
     if '\\' not in path.name:
         return ''
     names = path.name.replace('\\', '/'), path.name.rpartition('\\')[2]
-    found = next((name for name in names if (path.parent / name).is_file()), None)
+    hit = next((name for name in names if (path.parent / name).is_file()), None)
     return 'The name has a backslash; expected / between folders' + (
-        '.' if found is None else f' ({found} is there).'
+        '.' if hit is None else f' ({hit} is there).'
     )
 
 
@@ -102,8 +102,8 @@ def _other_folder(path: Path) -> str:
 def _other_suffix(path: Path) -> str:
     stem = path.stem.lower()
     names = sorted(_files(path.parent))
-    found = next((name for name in names if Path(name).stem.lower() == stem), None)
-    return f'{found} is there: another suffix, or capital letters.' * bool(found)
+    hit = next((name for name in names if Path(name).stem.lower() == stem), None)
+    return f'{hit} is there: another suffix, or capital letters.' * bool(hit)
 
 
 def describe_missing(

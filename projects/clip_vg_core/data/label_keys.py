@@ -46,7 +46,7 @@ def hash_strings(strings: PackedStrings) -> np.ndarray:
     Returns:
         np.ndarray: uint64 (N, ), the same on every machine.
     """
-    found = np.empty(len(strings), np.uint64)
+    hashes = np.empty(len(strings), np.uint64)
     powers = inverses = np.empty(0, np.uint64)
     starts = np.concatenate([[0], strings.ends[:-1]]).astype(np.int64)
     for first, last in _chunks(strings.ends):
@@ -62,8 +62,8 @@ def hash_strings(strings: PackedStrings) -> np.ndarray:
         left = starts[first:last] - begin
         right = strings.ends[first:last] - begin
         values = (sums[right] - sums[left]) * inverses[left]
-        found[first:last] = _mix(values + (right - left).astype(np.uint64))
-    return found
+        hashes[first:last] = _mix(values + (right - left).astype(np.uint64))
+    return hashes
 
 
 def _powers(base: np.uint64, count: int) -> np.ndarray:
@@ -123,16 +123,16 @@ def image_bytes(folder: str | Path | ImageRoots, names: PackedStrings) -> np.nda
     Returns:
         np.ndarray: int64 (M, ), -1 where there is no such file.
     """
-    found = np.full(len(names), -1, np.int64)
+    sizes = np.full(len(names), -1, np.int64)
     path_of = (
         folder.path if isinstance(folder, ImageRoots) else partial(os.path.join, folder)
     )
     for index in range(len(names)):
         try:
-            found[index] = os.stat(path_of(names[index])).st_size
+            sizes[index] = os.stat(path_of(names[index])).st_size
         except OSError:
             continue
-    return found
+    return sizes
 
 
 def images_fingerprint(folder: str | Path, names: Sequence[str]) -> str:

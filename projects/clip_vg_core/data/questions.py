@@ -34,7 +34,7 @@ def read_questions(path: Path, folder: Path) -> dict[str, list[str]]:
     """
     text = _decoded(path)
     rows = _csv_rows if path.suffix.lower() == '.csv' else _json_rows
-    found: dict[str, list[str]] = {}
+    expressions: dict[str, list[str]] = {}
     for number, row in rows(path, text):
         where = f'{path}, line {number}'
         values: list[Any] = [row.get(key) for key in _COLUMNS]
@@ -51,12 +51,12 @@ def read_questions(path: Path, folder: Path) -> dict[str, list[str]]:
         if not (folder / image).is_file():
             why = why_missing(folder / image)
             raise ValueError(
-                f'{where}: {folder / image}: no such picture. {why}'.rstrip()
+                f'{where}: {folder / image}: no such image. {why}'.rstrip()
             )
-        found.setdefault(image, []).append(expression)
-    if not found:
+        expressions.setdefault(image, []).append(expression)
+    if not expressions:
         raise ValueError(f'{path} has no questions. {_EXPECTED}.')
-    return found
+    return expressions
 
 
 def _decoded(path: Path) -> str:

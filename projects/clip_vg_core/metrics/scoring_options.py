@@ -1,6 +1,7 @@
 """The command line options of whatever scores a file of predictions."""
 
 import argparse
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,8 @@ def add_scoring_options(parser: argparse.ArgumentParser, required: bool) -> None
         action='store_true',
         help='leave out labels without a prediction, which else count as misses',
     )
-    if not any('--images' in action.option_strings for action in parser._actions):
+    # A command that shows images has the option already.
+    with suppress(argparse.ArgumentError):
         group.add_argument(
             '--images',
             type=Path,

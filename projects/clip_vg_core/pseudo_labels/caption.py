@@ -48,10 +48,10 @@ class CaptionOptions(CheckedOptions):
 
     Args:
         captions_per_image (int): Captions of an image that are used, 0 for all.
-            Defaults to 1 (as released).
-        expressions (int): Most labels of an image. Defaults to 6 (as released).
+            Defaults to 1 (official).
+        expressions (int): Most labels of an image. Defaults to 6 (official).
         keep_ambiguous (bool): Whether a caption whose subject may be several boxes
-            gives a label for each (as released), or none. Defaults to True.
+            gives a label for each (official), or none. Defaults to True.
         min_area (float): Least area of an object, as a share of the image's.
             Defaults to 1 / 64, as for templates.
         max_iou (float): IoU above which two boxes are one object. Defaults to 0.4, as
@@ -67,18 +67,18 @@ class CaptionOptions(CheckedOptions):
 
 def _forms(parsed: ParsedCaption, length: int) -> set[str]:
     """The runs of so many words around the subject's head, in all their forms."""
-    found = set()
+    forms = set()
     for start in range(parsed.subject - length + 1, parsed.subject + 1):
         part = slice(start, start + length)
         if start < 0 or len(parsed.words[part]) < length:
             continue
         words, lemmas = parsed.words[part], parsed.lemmas[part]
-        found |= {
+        forms |= {
             ' '.join(words),
             ' '.join(lemmas),
             ' '.join((*words[:-1], lemmas[-1])),
         }
-    return found
+    return forms
 
 
 def named_by(
@@ -99,13 +99,13 @@ def named_by(
     longest = max([_LONGEST, *(len(name.split()) for name in spoken.values())])
     for length in range(longest, 0, -1):
         forms = _forms(parsed, length)
-        found = {
+        meant = {
             name
-            for name, said in spoken.items()
-            if any(vocabulary.same(said, form) for form in forms)
+            for name, phrase in spoken.items()
+            if any(vocabulary.same(phrase, form) for form in forms)
         }
-        if found:
-            return found
+        if meant:
+            return meant
     return set()
 
 
@@ -130,10 +130,10 @@ def caption_labels(
     """
     options = options or CaptionOptions()
     dropped = Counter() if dropped is None else dropped
-    kept = clean_detections(
+    cleaned = clean_detections(
         scene, vocabulary, options.min_area, options.max_iou, dropped
     )
-    detections = [item for group in kept.values() for item in group]
+    detections = [item for group in cleaned.values() for item in group]
     captions = [' '.join(text.split()) for text in scene.captions]
     if most := options.captions_per_image:
         dropped['further captions'] += max(0, len(captions) - most)

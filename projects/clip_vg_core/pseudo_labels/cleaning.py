@@ -31,13 +31,13 @@ def inside_image(
     Returns:
         list[Detection]: With xyxy boxes at least a pixel wide and high.
     """
-    found = []
+    inside = []
     for item in detections:
         left, top, right, bottom = item.box
         box = max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height)
         if box[2] - box[0] >= 1 and box[3] - box[1] >= 1:
-            found.append(item if box == item.box else replace(item, box=box))
-    return found
+            inside.append(item if box == item.box else replace(item, box=box))
+    return inside
 
 
 def drop_small(
@@ -69,7 +69,7 @@ def drop_overlapping(
 ) -> list[Detection]:
     """Of two boxes that overlap, drop the less confident; classes do not matter.
 
-    Pair by pair, as released: a box that is dropped drops others too.
+    Pair by pair, as in the official code: a box that is dropped drops others too.
 
     Args:
         detections (Sequence[Detection]): Of one group.
@@ -79,7 +79,7 @@ def drop_overlapping(
         list[Detection]: In the order given; of equally confident ones the earlier.
     """
     order = sorted(range(len(detections)), key=lambda i: -detections[i].score)
-    kept = [
+    cleaned = [
         index
         for place, index in enumerate(order)
         if all(
@@ -87,7 +87,7 @@ def drop_overlapping(
             for better in order[:place]
         )
     ]
-    return [detections[index] for index in sorted(kept)]
+    return [detections[index] for index in sorted(cleaned)]
 
 
 def clean_detections(
@@ -103,9 +103,9 @@ def clean_detections(
         scene (Scene): Image and detections.
         vocabulary (Vocabulary): Which class is in which group.
         min_area (float): Least share of the image for people and things. Defaults to
-            1 / 64 (Pseudo-Q, as released).
+            1 / 64 (Pseudo-Q).
         max_iou (float): Above which two boxes of a group are one object. Defaults to
-            0.4 (as released).
+            0.4 (official).
         dropped (Counter, optional): Gets the number dropped by each rule.
 
     Returns:
@@ -117,22 +117,22 @@ def clean_detections(
     valid = inside_image(named, scene.width, scene.height)
     groups = [vocabulary.group_of(item.name) for item in valid]
     large = drop_small(valid, groups, scene.width * scene.height, min_area)
-    found: dict[str, list[Detection]] = {}
+    by_group: dict[str, list[Detection]] = {}
     for item in large:
-        found.setdefault(vocabulary.group_of(item.name), []).append(item)
+        by_group.setdefault(vocabulary.group_of(item.name), []).append(item)
     # Clothes are one group here: a hat on a shirt's box is a double as well.
     clothes = [item for item in large if vocabulary.group_of(item.name) in CLOTHES]
-    kept: dict[str, list[Detection]] = {}
+    cleaned: dict[str, list[Detection]] = {}
     for group in ('people', 'things'):
-        if group in found:
-            kept[group] = drop_overlapping(found[group], max_iou)
+        if group in by_group:
+            cleaned[group] = drop_overlapping(by_group[group], max_iou)
     for item in drop_overlapping(clothes, max_iou):
-        kept.setdefault(vocabulary.group_of(item.name), []).append(item)
+        cleaned.setdefault(vocabulary.group_of(item.name), []).append(item)
     dropped['background'] += len(scene.detections) - len(named)
     dropped['box below a pixel'] += len(named) - len(valid)
     dropped['too small'] += len(valid) - len(large)
-    dropped['overlapping'] += len(large) - sum(map(len, kept.values()))
-    return kept
+    dropped['overlapping'] += len(large) - sum(map(len, cleaned.values()))
+    return cleaned
 
 
 def best_attribute(scores: Mapping[str, float]) -> tuple[str | None, float]:
@@ -152,8 +152,8 @@ def use_attribute(detection: Detection, min_score: float = 0.3) -> Detection:
 
     Args:
         detection (Detection): One object.
-        min_score (float): The attribute must be surer than this. Defaults to 0.3 (as
-            released).
+        min_score (float): The attribute must be surer than this. Defaults to 0.3
+            (official).
 
     Returns:
         Detection: With ``attribute`` and ``name`` as they shall be said.
@@ -161,12 +161,12 @@ def use_attribute(detection: Detection, min_score: float = 0.3) -> Detection:
     attribute = detection.attribute
     if attribute is None or detection.attribute_score <= min_score:
         return replace(detection, attribute=None) if attribute else detection
-    name, said = detection.name.split(), attribute.split()
-    if name[-len(said) :] == said:  # 'glass' of a wine glass: the name says it
+    name, words = detection.name.split(), attribute.split()
+    if name[-len(words) :] == words:  # 'glass' of a wine glass: the name says it
         return replace(detection, attribute=None)
-    for start in range(len(name) - len(said)):
-        if name[start : start + len(said)] == said:
-            del name[start : start + len(said)]
+    for start in range(len(name) - len(words)):
+        if name[start : start + len(words)] == words:
+            del name[start : start + len(words)]
             break
     return replace(detection, name=' '.join(name))
 
@@ -184,14 +184,14 @@ def copy_attributes(
         detections (Sequence[Detection]): Of the object detector.
         described (Sequence[Detection]): Of the attribute detector.
         vocabulary (Vocabulary): Which class is in which group.
-        min_iou (float): The boxes must overlap more. Defaults to 0.5 (as released).
-        min_score (float): The attribute must be surer. Defaults to 0.3 (as released).
+        min_iou (float): The boxes must overlap more. Defaults to 0.5 (official).
+        min_score (float): The attribute must be surer. Defaults to 0.3 (official).
 
     Returns:
         list[Detection]: Each with the attribute of the detection of the same group
         and class that overlaps it most, if any; else as it was.
     """
-    found = []
+    described_too = []
     for item in detections:
         same = [
             (iou(item.box, other.box), other.attribute_score, other)
@@ -206,5 +206,5 @@ def copy_attributes(
             item = replace(
                 item, attribute=best.attribute, attribute_score=best.attribute_score
             )
-        found.append(item)
-    return found
+        described_too.append(item)
+    return described_too

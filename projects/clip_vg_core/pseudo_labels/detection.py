@@ -1,4 +1,4 @@
-"""What a generator is given and what it makes."""
+"""Scenes, which generators read, and labels, which they make."""
 
 import hashlib
 import math
@@ -25,7 +25,7 @@ _MAY_PASS_ONE = ('min_spread_pixels',)
 
 @dataclass(frozen=True)
 class Detection:
-    """One object that a detector found.
+    """One detected object.
 
     Args:
         name (str): Class name, lower case.
@@ -77,11 +77,11 @@ class Triplet:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is known of one image.
+    """One image and what models predicted on it.
 
     Args:
         image_id (int or str): Names it in ``sample_id`` and seeds what is random.
-        file_name (str): Of the picture, relative to the folder of the pictures.
+        file_name (str): Of the image, relative to the folder of the images.
         width (int): In pixels.
         height (int): In pixels.
         detections (tuple[Detection, ...]): In the order of their file.

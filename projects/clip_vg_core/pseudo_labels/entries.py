@@ -46,20 +46,20 @@ def _image_id(entry: dict, where: str) -> int | str:
 
 
 def class_name(name: Any, where: str) -> str:
-    """A class's name as it is said: lower case, no underscores, no explanations.
+    """Name of a class in an expression: lower case, no underscores or explanations.
 
     Raises:
         ValueError: It is no English text.
     """
-    said = entry_of(name, str, where, 'a name').replace('_', ' ')
+    text = entry_of(name, str, where, 'a name').replace('_', ' ')
     # LVIS explains some of its names: "sandal (type of shoe)".
-    said = ' '.join(re.sub(r'\([^)]*\)', ' ', said).split())
-    if not is_english(said):
+    text = ' '.join(re.sub(r'\([^)]*\)', ' ', text).split())
+    if not is_english(text):
         raise ValueError(
             f'{where}: the name {name!r} has no letters, or is not English, and the '
             'labels would not be: give it an English name in the file.'
         )
-    return said.lower()
+    return text.lower()
 
 
 def unit_score(value: Any, where: str, what: str = 'score') -> float:
@@ -212,21 +212,21 @@ class CocoFile:
         Raises:
             ValueError: There is none, or a name is not English.
         """
-        found: dict[int, str] = {}
+        names: dict[int, str] = {}
         for where, entry in self._entries('categories'):
             number = _number(required(entry, 'id', where), where, 'the id')
-            if number in found:
+            if number in names:
                 raise ValueError(
-                    f'{where}: the id {number} was that of {found[number]!r} already; '
+                    f'{where}: the id {number} was that of {names[number]!r} already; '
                     'it must be unique.'
                 )
-            found[number] = class_name(required(entry, 'name', where), where)
-        if not found:
+            names[number] = class_name(required(entry, 'name', where), where)
+        if not names:
             raise ValueError(
                 f'{self.path} has no "categories": the numbers of the classes mean '
                 'nothing without. Give a COCO instances file by --instances.'
             )
-        return found
+        return names
 
     def detections(
         self, categories: Mapping[int, str]

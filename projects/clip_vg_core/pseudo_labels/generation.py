@@ -15,16 +15,15 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from ..curriculum.reliability_file import file_sha256
 from ..data.readers import odvg_line
-from ..utils.atomic import replacing
+from ..utils.atomic import file_sha256, replacing
 from ..utils.folder_lock import lock_folder
 from .caption import PARSER, CaptionOptions, caption_labels, load_parser
 from .cleaning import copy_attributes
 from .detection import PseudoLabel, Scene
 from .geometry import GeometryOptions, geometry_labels
 from .inputs import InputFiles, WriteCaptions, read_scenes, shard_range
-from .predictions import list_pictures
+from .predictions import list_images
 from .relation import RelationOptions, relation_labels
 from .statistics import (
     GENERATOR_VERSION,
@@ -41,6 +40,7 @@ __all__ = [
     'LabelMaker',
     'MakerSettings',
     'Models',
+    'WriteReport',
     'generate',
     'merge_shards',
 ]
@@ -52,6 +52,8 @@ KINDS: Mapping[str, type[Options]] = dict(
     caption=CaptionOptions,
     geometry=GeometryOptions,
 )
+# Draws a file of labels, whose manifest is given, with images of a folder, on a page.
+WriteReport = Callable[[Path, Mapping[str, Any], Path | None, Path], Any]
 # What the labels of a source are made of.
 _MADE_OF = dict(
     template=('detections',),
@@ -101,10 +103,10 @@ class Generation:
         inputs (InputFiles): What is read.
         maker (MakerSettings): How labels are made.
         detector (Sequence[str], optional): Config, or name in the model zoo, and
-            checkpoint of a detector to run on the images; its predictions are kept in
+            checkpoint of a detector to run on the images; its predictions go to
             ``<out>.detections.json``. Defaults to None.
         captioner (Sequence[str], optional): Name and weights of a CoCa to run on the
-            images; its captions are kept in ``<out>.captions.json``. Defaults to None.
+            images; its captions go to ``<out>.captions.json``. Defaults to None.
         shard (tuple[int, int]): Number of this part, from 1, and of all parts.
             Defaults to (1, 1).
         workers (int): Processes. Defaults to 1.
@@ -365,16 +367,22 @@ def _refuse_to_replace(out: Path) -> None:
             )
 
 
-def generate(job: Generation, models: Models | None = None) -> dict[str, Any]:
+def generate(
+    job: Generation,
+    models: Models | None = None,
+    write_report: WriteReport | None = None,
+) -> dict[str, Any]:
     """Make labels.
 
-    What models predict is kept in ``.<out>.unfinished`` until the labels are there, so
+    Predictions of models stay in ``.<out>.unfinished`` until the labels are there, so
     that an interrupted command does not run them again; the rules take seconds.
 
     Args:
         job (Generation): What to do.
         models (Models, optional): Run the job's detector and captioner, and CLIP for
             attributes. Defaults to None: for jobs without any.
+        write_report (Callable, optional): Draws the labels on a page, ``<out>.html``.
+            Defaults to None: there is no page.
 
     Returns:
         dict: The manifest: ``settings``, ``counts``, ``statistics``.
@@ -396,7 +404,7 @@ def generate(job: Generation, models: Models | None = None) -> dict[str, Any]:
         describe: Describe | None = None
         if job.detector is not None:
             assert models is not None and inputs.images is not None
-            names = list_pictures(inputs.images)
+            names = list_images(inputs.images)
             mine = shard_range(len(names), shard)
             detections = models.detect(names[mine.start : mine.stop], upright, work_dir)
             # They are of the images of this shard alone.
@@ -414,12 +422,14 @@ def generate(job: Generation, models: Models | None = None) -> dict[str, Any]:
             unfinished.open('wb') as file,
             tqdm(total=len(scenes), desc=job.maker.source, unit='image') as bar,
         ):
-            for lines, more in _make(scenes, job.maker, describe, job.workers):
+            for lines, chunk_counts in _make(scenes, job.maker, describe, job.workers):
                 file.write(lines)
-                counts.update(more)
-                bar.update(more['images'])
+                counts.update(chunk_counts)
+                bar.update(chunk_counts['images'])
             file.flush()
-            manifest = _publish(unfinished, settings, counts, job.out, inputs.images)
+            manifest = _publish(
+                *(unfinished, settings, counts, job.out, inputs.images, write_report)
+            )
         # Last: an interrupted command finds them where it looks for them.
         for name in ('detections.json', 'captions.json'):
             if (work_dir / name).exists():
@@ -434,11 +444,9 @@ def _publish(
     counts: Counter,
     out: Path,
     images: Path | None,
+    write_report: WriteReport | None,
 ) -> dict[str, Any]:
     """Write what stands beside the labels, before them; returns the manifest."""
-    # Matplotlib takes half a second to import, which workers can do without.
-    from ..visualization.pseudo_label_report import write_label_report
-
     manifest = dict(
         # A name in files, which stays whatever the module is called.
         generator='projects.clip_vg.pseudo_labels',
@@ -446,13 +454,18 @@ def _publish(
         counts=dict(sorted(counts.items())),
         statistics=describe_labels(labels, counts),
     )
-    write_label_report(labels, manifest, images, Path(f'{out}.html'))
+    if write_report is not None:
+        write_report(labels, manifest, images, Path(f'{out}.html'))
     write_manifest(manifest, out)
     return manifest
 
 
 def merge_shards(
-    shards: Sequence[Path], out: Path, images: Path | None, overwrite: bool = False
+    shards: Sequence[Path],
+    out: Path,
+    images: Path | None,
+    overwrite: bool = False,
+    write_report: WriteReport | None = None,
 ) -> dict[str, Any]:
     """Make one file of labels of the shards of a run.
 
@@ -461,6 +474,7 @@ def merge_shards(
         out (Path): The file; the same bytes as from one run.
         images (Path, optional): Folder of the images, for the report.
         overwrite (bool): Whether what is there may be replaced. Defaults to False.
+        write_report (Callable, optional): As of :func:`generate`. Defaults to None.
 
     Returns:
         dict: The manifest.
@@ -478,4 +492,4 @@ def merge_shards(
             for shard in ordered:
                 with shard.open('rb') as part:
                     shutil.copyfileobj(part, file)
-        return _publish(unfinished, settings, counts, out, images)
+        return _publish(unfinished, settings, counts, out, images, write_report)

@@ -23,7 +23,7 @@ __all__ = ['GeometryOptions', 'geometry_labels', 'predicates']
 
 @dataclass(frozen=True)
 class GeometryOptions(CheckedOptions):
-    """The constants of the geometry source; none is in the release.
+    """The constants of the geometry source; none is official.
 
     Args:
         min_object_score (float): Both objects must be surer. Defaults to 0.2, as for
@@ -124,10 +124,10 @@ def geometry_labels(
     """
     options = options or GeometryOptions()
     dropped = Counter() if dropped is None else dropped
-    kept = clean_detections(
+    cleaned = clean_detections(
         scene, vocabulary, options.min_area, options.max_iou, dropped
     )
-    items = [item for group in (PEOPLE, THINGS) for item in kept.get(group, ())]
+    items = [item for group in (PEOPLE, THINGS) for item in cleaned.get(group, ())]
     if describe is not None and items:
         items = describe(scene, items)
     items = [use_attribute(item, options.min_attribute_score) for item in items]
@@ -139,7 +139,7 @@ def geometry_labels(
         if subject is not other
         for predicate in predicates(subject.box, other.box)
     ]
-    # Many products are equal: which of them are kept shall not depend on the file.
+    # Many products are equal: which of them are selected shall not depend on the file.
     triplets.sort(
         key=lambda t: (t.subject.name, t.predicate, t.object.name, t.subject.box)
     )

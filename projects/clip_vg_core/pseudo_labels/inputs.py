@@ -9,14 +9,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..curriculum.reliability_file import file_sha256
+from ..utils.atomic import file_sha256
 from .detection import Detection, Scene
 from .entries import CocoFile, ListedImage, read_names
 from .predictions import (
     is_turned,
-    list_pictures,
-    picture_size,
+    list_images,
     read_dumped_predictions,
+    read_image_size,
     read_inferencer_predictions,
 )
 
@@ -43,8 +43,8 @@ class InputFiles:
             ``DumpDetResults`` wrote (``.pkl``), or the folder that ``DetInferencer``
             wrote. Defaults to None.
         instances (Path, optional): COCO file with ``images`` and ``categories``.
-            Defaults to None: the detections, if they have both; else the pictures.
-        images (Path, optional): Folder of the pictures. Defaults to None.
+            Defaults to None: the detections, if they have both; else the images.
+        images (Path, optional): Folder of the images. Defaults to None.
         classes (Path, optional): Names of a detector's labels, one a line or a JSON
             list. Defaults to None: the categories of ``instances``, in order.
         attributes (Path, optional): Further detections, used for their attributes
@@ -84,7 +84,7 @@ class InputFiles:
 
     def fingerprint(self) -> dict[str, Any]:
         """Name and sha256 of each file; of a folder of JSON files, that of all."""
-        found: dict[str, Any] = {}
+        fingerprint: dict[str, Any] = {}
         for key in (
             'detections',
             'instances',
@@ -98,14 +98,14 @@ class InputFiles:
                 continue
             if not path.exists():
                 raise FileNotFoundError(f'--{key} {path}: no such file.')
-            found[key] = dict(name=path.name, sha256=_sha256(path))
-        found['min_score'] = self.min_score
-        found['ignore_unknown_images'] = self.ignore_unknown_images
-        found['upright'] = self.is_upright()
-        return found
+            fingerprint[key] = dict(name=path.name, sha256=_sha256(path))
+        fingerprint['min_score'] = self.min_score
+        fingerprint['ignore_unknown_images'] = self.ignore_unknown_images
+        fingerprint['upright'] = self.is_upright()
+        return fingerprint
 
     def origin(self) -> Path | None:
-        """What lists the images."""
+        """File or folder that lists the images."""
         return self.listing() or self.images or self.detections
 
     def listing(self) -> Path | None:
@@ -208,11 +208,11 @@ class _Reader:
         self.listed = self._listed()
         mine = shard_range(len(self.listed), shard)
         self.images = _with_sizes(self.listed[mine.start : mine.stop], inputs)
-        # What belongs to each image of the shard; None for those of other shards.
-        self.found: dict[int | str, dict[str, list] | None] = dict.fromkeys(
+        # Entries of each image of the shard; None for those of other shards.
+        self.entries: dict[int | str, dict[str, list] | None] = dict.fromkeys(
             image[0] for image in self.listed
         )
-        self.found.update((image[0], {}) for image in self.images)
+        self.entries.update((image[0], {}) for image in self.images)
         self.left_out: Counter = Counter()
 
     def categories(self) -> dict[int, str] | None:
@@ -254,7 +254,7 @@ class _Reader:
                 for i, _ in self.dumped
             ]
         elif inputs.images is not None:
-            images = [(name, name, None, None) for name in list_pictures(inputs.images)]
+            images = [(name, name, None, None) for name in list_images(inputs.images)]
         else:
             raise ValueError(
                 'Which images? Give a COCO file by --instances, or their folder by '
@@ -273,7 +273,7 @@ class _Reader:
         return sorted(images, key=lambda image: (isinstance(image[0], str), image[0]))
 
     def _relative(self, name: str) -> str:
-        """A picture's name from the folder of pictures, as the labels have it."""
+        """An image's name from the folder of images, as the labels have it."""
         if self.inputs.images is not None:
             folder = self.inputs.images.resolve()
             for path in (Path(name).resolve(), self.inputs.images / name):
@@ -305,10 +305,10 @@ class _Reader:
         """
         min_score = self.inputs.min_score if what == 'detections' else 0.0
         for number, (image_id, item) in enumerate(entries, 1):
-            if image_id not in self.found:
+            if image_id not in self.entries:
                 self._leave_out_unknown(path, number, image_id)
                 continue
-            mine = self.found[image_id]
+            mine = self.entries[image_id]
             if item is None:
                 self.left_out['left out: crowd'] += mine is not None
             elif isinstance(item, Detection) and item.score < min_score:
@@ -320,7 +320,7 @@ class _Reader:
         if not self.inputs.ignore_unknown_images:
             raise ValueError(
                 f'{path}, entry {number}: image {image_id!r} is not among the '
-                f'{len(self.found):,} images of {self.inputs.origin()}. Give the '
+                f'{len(self.entries):,} images of {self.inputs.origin()}. Give the '
                 'instances file of these images, or say --ignore-unknown-images to '
                 'leave such entries out.'
             )
@@ -331,7 +331,7 @@ class _Reader:
         """The scenes of the shard, by image id."""
         scenes = []
         for image in self.images:
-            items: dict[str, Any] = self.found[image[0]] or {}
+            items: dict[str, Any] = self.entries[image[0]] or {}
             items = {what: tuple(values) for what, values in items.items()}
             scenes.append(Scene(*image, **items))
         return scenes
@@ -345,7 +345,7 @@ def _with_sizes(
     if missing and inputs.images is None:
         raise ValueError(
             f'{inputs.listing()}: the image {missing[0]!r} and {len(missing) - 1} '
-            'more have no width and height: give the folder of the pictures by '
+            'more have no width and height: give the folder of the images by '
             '--images, they are read from there.'
         )
     upright = bool(missing) and inputs.is_upright()
@@ -353,26 +353,26 @@ def _with_sizes(
     for number, name, width, height in images:
         if width is None or height is None:
             assert inputs.images is not None
-            width, height = picture_size(inputs.images / name, upright)
+            width, height = read_image_size(inputs.images / name, upright)
         sized.append((number, name, width, height))
     return sized
 
 
 def _check_turned(inputs: InputFiles, names: Iterable[str]) -> None:
-    """MMDetection turns pictures by their EXIF entry, and its boxes with them."""
+    """MMDetection turns images by their EXIF entry, and its boxes with them."""
     path = inputs.detections
     if inputs.images is None or path is None or inputs.is_upright():
         return
     if not path.is_dir() and not inputs.is_pickle():
         return
     for name in names:
-        picture = inputs.images / name
-        if picture.is_file() and is_turned(picture):
+        image = inputs.images / name
+        if image.is_file() and is_turned(image):
             raise ValueError(
-                f'{picture} is turned by its EXIF entry: the boxes in {path} are of '
-                'the turned picture, while labels are of the picture as it is stored. '
-                'Make labels of upright pictures by --upright, for which data sets '
-                'have `upright=True`; or save such pictures upright and without the '
+                f'{image} is turned by its EXIF entry: the boxes in {path} are of '
+                'the turned image, while labels are of the image as it is stored. '
+                'Make labels of upright images by --upright, for which data sets '
+                'have `upright=True`; or save such images upright and without the '
                 'entry, and detect again; or use --detector, which reads them as '
                 'stored.'
             )

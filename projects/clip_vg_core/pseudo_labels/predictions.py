@@ -1,4 +1,4 @@
-"""Reading what MMDetection predicted, and lists of pictures."""
+"""Reading what MMDetection predicted, and lists of images."""
 
 import logging
 import os
@@ -17,8 +17,8 @@ from .entries import make_detection
 
 __all__ = [
     'is_turned',
-    'list_pictures',
-    'picture_size',
+    'list_images',
+    'read_image_size',
     'read_dumped_predictions',
     'read_inferencer_predictions',
 ]
@@ -31,7 +31,7 @@ _PHOTOGRAPHS = (
 _log = logging.getLogger(__name__)
 
 
-def list_pictures(folder: Path) -> list[str]:
+def list_images(folder: Path) -> list[str]:
     """The images in a folder and those below it, as sorted relative names.
 
     Files of suffixes that this Pillow does not read are counted in the log.
@@ -42,7 +42,7 @@ def list_pictures(folder: Path) -> list[str]:
     """
     readable = _readable()
     if not folder.is_dir():
-        raise FileNotFoundError(f'{folder}: no such folder of pictures.')
+        raise FileNotFoundError(f'{folder}: no such folder of images.')
     found, seen = [], set()
     others: Counter = Counter()
     for root, folders, names in os.walk(folder, followlinks=True):
@@ -63,7 +63,7 @@ def list_pictures(folder: Path) -> list[str]:
     left_out = ', '.join(f'{number:,} {suffix}' for suffix, number in others.items())
     if not found:
         raise ValueError(
-            f'{folder} has no pictures ({", ".join(sorted(readable))})'
+            f'{folder} has no images ({", ".join(sorted(readable))})'
             + (f'; it has {left_out}.' if others else '.')
         )
     if others:
@@ -81,32 +81,32 @@ def _readable() -> set[str]:
     return {s for s in _PHOTOGRAPHS if known.get(s) in Image.OPEN}
 
 
-def picture_size(path: Path, upright: bool = False) -> tuple[int, int]:
-    """(width, height) from the head of a picture.
+def read_image_size(path: Path, upright: bool = False) -> tuple[int, int]:
+    """(width, height) from the head of an image.
 
     Args:
         path (Path): The file.
         upright (bool): Whether it is turned by its EXIF entry. Defaults to False.
 
     Raises:
-        ValueError: It is no picture.
+        ValueError: It is no image.
     """
     try:
-        with open_image(path) as picture:
-            return size_of(picture, upright)
+        with open_image(path) as image:
+            return size_of(image, upright)
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f'{path}: no such picture; is --images the folder that the file names '
+            f'{path}: no such image; is --images the folder that the file names '
             'start from?'
         ) from error
     except (OSError, ValueError) as error:
-        raise ValueError(f'{path} is no picture that can be read: {error}.') from error
+        raise ValueError(f'{path} cannot be read as an image: {error}.') from error
 
 
 def is_turned(path: Path) -> bool:
-    """Whether a picture's EXIF entry has viewers, and MMDetection, turn it."""
-    with open_image(path) as picture:
-        return has_exif_rotation(picture)
+    """Whether an image's EXIF entry has viewers, and MMDetection, turn it."""
+    with open_image(path) as image:
+        return has_exif_rotation(image)
 
 
 def _detections(found: dict, classes: Sequence[str], where: str) -> Iterator[Detection]:
@@ -182,24 +182,24 @@ def read_dumped_predictions(
 
 
 def read_inferencer_predictions(
-    folder: Path, classes: Sequence[str], pictures: Sequence[str]
+    folder: Path, classes: Sequence[str], images: Sequence[str]
 ) -> Iterator[tuple[str, list[Detection]]]:
-    """What ``DetInferencer(out_dir=...)`` wrote: a JSON for each picture.
+    """What ``DetInferencer(out_dir=...)`` wrote: a JSON for each image.
 
     Args:
         folder (Path): With the JSON files, or their ``out_dir``.
         classes (Sequence[str]): Names of the labels.
-        pictures (Sequence[str]): File names of the pictures.
+        images (Sequence[str]): File names of the images.
 
     Yields:
-        tuple[str, list[Detection]]: File name of the picture, and its detections.
+        tuple[str, list[Detection]]: File name of the image, and its detections.
 
     Raises:
-        ValueError: A file fits no picture or several, or is damaged.
+        ValueError: A file fits no image or several, or is damaged.
     """
     folder = folder / 'preds' if (folder / 'preds').is_dir() else folder
     by_stem: dict[str, list[str]] = {}
-    for name in pictures:
+    for name in images:
         by_stem.setdefault(Path(name).stem, []).append(name)
     files = sorted(folder.glob('*.json'))
     if not files:
@@ -211,9 +211,9 @@ def read_inferencer_predictions(
         fitting = by_stem.get(path.stem, [])
         if len(fitting) != 1:
             raise ValueError(
-                f'{path}: {len(fitting)} pictures are called {path.stem!r} {fitting}; '
-                "expected one. DetInferencer's files do not say which picture they "
-                'belong to: give the folder of the pictures (--images), or use a COCO '
+                f'{path}: {len(fitting)} images are called {path.stem!r} {fitting}; '
+                "expected one. DetInferencer's files do not say which image they "
+                'belong to: give the folder of the images (--images), or use a COCO '
                 'result file.'
             )
         entry = entry_of(read_json(path), dict, str(path), 'a JSON object')

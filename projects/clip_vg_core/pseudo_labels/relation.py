@@ -17,12 +17,12 @@ class RelationOptions(CheckedOptions):
 
     Args:
         min_score (float): Subject, object and predicate must each be surer. Defaults
-            to 0.2 (as released).
-        expressions (int): Most labels of an image. Defaults to 10 (as released).
+            to 0.2 (official).
+        expressions (int): Most labels of an image. Defaults to 10 (official).
         max_iou (float): Two triplets of the same words whose subjects overlap more
             are one. Defaults to 0.5.
         unique (bool): Whether to leave out a text that several subjects of the image
-            have. Defaults to False (as released).
+            have. Defaults to False (official).
     """
 
     min_score: float = 0.2
@@ -103,7 +103,7 @@ def relation_labels(
 
     Returns:
         list[PseudoLabel]: At most ``options.expressions``. Triplets whose subject,
-        object or predicate says "nothing" are left out (the release keeps them).
+        object or predicate says "nothing" are left out (the official code keeps them).
     """
     options = options or RelationOptions()
     dropped = Counter() if dropped is None else dropped

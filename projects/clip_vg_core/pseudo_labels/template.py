@@ -49,36 +49,36 @@ class TemplateOptions(CheckedOptions):
     """The constants of the template source.
 
     Args:
-        objects (int): Objects of an image that get labels. Defaults to 3 (RefCOCO, as
-            released).
-        expressions (int): Most labels of an image. Defaults to 6 (RefCOCO, as
-            released).
+        objects (int): Objects of an image that get labels. Defaults to 3,
+            RefCOCO's official number.
+        expressions (int): Most labels of an image. Defaults to 6, RefCOCO's
+            official number.
         use_location (bool): Whether to say where. Defaults to True.
         min_area (float): Least area of a person or thing, as a share of the image's.
-            Defaults to 1 / 64 (as released).
-        max_iou (float): IoU above which two boxes are one object. Defaults to 0.4 (as
-            released).
+            Defaults to 1 / 64 (official).
+        max_iou (float): IoU above which two boxes are one object. Defaults to 0.4
+            (official).
         min_attribute_score (float): A less sure attribute is not said. Defaults to 0.3
-            (as released).
+            (official).
         attribute_iou (float): IoU above which another detector's attribute is copied.
-            Defaults to 0.5 (as released).
+            Defaults to 0.5 (official).
         min_inside (float): Share of a cloth that must be inside its wearer. Defaults
-            to 0.75 (as released).
+            to 0.75 (official).
         hat_above (float): A hat's centre must be higher than this share of its
-            wearer's height. Defaults to 0.75 (as released).
+            wearer's height. Defaults to 0.75 (official).
         pants_below (float): The centre of pants must be lower than this share of their
-            wearer's height. Defaults to 0.5 (as released).
+            wearer's height. Defaults to 0.5 (official).
         min_spread (float): Least distance of centres for words of place, as a share of
-            the image's long side. Defaults to 50 / 640 (as released, relative to its
+            the image's long side. Defaults to 50 / 640 (official, relative to its
             images).
         min_spread_pixels (float, optional): The same in pixels, instead. Defaults to
             None.
         behind (float): Objects below this share of the largest one's area are behind.
-            Defaults to 0.4 (as released).
+            Defaults to 0.4 (official).
         front (float): Of more than three, those above this share are in front. Defaults
-            to 0.8 (as released).
+            to 0.8 (official).
         unique (bool): Whether to leave out a text that fits several detections of the
-            image ("person" where there are two). Defaults to False (as released).
+            image ("person" where there are two). Defaults to False (official).
         seed (int): Of the choice among expressions. Defaults to 0.
     """
 
@@ -115,11 +115,11 @@ def is_worn(
         cloth (Detection): The piece.
         person (Detection): The person.
         min_inside (float): More than this share of the cloth must be inside the
-            person. Defaults to 0.75 (as released).
+            person. Defaults to 0.75 (official).
         hat_above (float): A hat's centre must be higher than this share of the
-            person's height, from below. Defaults to 0.75 (as released).
+            person's height, from below. Defaults to 0.75 (official).
         pants_below (float): The centre of pants must be lower than this. Defaults to
-            0.5 (as released).
+            0.5 (official).
 
     Returns:
         bool: Yes if so.
@@ -179,13 +179,13 @@ def locations(
         height (int): Of the image, in pixels.
         min_spread (float): How far the centres must be apart before left and right,
             top and bottom mean something, as a share of the long side. Defaults to
-            50 / 640: the release's 50 pixels, which were meant for 640.
+            50 / 640: the official code's 50 pixels, which were meant for 640.
         min_spread_pixels (float, optional): The same in pixels, instead. Defaults to
             None.
         behind (float): An area below this share of the largest is behind. Defaults
-            to 0.4 (as released).
+            to 0.4 (official).
         front (float): An area above this share of the largest is in front, where
-            there are more than three. Defaults to 0.8 (as released).
+            there are more than three. Defaults to 0.8 (official).
 
     Returns:
         list[list[str]]: N lists of 'left', 'right', 'top', 'bottom', 'middle',
@@ -201,7 +201,7 @@ def locations(
     _along(across, width, spread, ('left', 'right'), ('middle', 'center'), words)
     _along(down, height, spread, ('top', 'bottom'), (), words)
     _depth([item.area for item in detections], behind, front, words)
-    return [list(found) for found in words]
+    return [list(places) for places in words]
 
 
 def _along(
@@ -269,8 +269,8 @@ def phrases(
         yield 'n s', f'{noun} {place}'
         yield 's n', f'{place} {noun}'
         if place in _PREPOSITIONS:
-            said = _PREPOSITIONS[place]
-            yield _rule('n {}', said), f'{noun} {said}'
+            phrase = _PREPOSITIONS[place]
+            yield _rule('n {}', phrase), f'{noun} {phrase}'
     for cloth in clothes:
         yield 'n c', f'{noun} {cloth}'
         yield 'c n', f'{cloth} {noun}'
@@ -284,15 +284,15 @@ def phrases(
                 ('s c n', f'{place} {cloth} {noun}'),
             )
             if place in _PREPOSITIONS:
-                said = _PREPOSITIONS[place]
+                phrase = _PREPOSITIONS[place]
                 # The three orders in which the place comes after the noun.
-                yield _rule('n c {}', said), f'{noun} {cloth} {said}'
-                yield _rule('c n {}', said), f'{cloth} {noun} {said}'
-                yield _rule('n {} c', said), f'{noun} {said} {cloth}'
+                yield _rule('n c {}', phrase), f'{noun} {cloth} {phrase}'
+                yield _rule('c n {}', phrase), f'{cloth} {noun} {phrase}'
+                yield _rule('n {} c', phrase), f'{noun} {phrase} {cloth}'
 
 
-def _rule(pattern: str, said: str) -> str:
-    return pattern.format(f'{said.split()[0]} the s')
+def _rule(pattern: str, phrase: str) -> str:
+    return pattern.format(f'{phrase.split()[0]} the s')
 
 
 def template_labels(
@@ -317,19 +317,19 @@ def template_labels(
     """
     options = options or TemplateOptions()
     dropped = Counter() if dropped is None else dropped
-    kept = clean_detections(
+    cleaned = clean_detections(
         scene, vocabulary, options.min_area, options.max_iou, dropped
     )
-    kept = _named(scene, kept, options, describe)
-    found = _candidates(scene, kept, options)
+    cleaned = _named(scene, cleaned, options, describe)
+    by_object = _candidates(scene, cleaned, options)
     if options.unique:
-        fits = Counter(label.text for labels in found for label in labels)
-        for labels in found:
+        fits = Counter(label.text for labels in by_object for label in labels)
+        for labels in by_object:
             clear = [label for label in labels if fits[label.text] == 1]
             dropped['text of several objects'] += len(labels) - len(clear)
             labels[:] = clear
-    dropped['beyond the first objects'] += max(0, len(found) - options.objects)
-    pool = [label for labels in found[: options.objects] for label in labels]
+    dropped['beyond the first objects'] += max(0, len(by_object) - options.objects)
+    pool = [label for labels in by_object[: options.objects] for label in labels]
     if len(pool) <= options.expressions:
         return pool
     dropped['text not drawn'] += len(pool) - options.expressions
@@ -340,26 +340,26 @@ def template_labels(
 
 def _named(
     scene: Scene,
-    kept: Mapping[str, Sequence[Detection]],
+    cleaned: Mapping[str, Sequence[Detection]],
     options: TemplateOptions,
     describe: Describe | None,
 ) -> dict[str, list[Detection]]:
     """The groups with every object called as it shall be said."""
-    everything = [item for group in kept.values() for item in group]
+    everything = [item for group in cleaned.values() for item in group]
     if describe is not None and everything:
         everything = describe(scene, everything)
-    said = iter([use_attribute(d, options.min_attribute_score) for d in everything])
-    return {group: [next(said) for _ in items] for group, items in kept.items()}
+    named = iter([use_attribute(d, options.min_attribute_score) for d in everything])
+    return {group: [next(named) for _ in items] for group, items in cleaned.items()}
 
 
 def _candidates(
-    scene: Scene, kept: Mapping[str, Sequence[Detection]], options: TemplateOptions
+    scene: Scene, cleaned: Mapping[str, Sequence[Detection]], options: TemplateOptions
 ) -> list[list[PseudoLabel]]:
     """All labels of each object: people first, each group by confidence."""
-    people, things = (list(kept.get(group, ())) for group in (PEOPLE, THINGS))
+    people, things = (list(cleaned.get(group, ())) for group in (PEOPLE, THINGS))
     worn = dress(
         people,
-        {s: kept.get(s, ()) for s in CLOTHES},
+        {s: cleaned.get(s, ()) for s in CLOTHES},
         options.min_inside,
         options.hat_above,
         options.pants_below,
@@ -372,7 +372,7 @@ def _candidates(
         for index, item in enumerate(targets):
             by_class.setdefault(item.name, []).append(index)
         for indices in by_class.values():
-            found = locations(
+            places = locations(
                 [targets[index] for index in indices],
                 scene.width,
                 scene.height,
@@ -381,7 +381,7 @@ def _candidates(
                 options.behind,
                 options.front,
             )
-            for index, words in zip(indices, found, strict=True):
+            for index, words in zip(indices, places, strict=True):
                 where[index] = words
     order = sorted(
         range(len(targets)), key=lambda i: (i >= len(people), -targets[i].score)
@@ -410,7 +410,7 @@ def _labels(
                 rule,
                 entities=1 + words['cloth'],
                 score=target.score,
-                words=frozenset(word for word, said in words.items() if said),
+                words=frozenset(word for word, present in words.items() if present),
             ),
         )
     return list(labels.values())

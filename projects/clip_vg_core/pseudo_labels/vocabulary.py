@@ -45,7 +45,7 @@ class Vocabulary:
             by its last word ("bottle cap").
         synonyms (Mapping[str, Sequence[str]]): A word and what it may be called.
         background (Sequence[str]): Classes and predicates that say "nothing".
-        attributes (Sequence[str]): What CLIP is asked about a crop.
+        attributes (Sequence[str]): Words that CLIP chooses among for a crop.
     """
 
     groups: Mapping[str, Sequence[str]]
@@ -87,15 +87,17 @@ class Vocabulary:
         Raises:
             ValueError: A file is no JSON object of lists of words.
         """
-        more = _lists(Path(words))
+        lists = _lists(Path(words))
         for key in ('background', 'attributes'):
-            if key not in more:
-                raise ValueError(f'{words} has no list {key!r}; it has {sorted(more)}.')
+            if key not in lists:
+                raise ValueError(
+                    f'{words} has no list {key!r}; it has {sorted(lists)}.'
+                )
         return cls(
             _lists(Path(groups)),
             _lists(Path(synonyms)),
-            more['background'],
-            more['attributes'],
+            lists['background'],
+            lists['attributes'],
         )
 
     def group_of(self, name: str) -> str:
@@ -114,16 +116,16 @@ class Vocabulary:
 
 def _lists(path: Path) -> dict[str, list[str]]:
     try:
-        found = json.loads(path.read_text(encoding='utf-8-sig'))
+        lists = json.loads(path.read_text(encoding='utf-8-sig'))
     except (ValueError, RecursionError) as error:  # of UTF-8 or JSON
         raise ValueError(f'{path} is not valid JSON in UTF-8: {error}.') from error
     except OSError as error:
         raise FileNotFoundError(f'{path} cannot be read: {error.strerror}.') from error
-    if not isinstance(found, dict) or not all(
+    if not isinstance(lists, dict) or not all(
         isinstance(words, list) and all(isinstance(word, str) for word in words)
-        for words in found.values()
+        for words in lists.values()
     ):
         raise ValueError(f'{path}: expected a JSON object whose values list words.')
     return {
-        key.lower(): [word.lower() for word in words] for key, words in found.items()
+        key.lower(): [word.lower() for word in words] for key, words in lists.items()
     }

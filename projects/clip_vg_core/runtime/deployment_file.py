@@ -5,9 +5,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
-from ..curriculum.reliability_file import file_sha256
 from ..data.readers.common import entry_of, read_json, required
-from ..utils.atomic import replacing
+from ..utils.atomic import file_sha256, replacing
 from ..utils.config_types import MODEL_PARTS, TRANSFORMS, check_config
 
 __all__ = [

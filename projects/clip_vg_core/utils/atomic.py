@@ -1,11 +1,12 @@
-"""Files that are there whole or not at all."""
+"""Files that are written whole or not at all, and what tells their content."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ['replacing']
+__all__ = ['file_sha256', 'replacing']
 
 
 @contextmanager
@@ -27,3 +28,12 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:  # an interrupt leaves nothing behind either
         partial.unlink(missing_ok=True)
         raise
+
+
+def file_sha256(path: str | Path) -> str:
+    """The sha256 of a file's content."""
+    digest = hashlib.sha256()
+    with Path(path).open('rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -8,11 +8,11 @@ import pytest
 
 from projects.clip_vg_core.curriculum.reliability_file import (
     ReliabilityFile,
-    file_sha256,
     read_boxes,
     read_reliability,
 )
 from projects.clip_vg_core.data.label_files import LabelFile
+from projects.clip_vg_core.utils.atomic import file_sha256
 
 KEYS = np.arange(6, dtype=np.uint64) ** np.uint64(9)
 LABELS = LabelFile('labels', 'template', 'train', 6, 'a' * 64, KEYS)

@@ -35,9 +35,9 @@ def slow_hash(text):
 def test_hashes_are_those_of_the_definition(monkeypatch, chunk):
     monkeypatch.setattr(label_keys, '_CHUNK', chunk)
     texts = ['', 'a', 'b', 'ab', 'ba', 'left man', 'é😀', '\0', '\0\0', 'x' * 100, 'a']
-    found = hash_strings(PackedStrings.pack(texts))
-    assert found.tolist() == [slow_hash(text) for text in texts]
-    assert len(set(found.tolist())) == len(set(texts))
+    hashes = hash_strings(PackedStrings.pack(texts))
+    assert hashes.tolist() == [slow_hash(text) for text in texts]
+    assert len(set(hashes.tolist())) == len(set(texts))
 
 
 def table(count=50, **changes):
@@ -71,8 +71,8 @@ def test_a_change_changes_one_key(change):
 def test_keys_do_not_depend_on_the_other_labels_or_the_sign_of_zero():
     whole = table(box=[0.0, 1, 9, 8])
     keys = content_keys(whole)
-    some = np.array([30, 20, 3])
-    assert content_keys(whole.take(some)).tolist() == keys[some].tolist()
+    chosen = np.array([30, 20, 3])
+    assert content_keys(whole.take(chosen)).tolist() == keys[chosen].tolist()
     assert content_keys(table(box=[-0.0, 1, 9, 8])).tolist() == keys.tolist()
     assert (
         content_keys(replace(whole, splits=whole.splits + 0)).tolist() == keys.tolist()

@@ -232,15 +232,15 @@ def test_a_box_unit_needs_the_size_of_the_image(tmp_path):
         ValueError, match=r"a\.jsonl, line 1.*'a\.jpg'.*size|size.*'a\.jpg'"
     ):
         read_annotations(**files, box_unit='1')
-    asked = []
+    requested = []
 
     def read_sizes(names):
-        asked.extend(names)
+        requested.extend(names)
         return np.array([[100, 200]])
 
     table = read_annotations(**files, box_unit='1', read_sizes=read_sizes)
     np.testing.assert_allclose(table.boxes, [[20, 10, 100, 50]], rtol=1e-6)
-    assert asked == ['a.jpg'] and table.sizes.tolist() == [[100, 200]]
+    assert requested == ['a.jpg'] and table.sizes.tolist() == [[100, 200]]
 
 
 @pytest.mark.parametrize('sized', [True, False])

@@ -165,7 +165,7 @@ def test_pseudo_labels_say_so(tmp_path):
 
 
 def test_int_boxes_lose_the_fraction_in_the_format_of_the_file(tmp_path):
-    """As in the release: x, y, w, h of RefCOCO, but x1, y1, x2, y2 of ReferIt."""
+    """As in the official code: x, y, w, h of RefCOCO, but x1, y1, x2, y2 of ReferIt."""
     box = [10.6, 20.6, 20.5, 30.5]  # w = h = 9.9
     torch.save([('a', '', xywh(box), 't', [])], tmp_path / 'unc_val.pth')
     torch.save([('a', '', box, 't', [])], tmp_path / 'referit_val.pth')
@@ -200,8 +200,8 @@ def test_the_box_format_of_a_list(tmp_path, name, fields, expected):
     torch.save([row], tmp_path / name)
     corners = dict(xyxy=box, xywh=[100, 50, 400, 250])
     assert read_annotations(tmp_path / name).boxes.tolist() == [corners[expected]]
-    for said, boxes in corners.items():
-        table = read_annotations(tmp_path / name, box_format=said)
+    for kind, boxes in corners.items():
+        table = read_annotations(tmp_path / name, box_format=kind)
         assert table.boxes.tolist() == [boxes]
 
 
@@ -356,6 +356,10 @@ def test_several_regions_in_a_line_are_several_labels(tmp_path):
     (tmp_path / 'theirs.jsonl').write_text(json.dumps(line) + '\n\n')
     table = read_annotations(tmp_path / 'theirs.jsonl')
     assert list(table.texts) == ['a cat', 'a dog']
+    regions[1]['bbox'] = [5, 5, 9]
+    (tmp_path / 'theirs.jsonl').write_text(json.dumps(line))
+    with pytest.raises(ValueError, match=r'line 1, region 1: .*\[5, 5, 9\]'):
+        read_annotations(tmp_path / 'theirs.jsonl')
 
 
 BOX, OTHER = [1, 2, 10, 20], [5, 6, 30, 40]
@@ -717,6 +721,6 @@ def test_the_real_data_sets_are_read_whole(realdata, name, counts):
     table = read_annotations(
         realdata / name / 'instances.json', realdata / name / 'refs(unc).p'
     )
-    found = collections.Counter(table.split_names[i] for i in table.splits.tolist())
-    assert found == counts
+    counted = collections.Counter(table.split_names[i] for i in table.splits.tolist())
+    assert counted == counts
     assert len(set(table.sample_ids)) == len(table)

@@ -1,4 +1,4 @@
-"""Reading MMDetection's predictions, safely, and lists of pictures."""
+"""Reading MMDetection's predictions, safely, and lists of images."""
 
 import pickle
 
@@ -11,9 +11,9 @@ from PIL import Image
 
 from projects.clip_vg_core.pseudo_labels import predictions
 from projects.clip_vg_core.pseudo_labels.predictions import (
-    list_pictures,
-    picture_size,
+    list_images,
     read_dumped_predictions,
+    read_image_size,
     read_inferencer_predictions,
 )
 from projects.clip_vg_core.utils.safe_pickle import UnsafePickleError
@@ -99,12 +99,12 @@ def test_what_the_inferencer_wrote(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('pictures', 'count'), [(['b.jpg'], 0), (['a.jpg', 'x/a.png'], 2)]
+    ('images', 'count'), [(['b.jpg'], 0), (['a.jpg', 'x/a.png'], 2)]
 )
-def test_predictions_of_no_or_of_several_pictures(tmp_path, pictures, count):
+def test_predictions_of_no_or_of_several_pictures(tmp_path, images, count):
     write(tmp_path / 'a.json', FOUND)
-    with pytest.raises(ValueError, match=f"{count} pictures are called 'a'"):
-        list(read_inferencer_predictions(tmp_path, NAMES, pictures))
+    with pytest.raises(ValueError, match=f"{count} images are called 'a'"):
+        list(read_inferencer_predictions(tmp_path, NAMES, images))
 
 
 def test_predictions_of_uneven_length(tmp_path):
@@ -117,12 +117,12 @@ def test_pictures_of_a_folder_are_sorted_and_only_pictures(tmp_path):
     (tmp_path / 'sub').mkdir()
     for name in ('b.PNG', 'sub/c.jpg', 'a.jpeg', 'notes.txt', '.hidden.jpg'):
         (tmp_path / name).write_bytes(b'')
-    assert list_pictures(tmp_path) == ['a.jpeg', 'b.PNG', 'sub/c.jpg']
+    assert list_images(tmp_path) == ['a.jpeg', 'b.PNG', 'sub/c.jpg']
     with pytest.raises(FileNotFoundError, match='no such folder'):
-        list_pictures(tmp_path / 'none')
+        list_images(tmp_path / 'none')
     (tmp_path / 'empty').mkdir()
-    with pytest.raises(ValueError, match='has no pictures'):
-        list_pictures(tmp_path / 'empty')
+    with pytest.raises(ValueError, match='has no images'):
+        list_images(tmp_path / 'empty')
 
 
 def test_a_folder_has_what_pillow_reads_and_says_what_is_left_out(
@@ -138,11 +138,11 @@ def test_a_folder_has_what_pillow_reads_and_says_what_is_left_out(
     if '.avif' in Image.registered_extensions():
         (tmp_path / 'a.avif').write_bytes(b'')
         expected = ['a.avif', *expected]
-    assert list_pictures(tmp_path) == expected
+    assert list_images(tmp_path) == expected
     assert not logged
     for name in ('b.CR2', 'c.cr2', 'notes.txt', 'none', '.hidden.cr2'):
         (tmp_path / name).write_bytes(b'')
-    assert list_pictures(tmp_path) == expected
+    assert list_images(tmp_path) == expected
     (text,) = logged
     assert '4 files' in text
     assert all(part in text for part in ('2 .cr2', '1 .txt', '1 (no suffix)'))
@@ -150,18 +150,18 @@ def test_a_folder_has_what_pillow_reads_and_says_what_is_left_out(
 
 def test_a_suffix_that_a_plugin_reads_is_an_image(tmp_path, monkeypatch):
     (tmp_path / 'a.heic').write_bytes(b'')
-    with pytest.raises(ValueError, match=r'has no pictures .*1 \.heic'):
-        list_pictures(tmp_path)
+    with pytest.raises(ValueError, match=r'has no images .*1 \.heic'):
+        list_images(tmp_path)
     known = dict(Image.registered_extensions(), **{'.heic': 'JPEG'})
     monkeypatch.setattr(Image, 'registered_extensions', lambda: known)
-    assert list_pictures(tmp_path) == ['a.heic']
+    assert list_images(tmp_path) == ['a.heic']
 
 
 def test_size_of_a_picture(tmp_path):
     Image.new('RGB', (30, 20)).save(tmp_path / 'a.png')
-    assert picture_size(tmp_path / 'a.png') == (30, 20)
-    (tmp_path / 'b.png').write_text('no picture')
-    with pytest.raises(ValueError, match='b.png is no picture'):
-        picture_size(tmp_path / 'b.png')
-    with pytest.raises(FileNotFoundError, match='no such picture'):
-        picture_size(tmp_path / 'c.png')
+    assert read_image_size(tmp_path / 'a.png') == (30, 20)
+    (tmp_path / 'b.png').write_text('no image')
+    with pytest.raises(ValueError, match='b.png cannot be read as an image'):
+        read_image_size(tmp_path / 'b.png')
+    with pytest.raises(FileNotFoundError, match='no such image'):
+        read_image_size(tmp_path / 'c.png')

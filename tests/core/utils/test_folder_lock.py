@@ -7,20 +7,24 @@ import time
 
 import pytest
 
-from projects.clip_vg_core.utils.folder_lock import (
-    FolderLock,
-    is_first_process,
-    lock_folder,
-)
+from projects.clip_vg_core.utils.folder_lock import is_first_process, lock_folder
 
 from ...helpers import ROOT
 
 HOLD = (
-    'import sys, time; from projects.clip_vg_core.utils.folder_lock import FolderLock; '
-    'from multiprocessing import Process; lock = FolderLock(sys.argv[1]); '
+    'import sys, time\n'
+    'from projects.clip_vg_core.utils.folder_lock import lock_folder\n'
+    'from multiprocessing import Process\nlock = lock_folder(sys.argv[1])\n'
+    'lock.__enter__()\n'
     'Process(target=time.sleep, args=(30,), daemon=True).start(); '
     'print("held", flush=True); time.sleep(60)'
 )
+
+
+def enter(folder):
+    """Lock a folder for a moment."""
+    with lock_folder(folder):
+        pass
 
 
 @pytest.fixture
@@ -39,13 +43,13 @@ def other(tmp_path):
 
 def test_the_second_is_refused_until_the_first_has_ended(tmp_path, other):
     with pytest.raises(RuntimeError, match=f'out is in use .*{other.pid}'):
-        FolderLock(tmp_path / 'out')
+        enter(tmp_path / 'out')
     other.kill()  # its worker lives on for a while
     other.wait()
     end = time.monotonic() + 10
     while True:
         try:
-            FolderLock(tmp_path / 'out').close()
+            enter(tmp_path / 'out')
             break
         except RuntimeError:
             assert time.monotonic() < end
@@ -55,10 +59,10 @@ def test_the_second_is_refused_until_the_first_has_ended(tmp_path, other):
 def test_within_a_process_as_well(tmp_path):
     with lock_folder(tmp_path / 'out'):
         with pytest.raises(RuntimeError, match='in use'):
-            FolderLock(tmp_path / 'x' / '..' / 'out')
+            enter(tmp_path / 'x' / '..' / 'out')
         with lock_folder(tmp_path / 'another'):
             pass
-    FolderLock(tmp_path / 'out').close()
+    enter(tmp_path / 'out')
 
 
 @pytest.mark.parametrize('name', ['RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'])

@@ -8,7 +8,7 @@ from PIL import Image
 
 from projects.clip_vg.apis.web import Limits, WrongInput, read_image
 from projects.clip_vg.datasets.transforms import LoadGroundingImage
-from projects.clip_vg_core.pseudo_labels.predictions import list_pictures, picture_size
+from projects.clip_vg_core.pseudo_labels.predictions import list_images, read_image_size
 from projects.clip_vg_core.utils.image_files import (
     MOST_PIXELS,
     THINNEST,
@@ -35,7 +35,7 @@ def pipe(tmp_path):
 
 
 def test_a_pipe_is_not_waited_for(pipe):
-    for read in (open_image, load_image, picture_size):
+    for read in (open_image, load_image, read_image_size):
         with pytest.raises(ValueError, match=r'pipe\.jpg'):
             read(pipe)
     with pytest.raises(ValueError, match=r'pipe\.jpg'):
@@ -45,7 +45,7 @@ def test_a_pipe_is_not_waited_for(pipe):
 def test_a_folder_has_its_files_only(pipe):
     Image.new('RGB', (4, 4)).save(pipe.with_name('a.png'))
     (pipe.parent / 'sub.jpg').mkdir()
-    assert list_pictures(pipe.parent) == ['a.png']
+    assert list_images(pipe.parent) == ['a.png']
 
 
 def test_large_images_and_strips_are_read_when_asked_for(tmp_path, monkeypatch):

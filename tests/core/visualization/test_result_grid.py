@@ -1,13 +1,19 @@
 """Boxes on images: where they are drawn, in which colour, and what is said of them."""
 
+import runpy
+import sys
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image, ImageDraw
 
+from projects.clip_vg_core.metrics.results_file import write_results
 from projects.clip_vg_core.visualization.boxes import draw_box
 from projects.clip_vg_core.visualization.result_grid import draw_grid, draw_results
+
+from ...helpers import ROOT
 
 # An image of 32 x 24 pixels is drawn 10 times larger.
 BOX, OTHER, TIMES = [4.0, 2.0, 20.0, 12.0], [1.0, 1.0, 9.0, 9.0], 10
@@ -77,6 +83,30 @@ def test_of_two_runs_the_first_line_is_broken_and_one_true_box_is_drawn(results)
         shares.append((np.abs(line - 255 * np.array(to_rgb(color))) < 2).all(-1).mean())
     assert 0.5 < shares[0] < 0.9
     assert shares[1] == 1
+
+
+def test_the_command_draws_a_choice_that_the_seed_decides(
+    results, tmp_path, monkeypatch
+):
+    more = [
+        dict(results[i % 2], sample_id=f'{i}', text=f'{i}', split='val', source='human')
+        for i in range(9)
+    ]
+    write_results(tmp_path / 'results.jsonl', more)
+
+    def drawn(seed):
+        out = tmp_path / f'{seed}.png'
+        argv = [tmp_path / 'results.jsonl', '--out', out, '--number', 3, '--seed', seed]
+        monkeypatch.setattr(sys, 'argv', ['draw_results.py', *map(str, argv)])
+        runpy.run_path(str(ROOT / 'tools/draw_results.py'), run_name='__main__')
+        plt.close('all')
+        with Image.open(out) as image:
+            return np.asarray(image)
+
+    first = drawn(0)
+    np.testing.assert_array_equal(drawn(0), first)
+    other = drawn(1)
+    assert other.shape != first.shape or (other != first).any()
 
 
 @pytest.mark.parametrize('dash', [None, (9, 4)])

@@ -168,7 +168,7 @@ def read_annotations(
             f'{ann_file}: values are nested too deep; expected annotations.'
         ) from None
     if layout.unique_names:
-        _check_unique(table, builder, describe)
+        _check_unique(ann_file, table, builder, describe)
     if training and not layout.training_split and splits is None:
         raise ValueError(
             f'{ann_file} is of {layout.title}, which has no training split: labels of '
@@ -285,7 +285,7 @@ def extract_images(path: str | Path, folder: str | Path) -> int:
 
 
 def _check_unique(
-    table: LabelTable, builder: TableBuilder, describe: Callable[[int], str]
+    path: Path, table: LabelTable, builder: TableBuilder, describe: Callable[[int], str]
 ) -> None:
     """Raise if two labels have the same name."""
     names = table.sample_ids
@@ -295,8 +295,8 @@ def _check_unique(
     for first, second in zip(order[same], order[same + 1], strict=True):
         name = names[second]
         if names[first] == name:
+            earlier = describe(builder.places[first]).removeprefix(f'{path}, ')
             raise ValueError(
                 f'{describe(builder.places[second])}: the sample_id {name!r} was used '
-                f'in {describe(builder.places[first]).rpartition(", ")[2]} already; '
-                'it must be unique.'
+                f'in {earlier} already; it must be unique.'
             )

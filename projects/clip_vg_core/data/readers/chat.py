@@ -1,6 +1,6 @@
 """Chat files: conversations of vision-language models that name a box.
 
-The expression is what the question or the answer marks as such, never the question
+The expression is what the question or the reply marks as such, never the question
 itself; where nothing marks it, the user says the question's form (``instruction``).
 """
 
@@ -120,11 +120,11 @@ def _vlm_labels(document: Document, options: Options) -> Iterator[Label]:
         )
 
 
-class Answer(NamedTuple):
-    """Boxes of an answer.
+class Reply(NamedTuple):
+    """Boxes of an reply.
 
     Args:
-        text (str, optional): The expression, where the answer says it.
+        text (str, optional): The expression, where the reply says it.
         boxes (list): Of 4 numbers.
         kind (str): How they are written: 'marked', 'bbox_2d' or 'plain'.
     """
@@ -138,26 +138,26 @@ def _four(pattern: re.Pattern, text: str) -> list:
     return [[float(v) for v in match] for match in pattern.findall(text)]
 
 
-def _answers(text: str) -> list[Answer]:
-    """What an answer says of boxes; nothing where it has none."""
+def _replies(text: str) -> list[Reply]:
+    """Boxes of a reply, with their expressions; an empty list without boxes."""
     text = text[:_MOST_TEXT]
     marked = []
     for name, boxes in _MARKED.findall(text):
-        found = _four(_PAIRS, boxes) + _four(_FOUR, boxes)
-        if found:
-            marked.append(Answer(name.strip(), found, 'marked'))
+        numbers = _four(_PAIRS, boxes) + _four(_FOUR, boxes)
+        if numbers:
+            marked.append(Reply(name.strip(), numbers, 'marked'))
     if marked:
         return marked
     if 'bbox_2d' in text:
-        return _json_answers(text)
+        return _json_replies(text)
     if '<box>' in text or '<|box_start|>' in text:
         boxes = _four(_PAIRS, text) + _four(_FOUR, text)
-        return [Answer(None, boxes, 'marked')] if boxes else []
+        return [Reply(None, boxes, 'marked')] if boxes else []
     boxes = _four(_FOUR, text)
-    return [Answer(None, boxes, 'plain')] if boxes else []
+    return [Reply(None, boxes, 'plain')] if boxes else []
 
 
-def _json_answers(text: str) -> list[Answer]:
+def _json_replies(text: str) -> list[Reply]:
     """Qwen2.5-VL's list of ``{"bbox_2d": [...], "label": "..."}``."""
     begin = min((i for i in (text.find('['), text.find('{')) if i >= 0), default=0)
     try:
@@ -170,7 +170,7 @@ def _json_answers(text: str) -> list[Answer]:
             label = entry.get('label')
             label = label if isinstance(label, str) and label.strip() else None
             of_label.setdefault(label, []).append(entry['bbox_2d'])
-    return [Answer(label, boxes, 'bbox_2d') for label, boxes in of_label.items()]
+    return [Reply(label, boxes, 'bbox_2d') for label, boxes in of_label.items()]
 
 
 def _turns(row: dict, where: str) -> list[tuple[str, str]]:
@@ -211,7 +211,7 @@ def _image(row: dict, turns: list[tuple[str, str]], where: str) -> Any:
 
 
 def _chat_labels(document: Document, options: Options) -> Iterator[Label]:
-    """One label for each question that is answered with a box.
+    """One label for each question whose reply has a box.
 
     Turns without a box (captions, other questions) are no labels.
     """
@@ -225,11 +225,11 @@ def _chat_labels(document: Document, options: Options) -> Iterator[Label]:
             if role in ('human', 'user'):
                 question = text
             elif role in ('gpt', 'assistant'):
-                for answer in _answers(text):
-                    expression = answer.text
+                for reply in _replies(text):
+                    expression = reply.text
                     if expression is None:
                         expression = expression_of(question, options.instruction, where)
-                    labels.append((expression, answer.boxes))
+                    labels.append((expression, reply.boxes))
         if not labels:
             continue
         image = _image(row, turns, where)
@@ -246,10 +246,10 @@ def _chat_boxes(document: Document) -> tuple[BoxKind, ...]:
         for role, text in _turns(row, document.where(number)):
             if role not in ('gpt', 'assistant'):
                 continue
-            for answer in _answers(text):
-                kinds.add(answer.kind)
-                if answer.kind == 'plain':
-                    largest = max(largest, *(v for box in answer.boxes for v in box))
+            for reply in _replies(text):
+                kinds.add(reply.kind)
+                if reply.kind == 'plain':
+                    largest = max(largest, *(v for box in reply.boxes for v in box))
     if len(kinds) > 1:
         raise ValueError(
             f'{document.path}: boxes are written in several ways '

@@ -121,7 +121,7 @@ def labels_of_row(
     text: Any,
     boxes: Sequence,
     stem: str,
-    **more: Any,
+    **columns: Any,
 ) -> Iterator[Label]:
     """Labels of one image and its targets, one for each expression.
 
@@ -132,13 +132,13 @@ def labels_of_row(
         text (str or list[str]): The expression, or several for the same targets.
         boxes (Sequence): The targets.
         stem (str): Of the file, that names begin with.
-        **more: Of :class:`Label`.
+        **columns: Of :class:`Label`.
     """
     several = isinstance(text, list | tuple)
     for index, expression in enumerate(text if several else [text]):
         name = f'{stem}_{number}_{index}' if several else f'{stem}_{number}'
-        more.setdefault('size', image_size(row))
-        yield Label(number, image, boxes, expression, name, **more)
+        columns.setdefault('size', image_size(row))
+        yield Label(number, image, boxes, expression, name, **columns)
 
 
 def read_rows(

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ from .documents import Document
 from .layout import PIXEL_XYXY, Label, Layout, Options, refuse
 
 __all__ = ['ODVG', 'ODVG_DETECTION', 'odvg_line', 'write_odvg']
+
+# A label's place is its line times this, and its region: more than any line has.
+_REGIONS = 1 << 32
 
 
 def _rows(document: Document) -> Iterator[tuple[int, Any]]:
@@ -57,15 +60,26 @@ def _labels(document: Document, options: Options) -> Iterator[Label]:
                 entry_of(regions[0], dict, f'{where}, region 0', 'a dict')
                 boxes = targets_of(required(regions[0], 'bbox', f'{where}, region 0'))
             text = required(grounding, 'caption', where)
-            yield Label(number, image, boxes, text, name, split, made_by, size)
+            place = number * _REGIONS
+            yield Label(place, image, boxes, text, name, split, made_by, size)
             continue
         for index, region in enumerate(regions):
             at = f'{where}, region {index}'
             boxes = targets_of(required(region, 'bbox', at))
             phrase = _phrase(required(region, 'phrase', at))
+            place = number * _REGIONS + index + 1
             yield Label(
-                number, image, boxes, phrase, f'{name}_{index}', split, made_by, size
+                place, image, boxes, phrase, f'{name}_{index}', split, made_by, size
             )
+
+
+def _line_and_region(document: Document, _: Options) -> Callable[[int], str]:
+    def describe(place: int) -> str:
+        line, region = divmod(place, _REGIONS)
+        suffix = f', region {region - 1}' if region else ''
+        return f'{document.path}, line {line}{suffix}'
+
+    return describe
 
 
 def _phrase(phrase: Any) -> Any:
@@ -83,7 +97,7 @@ ODVG = Layout(
     PIXEL_XYXY,
     since='0.1',
     pitfalls='a line without a region is an expression without a target',
-    describe=lambda document, _: lambda line: f'{document.path}, line {line}',
+    describe=_line_and_region,
     unique_names=True,
 )
 ODVG_DETECTION = Layout(

@@ -151,7 +151,7 @@ def _labels(document: Document, options: Options) -> Iterator[Label]:
         texts = value_at(row, fields['text'], where)
         boxes = _boxes(row, fields['box'], where)
         several = isinstance(texts, list | tuple)
-        more = {
+        given = {
             key: str(row[fields[key]])
             for key in ('split', 'source', 'image_set')
             if key in fields and row.get(fields[key]) not in (None, '')
@@ -165,10 +165,10 @@ def _labels(document: Document, options: Options) -> Iterator[Label]:
                 boxes,
                 text,
                 f'{name}_{index}' if several else str(name),
-                more.get('split', split),
-                more.get('source', ''),
+                given.get('split', split),
+                given.get('source', ''),
                 image_size(size),
-                image_set=more.get('image_set', ''),
+                image_set=given.get('image_set', ''),
             )
 
 

@@ -73,7 +73,7 @@ def _labels(document: Document, options: Options) -> Iterator[Label]:
     for index, entry in document.rows():
         where = document.where(index)
         entry_of(entry, (list, tuple), where, 'a tuple or a list')
-        made_by, size, image_set = 'human', None, ''
+        made_by, image_set = 'human', ''
         if len(entry) == 3 or _is_cpl(entry):
             image, box, text = entry[:3]
         elif len(entry) >= 5:
@@ -98,7 +98,6 @@ def _labels(document: Document, options: Options) -> Iterator[Label]:
             f'{stem}_{index}',
             split,
             made_by,
-            size,
             image_set=image_set,
         )
 
@@ -106,9 +105,9 @@ def _labels(document: Document, options: Options) -> Iterator[Label]:
 def _boxes(document: Document) -> tuple[BoxKind, ...]:
     """The format that the names and the entries say; an error where they disagree."""
     path = document.path
-    said = _said_by_words(path)
-    if said:
-        return said
+    stated = _stated_kind(path)
+    if stated:
+        return stated
     named = named_box_format(path.name)
     widths: dict[bool, int] = {}  # of entries with three fields or more: the first
     mixed = None  # the first entry that names a data set
@@ -142,7 +141,7 @@ def _boxes(document: Document) -> tuple[BoxKind, ...]:
     return PIXEL_XYXY
 
 
-def _said_by_words(path: Path) -> tuple[BoxKind, ...] | None:
+def _stated_kind(path: Path) -> tuple[BoxKind, ...] | None:
     """A format in the name of the file or its folder, as OneRef's ``box_xywh/``."""
     for name in (path.name, path.parent.name):
         words = set(re.findall('xyxy|xywh', name.lower()))
