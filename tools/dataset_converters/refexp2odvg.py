@@ -21,6 +21,7 @@ from projects.clip_vg_core.data.label_table import LabelTable, invalid_boxes
 from projects.clip_vg_core.data.readers import (
     LAYOUTS,
     extract_images,
+    parse_fields,
     read_annotations,
     write_odvg,
 )
@@ -93,23 +94,6 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def fields_of(pairs: list[str] | None) -> dict[str, str | list[str]]:
-    """The columns of fields, of ``FIELD=COLUMN`` each.
-
-    Raises:
-        ValueError: One is not of this form.
-    """
-    fields: dict[str, str | list[str]] = {}
-    for pair in pairs or []:
-        field, separator, column = pair.partition('=')
-        if not separator or not column:
-            raise ValueError(
-                f'--fields {pair}: expected FIELD=COLUMN, e.g. text=words.'
-            )
-        fields[field] = column.split(',') if ',' in column else column
-    return fields
-
-
 def with_sizes(table: LabelTable, roots: ImageRoots, upright: bool) -> LabelTable:
     """The table with the sizes it lacks, read from the heads of the images."""
     sizes = table.sizes.copy()
@@ -147,7 +131,7 @@ def main() -> None:
         args.source,
         box_format=args.box_format,
         box_unit=args.box_unit,
-        fields=fields_of(args.fields),
+        fields=parse_fields(args.fields),
         instruction=args.instruction,
         targets=args.targets,
         read_sizes=None if roots is None else roots.size_reader(args.upright),

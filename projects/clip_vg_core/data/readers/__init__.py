@@ -9,7 +9,7 @@ a parquet file needs pyarrow).
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,18 +23,39 @@ from .common import keep_splits
 from .documents import Document, images_inside, open_document
 from .layout import Layout, Options
 from .odvg import odvg_line, write_odvg
-from .rows import FIELDS
+from .rows import FIELDS, parse_fields
 from .tables import LAYOUTS, kinds_of, nearest_layout, without_ref_number
 
 __all__ = [
     'FIELDS',
     'LAYOUTS',
+    'Collected',
+    'collect_labels',
     'extract_images',
     'layout_of',
     'odvg_line',
+    'parse_fields',
     'read_annotations',
     'write_odvg',
 ]
+
+
+class Collected(NamedTuple):
+    """Labels of a file whose boxes are not looked at yet.
+
+    Args:
+        layout (Layout): What the file is.
+        kinds (list[BoxKind]): What its boxes may be; the numbers must leave one.
+        resize (Mapping[str, int]): Arguments of ``smart_resize``.
+        builder (TableBuilder): Holds the labels.
+        describe (Callable): From a label's place to words for an error.
+    """
+
+    layout: Layout
+    kinds: list[BoxKind]
+    resize: Mapping[str, int]
+    builder: TableBuilder
+    describe: Callable[[int], str]
 
 
 def layout_of(document: Document, split_file: Path | None = None) -> Layout:
@@ -131,6 +152,60 @@ def read_annotations(
         ValueError: A file is damaged or of an unknown layout, an entry is wrong, a
             split is unknown, or the boxes look like another format or unit.
     """
+    found = collect_labels(
+        ann_file,
+        split_file,
+        splits,
+        ann_format,
+        source,
+        box_format,
+        box_unit=box_unit,
+        fields=fields,
+        instruction=instruction,
+        targets=targets,
+        image_folders=image_folders,
+    )
+    ann_file, layout, builder = Path(ann_file), found.layout, found.builder
+    table = builder.build(found.kinds, int_boxes, found.resize, read_sizes)
+    if layout.unique_names:
+        _check_unique(ann_file, table, builder, found.describe)
+    if training and not layout.training_split and splits is None:
+        raise ValueError(
+            f'{ann_file} is of {layout.title}, which has no training split: labels of '
+            f'{", ".join(table.split_names)} must not be trained on. Use it with '
+            'test_mode=True, or name the split if this is meant.'
+        )
+    if len(table) or layout.name != 'transvg':
+        table = keep_splits(table, splits, ann_file)
+    if check_boxes:
+        check_fit(table, str(ann_file))
+    return table
+
+
+def collect_labels(
+    ann_file: str | Path,
+    split_file: str | Path | None = None,
+    splits: Sequence[str] | None = None,
+    ann_format: str | None = None,
+    source: str | None = None,
+    box_format: str | None = None,
+    *,
+    box_unit: str | Mapping | None = None,
+    fields: Mapping[str, Any] | None = None,
+    instruction: str | None = None,
+    targets: str = 'one',
+    image_folders: Mapping[str, str] | None = None,
+) -> Collected:
+    """Read labels without a decision on what their boxes are.
+
+    The arguments are those of :func:`read_annotations`.
+
+    Returns:
+        Collected: The labels of all splits.
+
+    Raises:
+        FileNotFoundError, ValueError: As :func:`read_annotations`, but for boxes.
+    """
     ann_file = Path(ann_file)
     split_file = None if split_file is None else Path(split_file)
     _check_options(ann_file, split_file, ann_format, box_format, targets)
@@ -162,24 +237,11 @@ def read_annotations(
                 '' if unit else label.unit,
                 label.place,
             )
-        table = builder.build(kinds, int_boxes, resize, read_sizes)
     except RecursionError:
         raise ValueError(
             f'{ann_file}: values are nested too deep; expected annotations.'
         ) from None
-    if layout.unique_names:
-        _check_unique(ann_file, table, builder, describe)
-    if training and not layout.training_split and splits is None:
-        raise ValueError(
-            f'{ann_file} is of {layout.title}, which has no training split: labels of '
-            f'{", ".join(table.split_names)} must not be trained on. Use it with '
-            'test_mode=True, or name the split if this is meant.'
-        )
-    if len(table) or layout.name != 'transvg':
-        table = keep_splits(table, splits, ann_file)
-    if check_boxes:
-        check_fit(table, str(ann_file))
-    return table
+    return Collected(layout, kinds, resize, builder, describe)
 
 
 def _check_options(

@@ -12,7 +12,7 @@ from .common import entry_of, image_size, split_of, targets_of
 from .documents import Document
 from .layout import PIXEL_XYWH, PIXEL_XYXY, UNSETTLED, Label, Layout, Options, value_at
 
-__all__ = ['FIELDS', 'ROWS']
+__all__ = ['FIELDS', 'ROWS', 'parse_fields']
 
 # What `fields` may name, and the names that are taken where it does not.
 FIELDS: dict[str, tuple[str, ...]] = {
@@ -208,3 +208,20 @@ ROWS = Layout(
     ),
     unique_names=True,
 )
+
+
+def parse_fields(pairs: list[str] | None) -> dict[str, str | list[str]]:
+    """Columns by their field, of the ``FIELD=COLUMN`` of a command line.
+
+    Raises:
+        ValueError: One is not of this form.
+    """
+    fields: dict[str, str | list[str]] = {}
+    for pair in pairs or []:
+        field, separator, column = pair.partition('=')
+        if not separator or not column:
+            raise ValueError(
+                f'--fields {pair}: expected FIELD=COLUMN, e.g. text=words.'
+            )
+        fields[field] = column.split(',') if ',' in column else column
+    return fields
