@@ -508,7 +508,15 @@ class RefExpDataset(BaseDataset):
             table = table.take(np.flatnonzero(keep))
         table = self._without_leaks(table)
         if self.image_folds:
-            table = table.take(in_folds(table, **self.image_folds))
+            within = in_folds(table, **self.image_folds)
+            if len(table) and not len(within):
+                images = len(np.unique(table.image_index))
+                raise ValueError(
+                    f'image_folds={dict(self.image_folds)} has none of the {images:,} '
+                    f'images of {", ".join(map(str, self.ann_files))}: take another '
+                    'seed, or fewer parts.'
+                )
+            table = table.take(within)
         if not len(table):
             raise ValueError(
                 f'No label is left of {total:,} in '
