@@ -50,7 +50,6 @@ def parse_args() -> argparse.Namespace:
         '--images',
         nargs='+',
         metavar='FOLDER',
-        default=[],
         help='folders of the images, to look for missing, turned and resized ones',
     )
     parser.add_argument(
@@ -149,9 +148,18 @@ def main() -> None:
     leaks = find_leaks(inspections) if len(inspections) > 1 else []
     if leaks:
         logging.info('between the files\n%s\n', format_problems(leaks))
-    config = training_config(inspections, args.images, args.base)
+    config = training_config(inspections, args.images or (), args.base)
+    problems = [*leaks, *(p for found in inspections for p in found.problems)]
+    spoilt = any(problem.spoils_training for problem in problems)
     if config:
-        logging.info('To train on it, save as configs/my_data.py:\n\n%s', config)
+        when = 'once the errors are mended, ' * spoilt
+        where = '' if args.images else ' (IMAGES/ is the folder of the images)'
+        logging.info(
+            'To train on it, %ssave it in the folder configs%s:\n\n%s',
+            when,
+            where,
+            config,
+        )
     if args.json:
         content = dict(
             files=[found.described() for found in inspections],
@@ -168,8 +176,7 @@ def main() -> None:
         logging.info(
             '%s', write_data_report(args.page, inspections, leaks, config, roots)
         )
-    problems = [*leaks, *(p for found in inspections for p in found.problems)]
-    if any(args.strict or problem.spoils_training for problem in problems):
+    if spoilt or (args.strict and problems):
         raise SystemExit(1)
 
 

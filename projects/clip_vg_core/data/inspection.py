@@ -19,7 +19,7 @@ from .label_keys import content_keys
 from .label_table import LabelTable, PackedStrings, invalid_boxes
 from .leaks import describe_leaks, leaking_labels
 from .published_sets import Match, match_published
-from .readers import Collected, collect_labels
+from .readers import Collected, check_unique_names, collect_labels
 
 __all__ = [
     'Inspection',
@@ -188,10 +188,15 @@ def inspect_file(
         found.problems.append(Problem('no labels', text, 0, True))
         return found
     found.table = _settle_boxes(found, collected, written, roots)
+    try:
+        check_unique_names(Path(ann_file), found.table, collected)
+    except ValueError as error:
+        found.problems.append(Problem('sample_id', str(error), 0, True))
     if roots is not None:
         found.table = _look_at_images(found, found.table, roots)
     _look_at_boxes(found, collected, written, found.table)
     _count(found, found.table)
+    _look_at_targets(found, found.table)
     _look_at_expressions(found, found.table)
     _find_duplicates(found, found.table)
     _recognise(found)
@@ -401,6 +406,24 @@ def _count(found: Inspection, table: LabelTable) -> None:
     found.sources = dict(zip(table.source_names, numbers.tolist(), strict=True))
 
 
+def _look_at_targets(found: Inspection, table: LabelTable) -> None:
+    """Say which labels training leaves out, and whether any is left to train on."""
+    counts = table.target_counts()
+    other = np.flatnonzero(counts != 1)
+    if len(other):
+        text = (
+            f'{len(other):,} of {len(table):,} labels have no target box or several, '
+            f'and are left out unless targets="any" is said: {_examples(table, other)}.'
+        )
+        found.problems.append(Problem('0 or several targets', text, len(other)))
+    if not (counts == 1).any():
+        text = (
+            f'None of the {len(table):,} labels has exactly one target box: there is '
+            'nothing to train a box head on.'
+        )
+        found.problems.append(Problem('no single target', text, len(table), True))
+
+
 def _place(names: Sequence[str]) -> Callable[[int], tuple[int, str]]:
     """How splits are ordered: as papers list them, then others by name."""
     places = {name: place for place, name in enumerate(_SPLITS)}
@@ -499,14 +522,14 @@ def _find_duplicates(found: Inspection, table: LabelTable) -> None:
     other = ~again & (labels != labels[first_of_pair[pair]])
     if again.any():
         text = (
-            f'{int(again.sum()):,} labels come again with the same image, expression '
-            f'and boxes: {_examples(table, np.flatnonzero(again))}.'
+            f'{int(again.sum()):,} of {len(table):,} labels come again with the same '
+            f'image, expression and boxes: {_examples(table, np.flatnonzero(again))}.'
         )
         found.problems.append(Problem('duplicates', text, int(again.sum())))
     if other.any():
         text = (
-            f'{int(other.sum()):,} labels have the image and the expression of an '
-            'earlier label, but other boxes: '
+            f'{int(other.sum()):,} of {len(table):,} labels have the image and the '
+            'expression of an earlier label, but other boxes: '
             f'{_examples(table, np.flatnonzero(other))}.'
         )
         found.problems.append(Problem('ambiguous expressions', text, int(other.sum())))

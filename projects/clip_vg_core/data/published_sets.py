@@ -57,7 +57,7 @@ class Match:
         }
 
 
-# What a name says most of comes first: all of REFER's sets have files of unc.
+# RefCOCO last, as its name begins those of others.
 PUBLISHED = (
     # Not counted here: numbers that papers give, of which the sums are checked (both
     # ways to split RefCOCOg have 95,010 expressions); 427,193 was counted in TransVG's
@@ -87,12 +87,12 @@ PUBLISHED = (
     # Counted in the annotations themselves.
     PublishedSet(
         'RefCOCO+ (unc)',
-        r'refcoco(\+|_?plus)|(?<![a-z])unc\+',
+        r'refcoco(\+|_?plus)|(?<![a-z(])unc\+',
         dict(train=120_191, val=10_758, testA=5_726, testB=4_889),
     ),
     PublishedSet(
         'RefCOCO (unc)',
-        r'refcoco(?!\+|g|_?plus|_?g)|(?<![a-z])unc(?!\+)',
+        r'(?<!g)refcoco(?!\+|g|_?plus|_?g)|(?<![a-z(])unc(?!\+)',
         dict(train=120_624, val=10_834, testA=5_657, testB=5_095),
     ),
 )

@@ -34,9 +34,9 @@ def training_config(
             the model, data and schedule of the official code.
 
     Returns:
-        str: The config; '' where no file can be read.
+        str: The config; '' where no file can be read with its boxes.
     """
-    readable = [found for found in inspections if found.table is not None]
+    readable = [found for found in inspections if found.boxes.get('format')]
     if not readable:
         return ''
     root = _common_folder(readable, folders)
@@ -46,6 +46,7 @@ def training_config(
     if not any(found.training_split for found, _ in training):
         training, val = [], val or training
     loaders = dict(train=_arguments(training, root))
+    number = 0
     if val or test:
         loaders['val'] = _arguments(val or test, root)
         loaders['test'] = _arguments(test or val, root)
@@ -63,7 +64,7 @@ def training_config(
     shared = {
         key: value
         for key, value in first.items()
-        if key != 'split' and all(other.get(key) == value for other in others)
+        if all(other.get(key) == value for other in others)
     }
     images = [_within(folder, root) for folder in folders] or ['IMAGES/']
     data = dict(
@@ -73,11 +74,20 @@ def training_config(
         **_options(readable),
     )
     lines = [f'_base_ = {base!r}', '', *_packed(data)]
+    if training and not (val or test or number):
+        lines.append('# Too few images to hold some out: it validates on what it saw.')
+    if not training:
+        lines.append('# No split to train on: this config is for tools/test.py.')
     for name, arguments in loaders.items():
-        own = {key: value for key, value in arguments.items() if key not in shared}
+        if name == 'test' and arguments == loaders['val']:
+            lines.append('test_dataloader = val_dataloader')
+            continue
+        own = [
+            f'{key}={value}' for key, value in arguments.items() if key not in shared
+        ]
+        inner = f'dict({", ".join([*own, "**data"])})' if own else 'data'
         batch = _batch_size(training) if name == 'train' else ''
-        inner = ', '.join([*(f'{key}={value}' for key, value in own.items()), '**data'])
-        lines.append(f'{name}_dataloader = dict({batch}dataset=dict({inner}))')
+        lines.append(f'{name}_dataloader = dict({batch}dataset={inner})')
     return '\n'.join(lines) + '\n'
 
 
@@ -122,7 +132,7 @@ def _arguments(parts: Sequence[Part], root: str) -> dict[str, str]:
 def _batch_size(training: Sequence[Part]) -> str:
     """A batch that several of are in few labels; '' where there are enough."""
     count = sum(
-        found.splits[split]['labels'] for found, names in training for split in names
+        found.splits[split]['one'] for found, names in training for split in names
     )
     return f'batch_size={max(1, count // 8)}, ' if count < 2 * _BATCH else ''
 

@@ -53,7 +53,8 @@ pre { overflow-x: auto; background: #f6f6f6; padding: .8rem; font-size: .85rem }
 {% for head in file.heads %}<th>{{ head }}</th>{% endfor %}</tr>
 {% for row in file.rows %}
 <tr><td>{{ row[0] }}</td>
-{% for cell in row[1:] %}<td class="n">{{ cell }}</td>{% endfor %}</tr>{% endfor %}</table></div>
+{% for cell in row[1:] %}<td class="n">{{ cell }}</td>{% endfor %}
+</tr>{% endfor %}</table></div>
 <dl>{% for name, text in file.facts %}<dt>{{ name }}</dt><dd>{{ text }}</dd>
 {% endfor %}</dl>{% endif %}
 {% if file.sheet %}<div class="grid">

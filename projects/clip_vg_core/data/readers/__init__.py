@@ -8,8 +8,9 @@ a parquet file needs pyarrow).
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,7 @@ __all__ = [
     'FIELDS',
     'LAYOUTS',
     'Collected',
+    'check_unique_names',
     'collect_labels',
     'extract_images',
     'layout_of',
@@ -40,7 +42,8 @@ __all__ = [
 ]
 
 
-class Collected(NamedTuple):
+@dataclass(frozen=True)
+class Collected:
     """Labels of a file whose boxes are not looked at yet.
 
     Args:
@@ -167,8 +170,7 @@ def read_annotations(
     )
     ann_file, layout, builder = Path(ann_file), found.layout, found.builder
     table = builder.build(found.kinds, int_boxes, found.resize, read_sizes)
-    if layout.unique_names:
-        _check_unique(ann_file, table, builder, found.describe)
+    check_unique_names(ann_file, table, found)
     if training and not layout.training_split and splits is None:
         raise ValueError(
             f'{ann_file} is of {layout.title}, which has no training split: labels of '
@@ -346,10 +348,20 @@ def extract_images(path: str | Path, folder: str | Path) -> int:
     return written
 
 
-def _check_unique(
-    path: Path, table: LabelTable, builder: TableBuilder, describe: Callable[[int], str]
-) -> None:
-    """Raise if two labels have the same name."""
+def check_unique_names(path: Path, table: LabelTable, found: Collected) -> None:
+    """Refuse two labels of one name in a layout that names its labels.
+
+    Args:
+        path (Path): The annotation file.
+        table (LabelTable): All its labels.
+        found (Collected): What they were made of.
+
+    Raises:
+        ValueError: A ``sample_id`` comes twice.
+    """
+    if not found.layout.unique_names:
+        return
+    builder, describe = found.builder, found.describe
     names = table.sample_ids
     hashes = np.fromiter(map(hash, names), np.int64, len(names))
     order = np.argsort(hashes, kind='stable')
