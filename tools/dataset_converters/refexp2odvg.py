@@ -1,5 +1,7 @@
 """Convert any of the annotation formats to ODVG JSON Lines.
 
+    python tools/dataset_converters/refexp2odvg.py labels.json --out labels.jsonl
+
 MMDetection's own ``ODVGDataset`` (Grounding DINO) reads the result, and so does
 ``RefExpDataset``. There is no need to convert for this project: ``RefExpDataset``
 reads all of them.
@@ -29,57 +31,71 @@ from projects.clip_vg_core.data.readers import (
 )
 from projects.clip_vg_core.data.table_builder import TARGETS
 from projects.clip_vg_core.utils.atomic import replacing
-from projects.clip_vg_core.utils.command_line import run_command
+from projects.clip_vg_core.utils.command_line import parse_command, run_command
 from projects.clip_vg_core.utils.image_files import open_image, size_of
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('ann_file', help='annotation file (REFER: instances.json)')
-    parser.add_argument('out', help='output path of the JSON Lines')
-    parser.add_argument(
-        '--split-file', help="REFER's refs(<split_by>).p, or VOC's list of a split"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--split', nargs='+', help='splits to keep (default: all)')
+    parser.add_argument(
+        'ann_file', help='annotation file to read (of REFER: instances.json)'
+    )
+    parser.add_argument('--out', metavar='FILE', help='JSON Lines to write (required)')
+    parser.add_argument(
+        '--split-file',
+        metavar='FILE',
+        help="REFER's refs(<split_by>).p, or VOC's list of a split (default: none)",
+    )
+    parser.add_argument(
+        '--split', nargs='+', help='splits that are converted (default: all)'
+    )
     parser.add_argument(
         '--format',
         choices=sorted(LAYOUTS),
         metavar='LAYOUT',
-        help='of ann_file, one of docs/data.md (default: by its content)',
+        help='layout of ann_file, one of docs/data.md (default: told by its content)',
     )
     parser.add_argument(
         '--box-format',
         choices=BOX_FORMATS,
-        help='of the boxes of ann_file (default: as its layout has them, docs/data.md)',
+        help='format of the boxes in ann_file (default: as its layout has them)',
     )
     parser.add_argument(
         '--box-unit',
         choices=BOX_UNITS,
-        help='of the boxes of ann_file (default: as its layout has them)',
+        help='unit of the boxes in ann_file (default: as its layout has them)',
     )
     parser.add_argument(
         '--fields',
         nargs='+',
         metavar='FIELD=COLUMN',
-        help='columns of rows: image=file text=caption box=bbox (or box=x1,y1,x2,y2)',
+        help='columns of rows: image=file text=caption box=bbox, or box=x1,y1,x2,y2 '
+        '(default: told by their usual names)',
     )
     parser.add_argument(
-        '--instruction', help='form of the questions of a chat file, with {expression}'
+        '--instruction',
+        help='form of the questions of a chat file, with {expression} (default: one of '
+        'the known forms)',
     )
     parser.add_argument(
         '--targets',
         choices=TARGETS,
         default='one',
-        help='any: keep expressions with no target or several (default: one)',
+        help='any: expressions with no target or several are converted, too (default: '
+        '%(default)s)',
     )
     parser.add_argument(
-        '--source', help='who made the labels (default: as the file says)'
+        '--source', help='source of the labels (default: as the file says)'
     )
     parser.add_argument(
         '--images',
         nargs='+',
-        help='folders of the images, where the file does not tell their size',
+        metavar='DIR',
+        help='folders of the images, from which sizes are read that ann_file does not '
+        'have (default: none are read)',
     )
     parser.add_argument(
         '--max-images',
@@ -101,17 +117,21 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--extract-images',
         metavar='DIR',
-        help='write the images inside a parquet file into this folder first',
+        help='folder for the images inside a parquet file (default: they are not '
+        'written)',
     )
     parser.add_argument(
         '--upright',
         action='store_true',
-        help='the labels are of the images as their EXIF entry turns them',
+        help='take the labels as drawn on images turned by their EXIF entry (default: '
+        'on images as stored)',
     )
     parser.add_argument(
-        '--overwrite', action='store_true', help='replace an existing file'
+        '--overwrite',
+        action='store_true',
+        help='replace an existing file (default: an error)',
     )
-    return parser.parse_args()
+    return parse_command(parser, 'tools/dataset_converters/refexp2odvg.py')
 
 
 def with_sizes(table: LabelTable, roots: ImageRoots, upright: bool) -> LabelTable:
