@@ -314,7 +314,7 @@ def test_a_data_set_is_cut_to_a_few_images(shapes, tmp_path):
     for number in (2, 4):
         out, images = tmp_path / f'{number}.jsonl', tmp_path / f'images{number}'
         tool(
-            *('tools/dataset_converters/refexp2odvg.py', files[0], out),
+            *('tools/dataset_converters/refexp2odvg.py', files[0], '--out', out),
             *('--split-file', files[1], '--max-images', number, '--seed', 5),
             *('--images', shapes / 'images', '--images-out', images),
         )
@@ -337,8 +337,9 @@ def test_a_data_set_is_cut_to_a_few_images(shapes, tmp_path):
             original = (shapes / 'images' / name).read_bytes()
             assert (images / name).read_bytes() == original
     refused = tool(
-        *('tools/dataset_converters/refexp2odvg.py', files[0], tmp_path / 'x.jsonl'),
-        *('--split-file', files[1], '--max-images', 0),
+        *('tools/dataset_converters/refexp2odvg.py', files[0]),
+        *('--out', tmp_path / 'x.jsonl', '--split-file', files[1]),
+        *('--max-images', 0),
         check=False,
     )
     assert refused.returncode and 'got 0' in refused.stderr
