@@ -12,6 +12,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from projects.clip_vg_core.data.readers import read_annotations
+from projects.clip_vg_core.utils.data_root import replace_data_root
 
 from .helpers import ROOT
 from .helpers.commands import tool
@@ -100,6 +101,35 @@ def test_the_template_is_short_and_holds_images_out(workplace, monkeypatch):
     assert names['train'] and names['val'] == names['test']
     assert not names['train'] & names['val']
     assert len(names['train'] | names['val']) == 20
+
+
+def test_a_file_with_splits_is_read_as_the_page_says(workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    file = workplace / 'data/mine/labels.csv'
+    header, *rows = file.read_text().splitlines()
+    splits = [('train', 'train', 'val', 'test')[i % 4] for i in range(len(rows))]
+    file.write_text(
+        '\n'.join(
+            [
+                f'{header},split',
+                *(f'{r},{s}' for r, s in zip(rows, splits, strict=True)),
+            ]
+        )
+    )
+    (block,) = (
+        b
+        for b in blocks('python')
+        if b.place.startswith('docs/own_labels.md') and "split='val'" in b.text
+    )
+    (workplace / 'mine.py').write_text(block.text)
+    cfg = Config.fromfile('mine.py')
+    # As --data-root does: the data in another folder.
+    (workplace / 'data/mine').rename(workplace / 'elsewhere')
+    replace_data_root(cfg, 'elsewhere')
+    for split in ('train', 'val', 'test'):
+        table = DATASETS.build(cfg[f'{split}_dataloader'].dataset).table
+        assert len(table) == splits.count(split)
+        assert {label['split'] for label in table} == {split}
 
 
 def test_parts_of_so_few_images_that_one_is_empty_are_named(workplace, monkeypatch):

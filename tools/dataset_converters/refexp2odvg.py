@@ -214,6 +214,8 @@ def main() -> None:
     )
     for note in table.notes:
         logging.warning('%s', note)
+    if args.max_images is not None:  # before the images of all others are opened
+        table = table.take(of_images(table, args.max_images, args.seed))
     if roots is not None:
         table = with_sizes(table, roots, args.upright)
         check_fit(table, args.ann_file)
@@ -225,8 +227,6 @@ def main() -> None:
     if (~keep).sum() > MANY_INVALID * len(table):
         logging.warning('Is it xywh in the place of xyxy? Say --box-format then.')
     table = table.take(np.flatnonzero(keep))
-    if args.max_images is not None:
-        table = table.take(of_images(table, args.max_images, args.seed))
     if args.images_out and roots is not None:
         count = copy_images(table, roots, Path(args.images_out))
         logging.info('%s: %d images', args.images_out, count)
