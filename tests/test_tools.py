@@ -305,6 +305,46 @@ def test_a_converted_data_set_is_the_same(shapes, tmp_path):
     assert 'FileExistsError' in refused.stderr
 
 
+def test_a_data_set_is_cut_to_a_few_images(shapes, tmp_path):
+    from projects.clip_vg_core.data.readers import read_annotations
+
+    files = (shapes / 'shapes/instances.json', shapes / 'shapes/refs(synthetic).p')
+    every = {label['sample_id']: label for label in read_annotations(*files)}
+    previous: set = set()
+    for number in (2, 4):
+        out, images = tmp_path / f'{number}.jsonl', tmp_path / f'images{number}'
+        tool(
+            *('tools/dataset_converters/refexp2odvg.py', files[0], '--out', out),
+            *('--split-file', files[1], '--max-images', number, '--seed', 5),
+            *('--images', shapes / 'images', '--images-out', images),
+        )
+        table = read_annotations(out)
+        of_split = {
+            split: {label['image'] for label in table if label['split'] == split}
+            for split in ('train', 'val', 'test')
+        }
+        assert [len(names) for names in of_split.values()] == [number] * 3
+        names = set().union(*of_split.values())
+        # All labels of an image stay, as they were; more images are the same and more.
+        ids = {label['sample_id'] for label in table}
+        assert ids == {k for k, label in every.items() if label['image'] in names}
+        assert all(label == dict(every[label['sample_id']], img_id=label['img_id'])
+                   for label in table)  # fmt: skip
+        assert names > previous
+        previous = names
+        assert {path.name for path in images.iterdir()} == names
+        for name in names:
+            original = (shapes / 'images' / name).read_bytes()
+            assert (images / name).read_bytes() == original
+    refused = tool(
+        *('tools/dataset_converters/refexp2odvg.py', files[0]),
+        *('--out', tmp_path / 'x.jsonl', '--split-file', files[1]),
+        *('--max-images', 0),
+        check=False,
+    )
+    assert refused.returncode and 'got 0' in refused.stderr
+
+
 def test_rows_of_other_columns_are_converted(tmp_path):
     """Fractions of the image, whose size is in its head; a positional output path."""
     from projects.clip_vg_core.data.readers import read_annotations

@@ -9,6 +9,7 @@ reads all of them.
 
 import argparse
 import logging
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from projects.clip_vg_core.data.box_checks import MANY_INVALID, check_fit
 from projects.clip_vg_core.data.box_formats import BOX_FORMATS, BOX_UNITS
 from projects.clip_vg_core.data.image_checks import describe_missing
 from projects.clip_vg_core.data.image_roots import ImageRoots
+from projects.clip_vg_core.data.label_files import of_images
 from projects.clip_vg_core.data.label_table import LabelTable, invalid_boxes
 from projects.clip_vg_core.data.readers import (
     LAYOUTS,
@@ -28,6 +30,7 @@ from projects.clip_vg_core.data.readers import (
     write_odvg,
 )
 from projects.clip_vg_core.data.table_builder import TARGETS
+from projects.clip_vg_core.utils.atomic import replacing
 from projects.clip_vg_core.utils.command_line import parse_command, run_command
 from projects.clip_vg_core.utils.image_files import open_image, size_of
 
@@ -95,6 +98,23 @@ def parse_args() -> argparse.Namespace:
         'have (default: none are read)',
     )
     parser.add_argument(
+        '--max-images',
+        type=int,
+        metavar='N',
+        help='labels of N images of each split alone, to try things (default: all)',
+    )
+    parser.add_argument(
+        '--seed',
+        type=int,
+        default=0,
+        help='decides which images --max-images takes (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--images-out',
+        metavar='DIR',
+        help='folder to link or copy the images of the labels to (default: none)',
+    )
+    parser.add_argument(
         '--extract-images',
         metavar='DIR',
         help='folder for the images inside a parquet file (default: they are not '
@@ -132,10 +152,46 @@ def with_sizes(table: LabelTable, roots: ImageRoots, upright: bool) -> LabelTabl
     return replace(table, sizes=sizes)
 
 
+def copy_images(table: LabelTable, roots: ImageRoots, folder: Path) -> int:
+    """Link the images of labels into a folder, or copy them to another file system.
+
+    Args:
+        table (LabelTable): The labels.
+        roots (ImageRoots): Where the images are.
+        folder (Path): Output folder; images that are there already stay.
+
+    Returns:
+        int: How many images the labels have.
+
+    Raises:
+        FileNotFoundError: An image is missing; nothing is written.
+    """
+    names = [table.images[index] for index in np.unique(table.image_index)]
+    missing, _ = roots.locate(names)
+    if missing:
+        raise FileNotFoundError(
+            describe_missing(roots.folders[0], missing, len(names), str(roots))
+        )
+    for name in names:
+        target = folder / name
+        if target.exists():
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source = Path(roots.path(name)).resolve()
+        try:
+            target.hardlink_to(source)
+        except OSError:  # another file system, or one without links
+            with replacing(target) as partial:
+                shutil.copyfile(source, partial)
+    return len(names)
+
+
 def main() -> None:
     """Convert."""
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
+    if args.images_out and not (args.images or args.extract_images):
+        raise ValueError('--images-out needs --images, the folder to take them from.')
     folders = list(args.images or [])
     if args.extract_images:
         folder = Path(args.extract_images)
@@ -158,6 +214,8 @@ def main() -> None:
     )
     for note in table.notes:
         logging.warning('%s', note)
+    if args.max_images is not None:  # before the images of all others are opened
+        table = table.take(of_images(table, args.max_images, args.seed))
     if roots is not None:
         table = with_sizes(table, roots, args.upright)
         check_fit(table, args.ann_file)
@@ -169,6 +227,9 @@ def main() -> None:
     if (~keep).sum() > MANY_INVALID * len(table):
         logging.warning('Is it xywh in the place of xyxy? Say --box-format then.')
     table = table.take(np.flatnonzero(keep))
+    if args.images_out and roots is not None:
+        count = copy_images(table, roots, Path(args.images_out))
+        logging.info('%s: %d images', args.images_out, count)
     write_odvg(table, args.out, args.overwrite)
     splits = Counter(table.split_names[code] for code in table.splits.tolist())
     logging.info('%s: %d labels %s', args.out, len(table), dict(splits))

@@ -87,6 +87,8 @@ class Layout:
         training_split (bool): Whether the data set has one. Defaults to True.
         unique_names (bool): Whether files hold ``sample_id``, which may come twice.
             Defaults to False.
+        takes_fields (bool): Whether ``fields`` names something in it; in other files it
+            names columns of rows. Defaults to False.
     """
 
     name: str
@@ -100,6 +102,7 @@ class Layout:
     refusal: str = ''
     training_split: bool = True
     unique_names: bool = False
+    takes_fields: bool = False
 
 
 def value_at(row: Any, path: str, where: str) -> Any:

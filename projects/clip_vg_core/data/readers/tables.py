@@ -15,6 +15,7 @@ from .chat import CHAT, FLORENCE, MS_SWIFT, VLM
 from .coco import COCO, MDETR, REFER, REFS_ALONE
 from .common import entry_of, image_size, required, split_of, targets_of
 from .documents import Document
+from .labelling_tools import COCO_TEXTS, CVAT, LABEL_STUDIO, LABEL_STUDIO_MIN
 from .layout import (
     PIXEL_XYWH,
     PIXEL_XYXY,
@@ -310,10 +311,13 @@ def _has(*keys: str) -> Any:
 _ALL = (
     REFER,
     MDETR,
+    COCO_TEXTS,
     COCO,
     TRANSVG,
     ODVG,
     ODVG_DETECTION,
+    LABEL_STUDIO,
+    LABEL_STUDIO_MIN,
     MS_SWIFT,
     CHAT,
     VLM,
@@ -413,7 +417,9 @@ _ALL = (
         _imagefolder_labels,
         PIXEL_XYWH,
         pitfalls='xywh as in their documentation',
+        takes_fields=True,
     ),
+    CVAT,
     Layout(
         'voc',
         'Pascal VOC XML with `description` (DIOR-RSVG): a file or a folder',
