@@ -168,7 +168,7 @@ def test_the_snippet_that_links_training_images(shapes, tmp_path):
     exec(compile(text, block.place, 'exec'), {})
     files = (shapes / 'shapes/instances.json', shapes / 'shapes/refs(synthetic).p')
     names = {label['image'] for label in read_annotations(*files, splits=['train'])}
-    linked = list((root / 'refcoco/train_pictures').iterdir())
+    linked = list((root / 'refcoco/train_images').iterdir())
     assert {path.name for path in linked} == names
     assert all(path.read_bytes() for path in linked)
 
@@ -205,7 +205,7 @@ SHORT = {
         ('data.md', ['data/small/val.jsonl']),
         (
             'configs/synthetic.md',
-            ['work_dirs/small/answers.png', 'work_dirs/small/ground/answers.json'],
+            ['work_dirs/small/results.png', 'work_dirs/small/ground/answers.json'],
         ),
         (
             'tutorial_without_labels.md',

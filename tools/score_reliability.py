@@ -1,7 +1,7 @@
 """Score the reliability of pseudo-labels under a model.
 
-    python tools/score_reliability.py CONFIG CHECKPOINT --out DIR
-    python tools/score_reliability.py CONFIG --agreement --out DIR
+    python tools/score_reliability.py CONFIG CHECKPOINT --out-dir DIR
+    python tools/score_reliability.py CONFIG --agreement --out-dir DIR
 
 The labels are those that the config trains on. For each source, DIR gets
 MEASURER__SOURCE.npy (reliability of every label), .keys.npy (the labels' keys),
@@ -51,7 +51,7 @@ from projects.clip_vg.engine.scoring import (
     score_sources,
 )
 from projects.clip_vg_core.curriculum.reliability_file import AGREEMENT
-from projects.clip_vg_core.utils.command_line import run_command
+from projects.clip_vg_core.utils.command_line import parse_command, run_command
 from projects.clip_vg_core.utils.folder_lock import lock_folder
 from projects.clip_vg_core.visualization.curriculum_report import write_scoring_report
 
@@ -66,25 +66,34 @@ def parse_args() -> argparse.Namespace:
     measurer.add_argument(
         'checkpoint',
         nargs='?',
-        help='of the measurer: a file, a work dir (its best one, else its last), or an '
-        'exported folder',
+        help='checkpoint file, work dir (its best checkpoint, else its last), or '
+        'exported folder of the measurer',
     )
     measurer.add_argument(
         '--agreement',
         action='store_true',
-        help='score by zero-shot CLIP matching of crops and expressions instead',
+        help='score by zero-shot CLIP matching of crops and expressions (default: by '
+        'the checkpoint)',
     )
-    parser.add_argument('--out', required=True, help='folder of reliability files')
+    parser.add_argument(
+        '--out-dir', required=True, metavar='DIR', help='folder for reliability files'
+    )
     parser.add_argument(
         '--name',
-        help="the measurer's name in the files (default: of the checkpoint, or "
-        'agreement)',
+        help="the measurer's name in the files (default: that of the checkpoint's "
+        'file, or agreement)',
     )
-    parser.add_argument('--sources', nargs='+', help='score only these (default: all)')
+    parser.add_argument(
+        '--sources',
+        nargs='+',
+        metavar='SOURCE',
+        help='sources whose labels are scored (default: all)',
+    )
     parser.add_argument(
         '--report',
         action='store_true',
-        help='also draw histograms, selected and dropped labels: DIR/MEASURER.html',
+        help='also draw histograms, selected and dropped labels: DIR/MEASURER.html '
+        '(default: no report)',
     )
     parser.add_argument(
         '--threshold',
@@ -99,14 +108,16 @@ def parse_args() -> argparse.Namespace:
         'name (default: an error; changed labels are scored anew either way)',
     )
     parser.add_argument(
-        '--batch-size', type=int, help="images at once (default: the test loader's)"
+        '--batch-size',
+        type=int,
+        help="images in a batch (default: that of the config's test_dataloader)",
     )
     parser.add_argument(
         '--device',
         default='cuda' if torch.cuda.is_available() else 'cpu',
-        help='of the measurer (default: a GPU, if there is one)',
+        help='device of the measurer (default: a GPU, if there is one)',
     )
-    args = parser.parse_args()
+    args = parse_command(parser, 'tools/score_reliability.py')
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 
@@ -171,12 +182,12 @@ def main() -> None:
         )
     model, measurer = build_measurer(args, cfg, dataset)
     model.to(args.device).eval()
-    with lock_folder(args.out):
+    with lock_folder(args.out_dir):
         score_sources(
             model,
             dataset,
             files,
-            args.out,
+            args.out_dir,
             dict(measurer, name=name),
             [dict(step) for step in pipeline],
             grouped=args.agreement or is_grouped(loader.get('sampler', {})),
@@ -188,7 +199,7 @@ def main() -> None:
         if args.report and is_main_process():
             sources = [file.source for file in files]
             report = write_scoring_report(
-                args.out, name, dataset, sources, args.threshold
+                args.out_dir, name, dataset, sources, args.threshold
             )
             print_log(str(report))
 

@@ -30,7 +30,7 @@ def parse_args() -> argparse.Namespace:
         '--strategy',
         choices=STRATEGIES,
         default='greedy',
-        help='how thresholds are selected (default: greedy, as in the paper)',
+        help='how thresholds are selected (default: %(default)s, as in the paper)',
     )
     parser.add_argument(
         '--criterion',
@@ -38,7 +38,7 @@ def parse_args() -> argparse.Namespace:
         default='val',
         help='what trials are compared by: accuracy on val, as in the paper, or '
         'agreement with pseudo-labels of held-out images, which needs no human label '
-        '(default: val)',
+        '(default: %(default)s)',
     )
     parser.add_argument(
         '--start',
@@ -77,7 +77,8 @@ def parse_args() -> argparse.Namespace:
         '--agreement',
         action='store_true',
         help='measure by zero-shot CLIP matching of crops with expressions; no '
-        'measurer is trained, and --strategy online begins with it',
+        'measurer is trained, and --strategy online begins with it (default: trained '
+        'measurers)',
     )
     parser.add_argument(
         '--processes',
@@ -104,7 +105,9 @@ def parse_args() -> argparse.Namespace:
         'labels (default: an error)',
     )
     parser.add_argument(
-        '--dry-run', action='store_true', help='print the plan and its cost, and stop'
+        '--dry-run',
+        action='store_true',
+        help='print the plan and its cost, and stop (default: run it)',
     )
     args = parser.parse_args()
     if not 0 < args.step <= 0.5 or not 0 <= args.start <= 1 or args.folds < 1:

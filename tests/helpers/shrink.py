@@ -30,6 +30,7 @@ def shrunk(name, shapes, bert):
         )
         if dataset.type == 'RefExpDataset':
             dataset.update(split_file='shapes/refs(synthetic).p', source=None)
+            dataset.update(image_folds=None, held_out=())
             dataset.split = 'train' if key == LOADERS[0] else 'val'
     dict(CLIPVG=clip_vg, GroundingDINO=grounding_dino, YOLOF=yolof)[cfg.model.type](
         cfg, shapes, bert

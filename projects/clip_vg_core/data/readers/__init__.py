@@ -273,8 +273,9 @@ def _layout(document: Document, ann_format: str | None, options: Options) -> Lay
     if ann_format is not None:
         return LAYOUTS[ann_format]
     # Whoever names columns means them, unless the layout has some to name.
-    if options.fields and 'objects' not in document.keys:
-        return LAYOUTS['rows']
+    if options.fields:
+        layouts = (layout for layout in LAYOUTS.values() if layout.takes_fields)
+        return next((x for x in layouts if x.matches(document)), LAYOUTS['rows'])
     return layout_of(document, options.split_file)
 
 
