@@ -147,16 +147,21 @@ def test_what_spoils_training_is_the_exit_code(shapes, normalised, tmp_path):
     assert code == int(bool(found['files'][0]['problems']))
 
 
-def test_leaks_between_files_are_found(sources, tmp_path):
+def test_leaks_between_files_are_found_and_dropped(shapes, sources, tmp_path):
     lines = (sources / 'one.jsonl').read_text().splitlines()
     held = [dict(json.loads(line), split='val') for line in lines[:2]]
     path = tmp_path / 'val.jsonl'
     path.write_text(''.join(json.dumps(line) + '\n' for line in held))
-    found, code = check(tmp_path, sources / 'one.jsonl', path)
+    train = sources / 'one.jsonl'
+    found, code = check(tmp_path, train, path, '--images', shapes / 'images')
     (leak,) = found['leaks']
     images = {line['filename'] for line in held}
     same = [line for line in lines if json.loads(line)['filename'] in images]
     assert code == 1 and leak['count'] == len(same)
+    sets = step(found['config'], tmp_path, shapes)
+    assert len(sets['train_dataloader']) == len(lines) - len(same)
+    assert len(sets['val_dataloader']) == len(held)
+    assert len(found['config'].splitlines()) <= 10
 
 
 def test_pseudo_labels_say_how_they_were_made(tmp_path):

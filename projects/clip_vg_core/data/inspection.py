@@ -468,7 +468,7 @@ def find_leaks(inspections: Sequence[Inspection]) -> list[Problem]:
             if known:
                 text += '; so it was published, split by objects'
             else:
-                text += ": hold them out with held_out=... and on_leak='drop'"
+                text += ": drop them by held_out=... and on_leak='drop'"
             problems.append(Problem('leak', f'{text}.', len(leaking), not known))
     return problems
 

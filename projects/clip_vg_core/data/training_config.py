@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .inspection import Inspection, is_held_out
+from .inspection import Inspection, find_leaks, is_held_out
 from .label_files import in_folds
 
 __all__ = ['BASE', 'training_config']
@@ -45,14 +45,14 @@ def training_config(
     test = _alike(readable, lambda split: is_held_out(split) and _is_test(split))
     if not any(found.training_split for found, _ in training):
         training, val = [], val or training
-    loaders = dict(train=_arguments(training, root))
+    loaders = dict(train=dict(_arguments(training, root), **_held_out(readable, root)))
     number = 0
     if val or test:
         loaders['val'] = _arguments(val or test, root)
         loaders['test'] = _arguments(test or val, root)
     else:
         number = _folds(training)
-        held = dict(loaders['train'])
+        held = _arguments(training, root)
         if number:
             held['image_folds'] = f'dict(number={number}, keep=[0])'
             kept = f'dict(number={number}, keep={[*range(1, number)]})'
@@ -127,6 +127,20 @@ def _arguments(parts: Sequence[Part], root: str) -> dict[str, str]:
     every = all(len(splits) == len(found.splits) for found, _ in parts)
     arguments['split'] = 'None' if every and splits == ('all',) else _one(splits)
     return arguments
+
+
+def _held_out(readable: Sequence[Inspection], root: str) -> dict[str, str]:
+    """What drops training labels of images that files validate or test on."""
+    held = []
+    for found in readable:
+        others = ([found, other] for other in readable if other is not found)
+        leaks = [leak for pair in ([found], *others) for leak in find_leaks(pair)]
+        splits = tuple(filter(is_held_out, found.splits))
+        if splits and any(leak.spoils_training for leak in leaks):
+            arguments = _arguments([(found, splits)], root)
+            inner = ', '.join(f'{key}={value}' for key, value in arguments.items())
+            held.append(f'dict({inner})')
+    return dict(held_out=f'[{", ".join(held)}]', on_leak="'drop'") if held else {}
 
 
 def _batch_size(training: Sequence[Part]) -> str:
