@@ -21,7 +21,8 @@ VERDICTS = (
 )
 _NOUN = rf'(?:(?:a|the) )?(?:(?:{"|".join(COLORS)}) )?(?:{"|".join(SHAPES)})\b'
 _RELATION = re.compile(
-    rf'\b(left of|right of|above|below|inside|in front of|next to|on) (?={_NOUN})'
+    r'\b(left of|right of|above|below|inside|in front of|behind|next to|on) '
+    rf'(?={_NOUN})'
 )
 _AXES = {'left': (0, -1), 'right': (0, 1), 'top': (1, -1), 'bottom': (1, 1)}
 
@@ -74,9 +75,10 @@ def _related(
 
     def holds(item: Shape, anchor: Shape) -> bool:
         if predicate not in RELATIONS:
-            # Shapes hold nothing: what is within another is said to be before it.
-            predicate_of_boxes = 'inside' if predicate == 'in front of' else predicate
-            return predicate_of_boxes in predicates(item.box, anchor.box)
+            # As relation_word says it of shapes, which hold nothing.
+            of_boxes = {'in front of': 'inside', 'behind': 'on'}
+            said = of_boxes.get(predicate, predicate)
+            return said in predicates(item.box, anchor.box)
         axis, sign = RELATIONS[predicate]
         ahead = sign * (item.center[axis] - anchor.center[axis])
         return ahead > MARGIN * long_side

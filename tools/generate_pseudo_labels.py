@@ -169,7 +169,7 @@ def _add_inputs(command: argparse.ArgumentParser, kind: str) -> None:
     )
 
 
-def _add_texts(group: argparse._ArgumentGroup) -> None:
+def _add_texts(group: Any) -> None:
     """Inputs of texts that are there already."""
     group.add_argument(
         '--texts',

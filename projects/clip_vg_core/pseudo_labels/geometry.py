@@ -103,22 +103,31 @@ def predicates(subject: Box, other: Box) -> Iterator[str]:
         yield 'above' if subject[1] < other[1] else 'below'
 
 
-def relation_word(predicate: str, name: str, vocabulary: Vocabulary) -> str | None:
-    """How a predicate of boxes is said of an object of a class.
+def relation_word(
+    predicate: str, subject: str, name: str, vocabulary: Vocabulary
+) -> str | None:
+    """How a predicate of boxes is said of objects of two classes.
 
     A box within another one shows a thing inside of a container, on a table that is
     seen from above, or, of most classes, a thing in front of another; of vehicles it
-    may be the first or the last.
+    may be the first or the last. A box on another one of the same class, or of a person
+    on a person's, shows who is behind; other things on a person's are not told.
 
     Args:
         predicate (str): Of :func:`predicates`.
+        subject (str): Class of the subject.
         name (str): Class of the object, to which the subject lies.
-        vocabulary (Vocabulary): Which classes are containers, surfaces and vehicles,
-            by their name or its last word.
+        vocabulary (Vocabulary): Which classes are people, and which are containers,
+            surfaces and vehicles, by their name or its last word.
 
     Returns:
         str: Or None where the boxes do not tell.
     """
+    if predicate == 'on':
+        groups = [vocabulary.group_of(one) for one in (subject, name)]
+        if subject == name or groups == [PEOPLE, PEOPLE]:
+            return 'behind'
+        return None if groups[1] == PEOPLE else 'on'
     if predicate != 'inside':
         return predicate
     known = {name, name.rsplit(' ', 1)[-1]}
@@ -163,9 +172,9 @@ def geometry_labels(
     triplets = []
     for i, j in permutations(range(len(nodes)), 2):
         for predicate in predicates(nodes[i].box, nodes[j].box):
-            word = relation_word(predicate, items[j].name, vocabulary)
+            word = relation_word(predicate, items[i].name, items[j].name, vocabulary)
             if word is None:
-                dropped['inside or in front of a vehicle'] += 1
+                dropped['boxes do not tell how they lie'] += 1
             else:
                 triplets.append(Triplet(nodes[i], word, nodes[j]))
     # Many products are equal: which of them are selected shall not depend on the file.

@@ -22,7 +22,7 @@ __all__ = [
 
 # Raised whenever the same inputs and options give other labels.
 # 2: no template label says middle or center along y. 3: "in the back", not "in the
-# behind"; geometry says inside of containers alone.
+# behind"; geometry says inside of containers alone, and on of no person.
 GENERATOR_VERSION = 3
 _COMMONEST = 50
 # What helps where a rule leaves everything out.
@@ -39,7 +39,7 @@ _REMEDIES = {
     'ambiguous caption': 'say --keep-ambiguous',
     'caption not English': 'give English captions',
     'caption without a subject': 'give captions that name what they show',
-    'inside or in front of a vehicle': 'use a detector of more classes',
+    'boxes do not tell how they lie': 'use a detector of more classes',
     'below --min-probability': 'lower --min-probability',
     'text without a detection': 'lower --min-score or --min-area',
     'images without detections': 'lower --min-score, or use another detector',
