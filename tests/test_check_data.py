@@ -200,6 +200,24 @@ def test_the_page_shows_labels_and_escapes_them(shapes, sources, tmp_path):
     assert line['filename'] in text
 
 
+def test_halves_of_characters_are_shown(tmp_path):
+    row = dict(image='b\ud800.jpg', text='x \ud800', bbox_xyxy=[1, 2, 30, 40])
+    path = tmp_path / 'rows.jsonl'
+    path.write_text(json.dumps(dict(row, split='tr\ud800in')) + '\n')
+    page = tmp_path / 'page.html'
+    done = subprocess.run(
+        [sys.executable, ROOT / 'tools/check_data.py', path, '--page', page]
+        + ['--images', tmp_path],
+        env=dict(os.environ, PYTHONPATH=str(ROOT), PYTHONIOENCODING='ascii'),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1 and done.stderr == ''  # the image is missing
+    assert 'tr\\ud800in' in done.stdout and str(page) in done.stdout
+    assert 'tr&#55296;in' in page.read_text()
+
+
 def test_it_prints_to_stdout_without_what_is_heavy(shapes, tmp_path):
     out = tmp_path / 'check.json'
     done = subprocess.run(

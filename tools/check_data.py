@@ -11,13 +11,13 @@ import argparse
 import json
 import logging
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 
 from projects.clip_vg_core.data.box_formats import BOX_FORMATS, BOX_UNITS
 from projects.clip_vg_core.data.image_roots import ImageRoots
 from projects.clip_vg_core.data.inspection import (
     Inspection,
-    Problem,
     find_leaks,
     find_parts,
     inspect_file,
@@ -26,6 +26,7 @@ from projects.clip_vg_core.data.inspection_text import (
     format_inspection,
     format_problems,
 )
+from projects.clip_vg_core.data.label_checks import Problem
 from projects.clip_vg_core.data.readers import LAYOUTS, parse_fields
 from projects.clip_vg_core.data.training_config import BASE, training_config
 from projects.clip_vg_core.pseudo_labels.statistics import describe_manifest
@@ -141,6 +142,8 @@ def _add_manifest(found: Inspection) -> None:
 
 def main() -> None:
     """Look, print, and write."""
+    if isinstance(sys.stdout, TextIOWrapper):  # names may be of no encoding at all
+        sys.stdout.reconfigure(errors='backslashreplace')
     logging.basicConfig(level=logging.INFO, format='%(message)s', stream=sys.stdout)
     args = parse_args()
     roots = ImageRoots(args.images) if args.images else None

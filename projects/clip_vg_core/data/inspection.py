@@ -1,8 +1,6 @@
 """What an annotation file holds, and what is wrong with it, in numbers."""
 
-import os
 import re
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -15,16 +13,20 @@ from .box_checks import MANY_INVALID, check_fit
 from .box_formats import BoxKind, contradicts
 from .image_checks import describe_missing, describe_turned
 from .image_roots import ImageRoots
-from .label_keys import content_keys
-from .label_table import LabelTable, PackedStrings, invalid_boxes
+from .label_checks import (
+    Problem,
+    find_duplicates,
+    look_at_expressions,
+    name_labels,
+    part_keys,
+)
+from .label_table import LabelTable, invalid_boxes
 from .leaks import describe_leaks, leaking_labels
 from .published_sets import Match, match_published
 from .readers import Collected, check_unique_names, collect_labels
 
 __all__ = [
     'Inspection',
-    'Problem',
-    'count_words',
     'find_leaks',
     'find_parts',
     'inspect_file',
@@ -36,32 +38,9 @@ _READINGS = tuple(
     map(BoxKind._make, product(('xywh', 'xyxy'), ('pixel', '1', '999', '1000')))
 )
 _SPLITS = ('train', 'trainval', 'val', 'testA', 'testB', 'test')
-_NAMED = 3  # examples of a problem
+_NAMED = 3  # of the files that are no images
 _HEADS = 5000  # images whose heads are read
-_TEXTS, _ENOUGH = 2000, 20  # expressions that are compared, and what tells something
-_SPACE = np.frombuffer(b' \t\n\r\v\f', np.uint8)
-_CONTEXT = 77  # tokens of CLIP, of which two are its start and its end
-# What CLIP's tokenizer cuts a text into before it cuts rare words further.
-_PIECES = re.compile(r"'(?:s|t|re|ve|m|ll|d)\b|[^\W\d_]+|\d|(?:[^\s\w]|_)+")
 _REFS = re.compile(r'g?refs?\(.+\)\.(?:p|pkl|pickle|json)')
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong with a file.
-
-    Args:
-        kind (str): E.g. 'missing images'.
-        text (str): A sentence with number, examples and what to do.
-        count (int): How many labels, boxes or images it is about.
-        spoils_training (bool): Whether labels should not be trained on before it is
-            mended. Defaults to False.
-    """
-
-    kind: str
-    text: str
-    count: int
-    spoils_training: bool = False
 
 
 @dataclass
@@ -197,8 +176,8 @@ def inspect_file(
     _look_at_boxes(found, collected, written, found.table)
     _count(found, found.table)
     _look_at_targets(found, found.table)
-    _look_at_expressions(found, found.table)
-    _find_duplicates(found, found.table)
+    found.lengths, problems = look_at_expressions(found.table)
+    found.problems += problems + find_duplicates(found.table)
     _recognise(found)
     found.problems += find_leaks([found])
     if not found.training_split:
@@ -228,7 +207,8 @@ def _settle_boxes(
     except ValueError as error:
         found.problems.append(Problem('boxes', str(error), len(written.boxes), True))
         found.boxes = dict(format=None, unit=None, why='')
-        return replace(written, boxes=written.boxes.astype(np.float32))
+        with np.errstate(over='ignore'):
+            return replace(written, boxes=written.boxes.astype(np.float32))
     kind = collected.builder.kind or collected.kinds[0]
     said = [k for k in ('box_format', 'box_unit') if k in found.options]
     if said:
@@ -276,8 +256,9 @@ def _look_at_boxes(
         count += len(labels)
         if len(labels):
             text = (
-                f'{len(labels):,} labels have a box {reason}: '
-                f'{_examples(table, labels)}.'
+                f'{len(labels):,} of {len(table):,} labels have a box that is invalid, '
+                f'{reason}: '
+                f'{name_labels(table, labels)}.'
             )
             found.problems.append(Problem('invalid boxes', text, len(labels)))
     if count > MANY_INVALID * len(table):
@@ -384,7 +365,7 @@ def _shown(size: np.ndarray) -> str:
 
 def _count(found: Inspection, table: LabelTable) -> None:
     """Fill the numbers of each split and source."""
-    texts, objects = _keys(table, image=False), _keys(table, text=False)
+    texts, objects = part_keys(table, image=False), part_keys(table, text=False)
     targets = table.target_counts()
 
     def count(chosen: np.ndarray) -> dict[str, int]:
@@ -413,140 +394,24 @@ def _look_at_targets(found: Inspection, table: LabelTable) -> None:
     if len(other):
         text = (
             f'{len(other):,} of {len(table):,} labels have no target box or several, '
-            f'and are left out unless targets="any" is said: {_examples(table, other)}.'
+            f'and are left out unless targets="any" is said: '
+            f'{name_labels(table, other)}.'
         )
         found.problems.append(Problem('0 or several targets', text, len(other)))
-    if not (counts == 1).any():
+    held = np.array([is_held_out(split) for split in table.split_names], bool)
+    training = counts[~held[table.splits]]
+    if len(training) and not (training == 1).any():
         text = (
-            f'None of the {len(table):,} labels has exactly one target box: there is '
-            'nothing to train a box head on.'
+            f'None of the {len(training):,} training labels has exactly one target '
+            'box: there is nothing to train a box head on.'
         )
-        found.problems.append(Problem('no single target', text, len(table), True))
+        found.problems.append(Problem('no single target', text, len(training), True))
 
 
 def _place(names: Sequence[str]) -> Callable[[int], tuple[int, str]]:
     """How splits are ordered: as papers list them, then others by name."""
     places = {name: place for place, name in enumerate(_SPLITS)}
     return lambda code: (places.get(names[code], len(places)), names[code])
-
-
-def _keys(
-    table: LabelTable, image: bool = True, text: bool = True, box: bool = True
-) -> np.ndarray:
-    """64 bits of each label, of its image, its expression and its targets."""
-    count = len(table)
-    nothing = PackedStrings(np.empty(0, np.uint8), np.zeros(count, np.int64))
-    parts: dict[str, Any] = dict(sample_ids=nothing)
-    if not image:
-        parts['image_index'] = np.zeros(count, np.int32)
-    if not text:
-        parts['texts'] = nothing
-    if not (box and image):
-        parts['boxes'] = np.empty((0, 4), np.float32)
-        parts['offsets'] = np.zeros(count + 1, np.int64)
-    return content_keys(replace(table, **parts))
-
-
-def count_words(texts: PackedStrings) -> np.ndarray:
-    """Words of each of N strings, between white space, of shape (N, )."""
-    if not len(texts.data):
-        return np.zeros(len(texts), np.int64)
-    word = ~np.isin(texts.data, _SPACE)
-    starts = np.concatenate([[0], texts.ends[:-1]])
-    begins = word & np.concatenate([[True], ~word[:-1]])
-    first = starts[starts < len(word)]
-    begins[first] = word[first]
-    total = np.concatenate([[0], begins.cumsum()])
-    return total[texts.ends] - total[starts]
-
-
-def _look_at_expressions(found: Inspection, table: LabelTable) -> None:
-    words = count_words(table.texts)
-    ends = table.texts.ends
-    sizes = np.diff(np.concatenate([[0], ends]))
-    # A token has a byte at least.
-    long = np.flatnonzero(sizes > _CONTEXT - 2)
-    cut = [
-        i for i in long.tolist() if len(_PIECES.findall(table.texts[i])) > _CONTEXT - 2
-    ]
-    p50, p95, p99 = np.percentile(words, [50, 95, 99]).round(1).tolist()
-    longest = int(words.argmax())
-    found.lengths = dict(
-        mean=round(float(words.mean()), 2),
-        p50=p50,
-        p95=p95,
-        p99=p99,
-        longest=int(words[longest]),
-        longest_text=table.texts[longest][:300],
-        cut=len(cut),
-    )
-    empty = np.flatnonzero(words == 0)
-    if len(empty):
-        text = (
-            f'{len(empty):,} labels have an empty expression: '
-            f'{_examples(table, empty)}.'
-        )
-        found.problems.append(Problem('empty expressions', text, len(empty)))
-    if len(cut) > 0.01 * len(table):
-        text = (
-            f'{len(cut):,} of {len(table):,} expressions are longer than the '
-            f'{_CONTEXT} tokens of CLIP and would be cut, e.g. {_examples(table, cut)}.'
-        )
-        found.problems.append(Problem('long expressions', text, len(cut)))
-    begin = _common_beginning(table.texts)
-    if begin:
-        text = (
-            f'All expressions begin with {begin!r}: this looks like an instruction, '
-            'not a part of them. Say --instruction or --fields.'
-        )
-        found.problems.append(Problem('instruction', text, len(table), True))
-
-
-def _common_beginning(texts: PackedStrings) -> str:
-    """Three words or more that all of many different expressions begin with; or ''."""
-    places = np.linspace(0, len(texts) - 1, min(len(texts), _TEXTS)).astype(int)
-    different = {texts[int(place)] for place in places}
-    if len(different) < _ENOUGH:
-        return ''
-    words = os.path.commonprefix([text.split() for text in different])
-    return ' '.join(words) if len(words) >= 3 else ''
-
-
-def _find_duplicates(found: Inspection, table: LabelTable) -> None:
-    """Labels that come again, and expressions of one image with different targets."""
-    pairs, labels = _keys(table, box=False), _keys(table)
-    _, first_of_pair, pair = np.unique(pairs, return_index=True, return_inverse=True)
-    _, first_of_label = np.unique(labels, return_index=True)
-    again = np.ones(len(table), bool)
-    again[first_of_label] = False
-    other = ~again & (labels != labels[first_of_pair[pair]])
-    if again.any():
-        text = (
-            f'{int(again.sum()):,} of {len(table):,} labels come again with the same '
-            f'image, expression and boxes: {_examples(table, np.flatnonzero(again))}.'
-        )
-        found.problems.append(Problem('duplicates', text, int(again.sum())))
-    if other.any():
-        text = (
-            f'{int(other.sum()):,} of {len(table):,} labels have the image and the '
-            'expression of an earlier label, but other boxes: '
-            f'{_examples(table, np.flatnonzero(other))}.'
-        )
-        found.problems.append(Problem('ambiguous expressions', text, int(other.sum())))
-
-
-def _examples(table: LabelTable, labels: Sequence[int] | np.ndarray) -> str:
-    """The first of some labels, in words."""
-    shown = []
-    for index in list(labels)[:_NAMED]:
-        label = table[int(index)]
-        boxes = table.targets(int(index)).tolist()
-        numbers = [', '.join(f'{edge:g}' for edge in box) for box in boxes[:2]]
-        more = f' and {len(boxes) - 2} more' if len(boxes) > 2 else ''
-        where = ', '.join(f'[{box}]' for box in numbers) + more or 'no box'
-        text = textwrap.shorten(label['text'], 60, placeholder='...')
-        shown.append(f'{text!r} in {label["image"]}, {where}')
-    return '; '.join(shown)
 
 
 def _recognise(found: Inspection) -> None:

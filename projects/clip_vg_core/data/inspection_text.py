@@ -4,7 +4,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .inspection import Inspection, Problem
+from .inspection import Inspection
+from .label_checks import Problem
 
 __all__ = [
     'by_weight',

@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..data.image_roots import ImageRoots
-from ..data.inspection import Inspection, Problem
+from ..data.inspection import Inspection
 from ..data.inspection_text import by_weight, facts_of, split_table
+from ..data.label_checks import Problem
 from ..data.label_table import LabelTable
 from .boxes import color_of, draw_box
 from .page import write_page

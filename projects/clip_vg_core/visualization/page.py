@@ -70,5 +70,8 @@ def write_page(path: Path, template: str, **content: Any) -> Path:
     # Names and expressions come from data: escaped, and never read as a template.
     page = Environment(autoescape=True, loader=pages).get_template('this')
     with replacing(path) as partial:
-        partial.write_text(page.render(**content), encoding='utf-8')
+        # JSON can have halves of characters, which no file can.
+        partial.write_text(
+            page.render(**content), encoding='utf-8', errors='xmlcharrefreplace'
+        )
     return path

@@ -1,5 +1,6 @@
 """What is said of annotation files: each number against a count by hand."""
 
+import ast
 import json
 import random
 from collections import Counter
@@ -10,15 +11,18 @@ from PIL import Image
 
 from projects.clip_vg_core.data.image_roots import ImageRoots
 from projects.clip_vg_core.data.inspection import (
-    count_words,
     find_leaks,
     find_parts,
     inspect_file,
     is_held_out,
 )
 from projects.clip_vg_core.data.inspection_text import format_inspection
+from projects.clip_vg_core.data.label_checks import count_words
 from projects.clip_vg_core.data.label_table import PackedStrings
 from projects.clip_vg_core.data.published_sets import PUBLISHED, match_published
+from projects.clip_vg_core.data.training_config import training_config
+
+from ...helpers.layout_files import WRITERS
 
 BOX = [10, 20, 110, 220]
 
@@ -84,9 +88,27 @@ def test_splits_are_counted_by_targets(tmp_path):
     assert not any(problem.spoils_training for problem in found.problems)
 
 
+@pytest.mark.parametrize('name', WRITERS)
+def test_every_layout_is_inspected(tmp_path, name):
+    if 'parquet' in name:
+        pytest.importorskip('pyarrow')
+    files, labels = WRITERS[name](tmp_path)
+    found = inspect_file(**files)
+    counts = Counter(len(boxes) for _, boxes, _ in labels)
+    assert found.total['labels'] == len(labels)
+    assert found.total['none'] == counts[0] and found.total['one'] == counts[1]
+    assert found.total['images'] == len({image for image, _, _ in labels})
+    assert found.boxes['format'] and found.boxes['total'] == sum(counts.elements())
+    ast.parse(training_config([found]))
+    json.dumps(found.described())
+
+
 def test_labels_without_a_single_target_cannot_be_trained_on(tmp_path):
-    found = inspect_lines(tmp_path, [odvg(boxes=[]), odvg(boxes=[BOX, BOX])])
+    lines = [odvg(boxes=[]), odvg(boxes=[BOX, BOX]), odvg('b.jpg', split='val')]
+    found = inspect_lines(tmp_path, lines)
     assert kinds(found)['no single target'].spoils_training
+    found = inspect_lines(tmp_path, [odvg(boxes=[], split='val')])
+    assert 'no single target' not in kinds(found)
 
 
 def test_names_that_come_twice_cannot_be_trained_on(tmp_path):
