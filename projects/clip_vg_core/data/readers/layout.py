@@ -165,9 +165,7 @@ def read_rows(
     def read(document: Document, options: Options) -> Iterator[Label]:
         del options
         stem, split = document.path.stem, split_of(document.path.stem)
-        for number, row in document.rows():
-            where = document.where(number)
-            entry_of(row, dict, where, 'a JSON object')
+        for number, row, where in document.records():
             expressions = get(row, text, where)
             if texts_in:
                 entry_of(expressions, list, f'{where}, {text}', 'a list')

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..box_formats import BoxKind
-from .common import entry_of, image_size, split_of, targets_of
+from .common import image_size, split_of, targets_of
 from .documents import Document
 from .layout import PIXEL_XYWH, PIXEL_XYXY, UNSETTLED, Label, Layout, Options, value_at
 
@@ -142,9 +142,7 @@ def _side(value: Any) -> Any:
 def _labels(document: Document, options: Options) -> Iterator[Label]:
     fields = _fields(document, options.fields)
     stem, split = document.path.stem, split_of(document.path.stem)
-    for number, row in document.rows():
-        where = document.where(number)
-        entry_of(row, dict, where, 'a JSON object')
+    for number, row, where in document.records():
         image = value_at(row, fields['image'], where)
         if isinstance(image, dict):  # Hugging Face's images
             image = image.get('path') or f'{stem}_{number}.jpg'

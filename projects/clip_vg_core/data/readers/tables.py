@@ -133,8 +133,7 @@ def _refcoco_m_labels(document: Document, options: Options) -> Iterator[Label]:
     """An image a row; ``samples`` have sentences, a box, and a mask with a size."""
     del options
     stem, split = document.path.stem, split_of(document.path.stem)
-    for number, row in document.rows():
-        where = document.where(number)
+    for number, row, where in document.records():
         for index, sample in enumerate(
             entry_of(
                 required(row, 'samples', where), list, f'{where}, samples', 'a list'
@@ -168,9 +167,8 @@ def _imagefolder_labels(document: Document, options: Options) -> Iterator[Label]
         *('phrase', 'phrases', 'sentence', 'sentences', 'label', 'labels'),
     )
     stem, split = document.path.stem, split_of(document.path.stem)
-    for number, row in document.rows():
-        where = document.where(number)
-        objects = row['objects']
+    for number, row, where in document.records():
+        objects = required(row, 'objects', where)
         if isinstance(objects, list):  # one dict each, in place of columns
             names = {name for one in objects if isinstance(one, dict) for name in one}
             objects = {
@@ -214,8 +212,7 @@ def _genome_labels(document: Document, options: Options) -> Iterator[Label]:
     """Regions of images; the image ``<image_id>.jpg`` is in VG_100K or VG_100K_2."""
     del options
     stem = document.path.stem
-    for number, row in document.rows():
-        where = document.where(number)
+    for number, row, where in document.records():
         regions = entry_of(
             required(row, 'regions', where), list, f'{where}, regions', 'a list'
         )
