@@ -51,7 +51,8 @@ def parse_args() -> argparse.Namespace:
         '--images',
         nargs='+',
         metavar='FOLDER',
-        help='folders of the images, to look for missing, turned and resized ones',
+        help='folders of the images, to look for missing, turned and resized ones '
+        '(default: none)',
     )
     parser.add_argument(
         '--format',
@@ -73,19 +74,26 @@ def parse_args() -> argparse.Namespace:
         '--fields',
         nargs='+',
         metavar='FIELD=COLUMN',
-        help='columns of rows: image=file text=caption box=bbox (or box=x1,y1,x2,y2)',
+        help='columns of rows: image=file text=caption box=bbox, or box=x1,y1,x2,y2 '
+        '(default: by the usual names)',
     )
     parser.add_argument(
-        '--instruction', help='form of the questions of a chat file, with {expression}'
+        '--instruction',
+        help='form of the questions of a chat file, with {expression} (default: the '
+        'known forms)',
     )
     parser.add_argument(
         '--page',
         type=Path,
         metavar='FILE.html',
-        help='also write a page, with labels drawn on images if --images is given',
+        help='also write a page, with labels drawn on images if --images is given '
+        '(default: none)',
     )
     parser.add_argument(
-        '--json', type=Path, metavar='FILE.json', help='also write all of it as JSON'
+        '--json',
+        type=Path,
+        metavar='FILE.json',
+        help='also write all of it as JSON (default: none)',
     )
     parser.add_argument(
         '--base',
@@ -94,7 +102,9 @@ def parse_args() -> argparse.Namespace:
         help='what the printed config inherits (default: %(default)s)',
     )
     parser.add_argument(
-        '--strict', action='store_true', help='exit with 1 if anything was found'
+        '--strict',
+        action='store_true',
+        help='exit with 1 if anything was found (default: if it spoils training)',
     )
     return parser.parse_args()
 
