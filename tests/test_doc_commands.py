@@ -55,11 +55,14 @@ def unwrapped(script, args):
 
 
 @pytest.mark.parametrize('place, script, args', SCRIPTS, ids=ids(SCRIPTS))
-def test_a_command_is_one_that_its_script_takes(place, script, args, monkeypatch):
+def test_a_command_is_one_that_its_script_takes(
+    place, script, args, monkeypatch, caplog
+):
     assert (ROOT / script).is_file(), f'{place}: {script}'
     if script.endswith('.sh'):
         script, args = unwrapped(script, args)
     parsed = vars(parse(script, args, monkeypatch))
+    assert not caplog.records, f'{place}: an option under its earlier name'
     config = ROOT / str(parsed.get('config'))
     if not config.is_file():  # none, or a placeholder
         return

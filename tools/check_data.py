@@ -1,6 +1,6 @@
 """Say what annotation files are, what is wrong with them, and how to train on them.
 
-    python tools/check_data.py FILE... --images FOLDER --page check.html
+    python tools/check_data.py FILE... --images DIR --page check.html
 
 FILE is an annotation file of any layout of docs/data.md; of REFER's data sets
 `instances.json`, `refs(unc).p` or their folder. The exit code is 1 if something spoils
@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        'files', nargs='+', type=Path, metavar='FILE', help='annotation files'
+        'files', nargs='+', type=Path, metavar='FILE', help='annotation files to check'
     )
     parser.add_argument(
         '--split-file',
@@ -50,56 +50,56 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--images',
         nargs='+',
-        metavar='FOLDER',
+        metavar='DIR',
         help='folders of the images, to look for missing, turned and resized ones '
-        '(default: they are not looked at)',
+        '(default: images are not read)',
     )
     parser.add_argument(
         '--format',
         choices=sorted(LAYOUTS),
         metavar='LAYOUT',
-        help='of the files, one of docs/data.md (default: by their content)',
+        help='layout of the files, one of docs/data.md (default: by their content)',
     )
     parser.add_argument(
         '--box-format',
         choices=BOX_FORMATS,
-        help='of the boxes (default: as their layout has them)',
+        help='format of the boxes (default: as their layout has them)',
     )
     parser.add_argument(
         '--box-unit',
         choices=BOX_UNITS,
-        help='of the boxes (default: as their layout has them)',
+        help='unit of the boxes (default: as their layout has them)',
     )
     parser.add_argument(
         '--fields',
         nargs='+',
         metavar='FIELD=COLUMN',
-        help='columns of rows: image=file text=caption box=bbox (or box=x1,y1,x2,y2) '
-        '(default: by the usual names)',
+        help='columns of rows: image=file text=caption box=bbox, or box=x1,y1,x2,y2 '
+        '(default: told by their usual names)',
     )
     parser.add_argument(
         '--instruction',
-        help='form of the questions of a chat file, with {expression} (default: the '
-        'known forms)',
+        help='form of the questions of a chat file, with {expression} (default: one of '
+        'the known forms)',
     )
     parser.add_argument(
         '--page',
         type=Path,
         metavar='FILE.html',
         help='also write a page, with labels drawn on images if --images is given '
-        '(default: no page)',
+        '(default: do not)',
     )
     parser.add_argument(
         '--json',
         type=Path,
         metavar='FILE.json',
-        help='also write all of it as JSON (default: not written)',
+        help='also write all of it as JSON (default: do not)',
     )
     parser.add_argument(
         '--base',
         default=BASE,
         metavar='CONFIG',
-        help='what the printed config inherits (default: %(default)s)',
+        help='config that the printed one inherits (default: %(default)s)',
     )
     parser.add_argument(
         '--strict',
