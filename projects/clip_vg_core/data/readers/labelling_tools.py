@@ -45,6 +45,9 @@ def _labels_of(
 def _text_of(values: Mapping[str, Any], options: Options, where: str) -> Any:
     """The expression among named values of a box.
 
+    Returns:
+        str or list[str]: One, or several for the same box.
+
     Raises:
         ValueError: There is none, or several can be it; it says which names there are.
     """
@@ -57,7 +60,10 @@ def _text_of(values: Mapping[str, Any], options: Options, where: str) -> Any:
             f'call it {TEXT_NAMES[1]!r}, say fields=dict(text=NAME) (--fields '
             'text=NAME), or remove the box.'
         )
-    return values[names[0]]
+    found = values[names[0]]
+    for text in found if isinstance(found, list) else [found]:
+        entry_of(text, str, f'{where}, {names[0]}', 'a text')
+    return found
 
 
 # --- COCO --------------------------------------------------------------------------
@@ -182,7 +188,7 @@ def _whole(text: str | None) -> int | None:
 def _float(value: Any, where: str) -> float:
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f'{where}: expected a number, found {shown(value)}.') from None
 
 
@@ -238,7 +244,10 @@ def _studio_labels(document: Document, options: Options) -> Iterator[Label]:
             entry_of(results, list, f'{at}, result', 'a list')
             regions, size = _regions(results, at)
             pairs = [
-                (_text_of(_renamed(texts), options, f'{at}, region {region}'), box)
+                (
+                    _text_of(_renamed(texts), options, f'{at}, region {shown(region)}'),
+                    box,
+                )
                 for region, (box, texts) in regions.items()
             ]
             yield from _labels_of(
@@ -301,9 +310,14 @@ def _studio_image(data: Any, where: str, known: dict[str, str]) -> str:
             f'a text called {FIELDS["image"][0]!r}.'
         )
     address = data[keys[0]]
-    parts = urlsplit(address)
-    # Local storage has /data/local-files/?d=folder/name.jpg.
-    path = parse_qs(parts.query).get('d', [unquote(parts.path)])[0]
+    try:
+        parts = urlsplit(address)
+        # Local storage has /data/local-files/?d=folder/name.jpg.
+        path = parse_qs(parts.query).get('d', [unquote(parts.path)])[0]
+    except ValueError as error:
+        raise ValueError(
+            f'{where}: {shown(address)} is no address of an image: {error}.'
+        ) from error
     name = path.replace('\\', '/').rpartition('/')[2]
     other = known.setdefault(name, address)
     if other != address:
