@@ -193,8 +193,9 @@ def test_the_detectors_of_the_tutorial_are_in_the_model_zoo():
 
 
 def test_an_unknown_detector_is_refused_with_near_names():
-    with pytest.raises(ValueError, match='rtmdet_tiny_8xb32-300e_coco'):
-        find_detector('mmdet::rtmdet_tiny_8xb32_300e_coco')
+    for given in ('mmdet::rtmdet_tiny_8xb32_300e_coco', 'rtmdet_tiny'):
+        with pytest.raises(ValueError, match='rtmdet_tiny_8xb32-300e_coco'):
+            find_detector(given)
     with pytest.raises(ValueError, match='no_such_detector_at_all'):
         find_detector('no_such_detector_at_all')
 

@@ -64,10 +64,12 @@ def find_detector(config: str) -> tuple[str, str]:
     zoo = dict(_model_zoo())
     by_lower = {name.lower(): name for name in zoo}
     wanted = config.removeprefix('mmdet::').removesuffix('.py')
-    name = by_lower.get(wanted.rsplit('/', 1)[-1].lower())
+    wanted = wanted.rsplit('/', 1)[-1].lower()
+    name = by_lower.get(wanted)
     if name is not None:
         return name, zoo[name]
-    near = get_close_matches(wanted.rsplit('/', 1)[-1].lower(), by_lower, 3, 0.5)
+    near = [other for other in by_lower if wanted and other.startswith(wanted)][:3]
+    near = near or get_close_matches(wanted, by_lower, 3, 0.5)
     names = ', '.join(by_lower[match] for match in near) or 'none is near'
     raise ValueError(
         f'--detector {config}: no such file, and MMDetection has no model of this '
