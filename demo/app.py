@@ -68,8 +68,8 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         required=True,
         metavar='FILE',
-        help='checkpoints, work dirs (their best one, else their last), or exported '
-        'folders',
+        help='checkpoints, work dirs (their best one, else their last), exported '
+        'folders, or configs of ZeroShotGrounding, which needs none',
     )
     parser.add_argument('--config', type=Path, help='default: what a checkpoint holds')
     parser.add_argument('--host', default='127.0.0.1', help='default: %(default)s')

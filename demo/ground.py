@@ -1,6 +1,7 @@
 """Ground expressions in images.
 
     python demo/ground.py IMAGE EXPRESSION... --checkpoint FILE --out-dir DIR
+    python demo/ground.py IMAGE EXPRESSION... --zero-shot [CONFIG] --out-dir DIR
 
 Prints the boxes, and writes the image with them and a JSON. Of a folder, a file of
 questions (CSV with a head, or JSON Lines: image, expression) is worked through;
@@ -32,6 +33,8 @@ from projects.clip_vg_core.utils.image_files import load_image
 from projects.clip_vg_core.utils.resumable import resumable_map
 from projects.clip_vg_core.visualization.boxes import draw_predictions
 
+ZERO_SHOT = Path(__file__).parent.parent / 'configs' / 'zero_shot_refcoco.py'
+
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
@@ -43,9 +46,17 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--checkpoint',
         type=Path,
-        required=True,
         help='checkpoint, a work dir (its best one, else its last), or an exported '
         'folder',
+    )
+    parser.add_argument(
+        '--zero-shot',
+        type=Path,
+        nargs='?',
+        const=ZERO_SHOT,
+        metavar='CONFIG',
+        help='no checkpoint: a detector, CLIP and geometry (default config: '
+        f'{ZERO_SHOT.name}, which fetches weights)',
     )
     parser.add_argument(
         '--precision', choices=PRECISIONS, help='of an exported detector: default f32'
@@ -83,6 +94,10 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if bool(args.expressions) == bool(args.questions):
         parser.error('give expressions, or a file of them by --questions')
+    if bool(args.checkpoint) == bool(args.zero_shot):
+        parser.error('give a model by --checkpoint, or --zero-shot')
+    if args.zero_shot and (args.config or args.precision):
+        parser.error('--config and --precision are of a checkpoint')
     return args
 
 
@@ -127,9 +142,11 @@ def predict_questions(
         return infer(files, [questions[name] for name in names])['predictions']
 
     lines = args.out_dir / f'{args.questions.stem}.jsonl'
+    config = args.config or args.zero_shot
     origin = dict(
-        checkpoint=checkpoint_sha256(find_checkpoint(args.checkpoint)),
-        config=file_sha256(args.config) if args.config else None,
+        checkpoint=args.checkpoint
+        and checkpoint_sha256(find_checkpoint(args.checkpoint)),
+        config=file_sha256(config) if config else None,
         precision=args.precision,
         questions=hashlib.sha256(json.dumps(questions).encode()).hexdigest(),
         images=images_fingerprint(args.image, list(questions)),
@@ -164,7 +181,7 @@ def main() -> None:
         raise FileNotFoundError(f'{args.image}: no such image.')
     with lock_folder(args.out_dir):
         infer = GroundingInferencer(
-            args.checkpoint,
+            args.checkpoint or args.zero_shot,
             config=args.config,
             device=args.device,
             batch_size=args.batch_size,

@@ -146,7 +146,8 @@ class AgreementScorer:
         """Score the labels of a batch.
 
         Args:
-            model (nn.Module): A :obj:`CropTextCLIP`.
+            model (nn.Module): A :obj:`CropTextCLIP`, or a model with its
+                ``score_boxes``.
             dataset (BaseDataset): The same.
             batch (list[tuple[int, ...]]): Labels of each image.
             data (dict): ``inputs``, BGR images as they are.
@@ -157,7 +158,9 @@ class AgreementScorer:
         """
         candidates = [self._candidates(dataset, sample[0]) for sample in batch]
         table = dataset.table
-        logits = model(
+        # Of a detector, forward is MMDetection's.
+        match = getattr(model, 'score_boxes', model)
+        logits = match(
             [image.flip(0) for image in data['inputs']],  # CLIP takes RGB
             candidates,
             [[table.texts[label] for label in sample] for sample in batch],
