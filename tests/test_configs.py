@@ -77,7 +77,7 @@ READ = {
     *('agreement', 'custom_hooks', 'custom_imports', 'default_hooks', 'default_scope'),
     *('env_cfg', 'load_from', 'log_level', 'log_processor', 'model', 'optim_wrapper'),
     *('param_scheduler', 'randomness', 'resume', 'vis_backends', 'visualizer'),
-    *('tta_model', 'tta_pipeline', 'train_pipeline', 'test_pipeline'),
+    *('tta_model', 'tta_pipeline', 'train_pipeline', 'test_pipeline', 'zero_shot'),
     *(
         f'{split}_{key}'
         for split in ('train', 'val', 'test')
