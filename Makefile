@@ -28,7 +28,7 @@ end = @for folder in $(1); do if [ -e $(marker) ]; then touch $(marker); fi; don
 .PHONY: help install mmcv web data quickstart tutorial demo images docs test test-slow \
 	test-oldest test-browser fuzz check format clean
 
-help:  ## Say what there is
+help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 install: $(STAMP)  ## Make .venv with everything at the pinned versions
@@ -66,24 +66,21 @@ $(WEB)/.installed: constraints-web.txt $(STAMP)
 	$(WEB)/bin/python -m pip install -q -c constraints-web.txt gradio playwright
 	touch $@
 
-web: $(WEB)/.installed  ## Serve a page to ask pictures (CHECKPOINT=FILE or work dir)
+web: $(WEB)/.installed  ## Serve a page that grounds expressions (CHECKPOINT=FILE or work dir)
 	$(WEB)/bin/python demo/app.py --checkpoint $(CHECKPOINT)
 
-data: install  ## Make the pictures of the embedded default
+data: install  ## Make the built-in toy data set
 	$(call begin,$(DATA))
-	$(RUN) tools/make_synthetic.py --out $(DATA) --seed $(SEED)
+	$(RUN) tools/make_synthetic.py --out-dir $(DATA) --seed $(SEED)
 	$(call end,$(DATA))
 
-quickstart: data  ## Install, make data, train, test, show a picture
+quickstart: data  ## Install, make data, train, test, draw results
 	$(call begin,$(WORK_DIR))
 	$(RUN) tools/train.py configs/clip_vg_synthetic.py --work-dir $(WORK_DIR) --resume \
-		--cfg-options train_dataloader.dataset.data_root=$(DATA) \
-		val_dataloader.dataset.data_root=$(DATA) \
-		test_dataloader.dataset.data_root=$(DATA)
+		--data-root $(DATA)
 	$(RUN) tools/test.py configs/clip_vg_synthetic.py $(WORK_DIR) \
-		--work-dir $(WORK_DIR)/test \
-		--cfg-options test_dataloader.dataset.data_root=$(DATA) \
-		test_evaluator.out_file=$(WORK_DIR)/test/results.jsonl
+		--work-dir $(WORK_DIR)/test --data-root $(DATA) \
+		--cfg-options test_evaluator.out_file=$(WORK_DIR)/test/results.jsonl
 	$(RUN) tools/draw_results.py $(WORK_DIR)/test/results.jsonl \
 		--out $(WORK_DIR)/quickstart.png
 	$(call end,$(WORK_DIR))
@@ -100,7 +97,7 @@ demo: data  ## Train demo/clip_vg_tiny.pth and draw demo/shapes.jpg again
 		default_hooks.slim.type=SlimCheckpointHook \
 		default_hooks.checkpoint.published_keys='[meta,state_dict]'
 	cp work_dirs/clip_vg_tiny/best_*-????????.pth demo/clip_vg_tiny.pth
-	$(RUN) tools/make_synthetic.py --out data/shapes_demo \
+	$(RUN) tools/make_synthetic.py --out-dir data/shapes_demo \
 		--seed 19 --scale 4 --train 0 --val 0 --test 6
 	cp data/shapes_demo/images/shapes_000006.jpg demo/shapes.jpg
 	$(call end,$(DEMO))

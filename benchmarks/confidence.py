@@ -1,7 +1,7 @@
 """What the scores of a model with a confidence head are worth, on synthetic images.
 
     python benchmarks/confidence.py configs/clip_vg_synthetic_confidence.py \
-        CHECKPOINT --data data/synthetic --split test --out confidence.png
+        CHECKPOINT --data-root data/synthetic --split test --out confidence.png
 
 Every labelled expression is grounded: is the score the IoU that is reached? Then each
 that names a colour or a shape is grounded with one word changed, and one of another
@@ -37,6 +37,7 @@ from projects.clip_vg_core.metrics.confidence import (
     roc_curve,
 )
 from projects.clip_vg_core.pseudo_labels.detection import iou
+from projects.clip_vg_core.utils.command_line import parse_command
 
 ONE_WORD, OTHER_IMAGE = 'one word changed', "another image's"
 _RELATION = re.compile(rf' (?:{"|".join(RELATIONS)}) ')
@@ -49,13 +50,35 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', help='with a confidence head')
-    parser.add_argument('checkpoint')
-    parser.add_argument('--data', default='data/synthetic', help='make_synthetic.py')
-    parser.add_argument('--split', choices=('train', 'val', 'test'), default='test')
-    parser.add_argument('--seed', type=int, default=0, help='of the changed words')
-    parser.add_argument('--out', default='confidence.png', help='figure to write')
-    return parser.parse_args()
+    parser.add_argument('config', help='config file of a model with a confidence head')
+    parser.add_argument(
+        'checkpoint',
+        help='checkpoint file, work dir (its best checkpoint, else its last), or '
+        'exported folder',
+    )
+    parser.add_argument(
+        '--data-root',
+        default='data/synthetic',
+        help='folder that tools/make_synthetic.py made (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--split',
+        choices=('train', 'val', 'test'),
+        default='test',
+        help='split to measure on (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--seed',
+        type=int,
+        default=0,
+        help='seed of the changed words (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--out',
+        default='confidence.png',
+        help='figure to write (default: %(default)s)',
+    )
+    return parse_command(parser, 'benchmarks/confidence.py')
 
 
 @dataclass
@@ -67,7 +90,7 @@ class LabelledImage:
         objects (list[Shape]): The truth.
         texts (list[str]): The labelled expressions.
         boxes (list): Their boxes, xyxy in pixels.
-        negatives (list[tuple[int, str, str]]): Expressions that refer to nothing: the
+        negatives (list[tuple[int, str, str]]): Expressions without a referent: the
             label each stands for, how it was made, the text.
     """
 
@@ -152,13 +175,13 @@ def add_negatives(images: list[LabelledImage], rng: np.random.Generator) -> None
             twin = change_word(text, image.objects, rng)
             if twin is None:
                 continue
-            foreign = next(
+            negative = next(
                 other
                 for other in rng.permutation(everything)
                 if has_no_referent(other, image.objects)
             )
             image.negatives.append((number, ONE_WORD, twin))
-            image.negatives.append((number, OTHER_IMAGE, str(foreign)))
+            image.negatives.append((number, OTHER_IMAGE, str(negative)))
 
 
 def predict(
@@ -300,7 +323,7 @@ def main() -> None:
     """Predict, print, draw."""
     args = parse_args()
     logging.basicConfig(level=logging.INFO, format='%(message)s')
-    images = read_images(Path(args.data), args.split)
+    images = read_images(Path(args.data_root), args.split)
     add_negatives(images, np.random.default_rng(args.seed))
     inferencer = GroundingInferencer(args.checkpoint, args.config, batch_size=32)
     if inferencer.model.confidence_head is None:

@@ -1,10 +1,10 @@
 """Accuracy of every way to select pseudo-labels, on labels whose errors are known.
 
-    python benchmarks/curriculum.py --out work_dirs/curriculum
+    python benchmarks/curriculum.py --out-dir work_dirs/curriculum
 
 Three noisy sources of synthetic images, a detector on the tiny frozen CLIP, three
 seeds. Prints and writes one table; rerun the same command to resume. A smaller
-try: ``--seeds 0 --steps 300 --pictures 300``.
+try: ``--seeds 0 --steps 300 --num-images 300``.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from curriculum_table import make_table
 from curriculum_training import run_training
 
 from projects.clip_vg_core.curriculum.search import fixed, greedy_walk
+from projects.clip_vg_core.utils.command_line import parse_command
 
 PARTS = ('single', 'multi', 'grid', 'measures')
 DEFAULT_RATES = {
@@ -36,18 +37,36 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--out', default='work_dirs/curriculum', help='output folder')
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
-    parser.add_argument('--steps', type=int, default=2700, help='of one training run')
-    parser.add_argument('--pictures', type=int, default=1200, help='training images')
-    parser.add_argument('--jobs', type=int, default=os.cpu_count())
+    parser.add_argument(
+        '--out-dir',
+        default='work_dirs/curriculum',
+        help='folder for training runs and table (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--seeds',
+        type=int,
+        nargs='+',
+        default=[0, 1, 2],
+        help='seeds of data and training runs (default: 0 1 2)',
+    )
+    for option, default, what in (
+        ('--steps', 2700, 'steps of one training run'),
+        ('--num-images', 1200, 'number of training images'),
+        ('--jobs', os.cpu_count(), 'training runs side by side'),
+    ):
+        parser.add_argument(
+            option, type=int, default=default, help=f'{what} (default: %(default)s)'
+        )
     parser.add_argument(
         '--greedy-msa',
         action='store_true',
-        help='MSA with a walk over thresholds too: 10 more training runs a seed',
+        help='run MSA with a walk over thresholds too: 10 more training runs a seed '
+        '(default: without)',
     )
-    parser.add_argument('--only', choices=PARTS, help='one part of the table')
-    return parser.parse_args(argv)
+    parser.add_argument(
+        '--only', choices=PARTS, help='part of the table to make (default: all)'
+    )
+    return parse_command(parser, 'benchmarks/curriculum.py', argv)
 
 
 def _write(out: Path, studies: Sequence[Study], only: str | None) -> str:
@@ -65,7 +84,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
     logging.getLogger('mmengine').setLevel(logging.ERROR)
     args = parse_args()
-    out = Path(args.out).resolve()
+    out = Path(args.out_dir).resolve()
     out.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context('spawn')
     os.environ['OMP_NUM_THREADS'] = '1'  # one training run a core is fastest
@@ -79,7 +98,7 @@ def main() -> None:
                 out / f'seed{seed}',
                 seed,
                 DEFAULT_RATES,
-                dict(train=args.pictures, val=200, test=400),
+                dict(train=args.num_images, val=200, test=400),
                 args.steps,
                 lambda spec: pool.submit(run_training, spec),
             )

@@ -65,7 +65,7 @@ class OracleHook(PseudoLabelReliabilityHook):
         self.known = known
 
     def score(self, model: torch.nn.Module) -> np.ndarray:  # noqa: ARG002
-        """What is known, in the place of a model's judgement."""
+        """What is known, in the place of a model's scores."""
         return self.view.read_reliability(self.known)
 
 
@@ -94,7 +94,7 @@ def precompute_tokens(spec: dict) -> None:
 
 
 def score_agreement(spec: dict) -> None:
-    """What CLIP alone says of the pool's labels, from crops of the images."""
+    """Scores of the pool's labels by zero-shot CLIP matching of crops."""
     root = Path(spec['root'])
     options = agreement_config(base_config(root))
     data = dict(

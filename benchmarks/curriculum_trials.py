@@ -75,7 +75,7 @@ class Trials:
         }
 
     def _make_data(self, root: Path, images: Mapping[str, int], *made: Any) -> None:
-        """Images, labels, and what the frozen tower says of the images."""
+        """Images, labels, and the tokens of the frozen tower."""
         make_noisy_sources(root, images, *made)
         np.savez(
             root / 'firsts.npz',

@@ -1,6 +1,6 @@
 """What comes before the model: reading the labels, and loading the images.
 
-    python benchmarks/data.py --ann-file FILE --split-file FILE --images FOLDER
+    python benchmarks/data.py --ann-file FILE --split-file FILE --images DIR
 
 Seconds and memory of reading all labels, in a process of its own. Then samples a
 second through the test transforms: the published way decodes and resizes the image
@@ -25,21 +25,25 @@ from projects.clip_vg.datasets import RefExpDataset
 from projects.clip_vg.synthetic.data_set import make_synthetic
 from projects.clip_vg_core.data.grouping import ImageGroups
 from projects.clip_vg_core.data.readers import read_annotations
+from projects.clip_vg_core.utils.command_line import parse_command
 
 PIPELINE = Path(__file__).parents[1] / 'configs/_base_/datasets/refexp_224.py'
 
 
 def add_label_options(parser: argparse.ArgumentParser) -> None:
     """Which labels and images a program measures on."""
-    parser.add_argument('--ann-file', type=Path, help='default: synthetic images')
-    parser.add_argument('--split-file', type=Path)
-    parser.add_argument('--images', type=Path)
+    for option, what in (
+        ('--ann-file', 'annotation file (default: synthetic images are drawn)'),
+        ('--split-file', "REFER's refs file (default: none)"),
+        ('--images', 'folder of the images (default: of the synthetic ones)'),
+    ):
+        parser.add_argument(option, type=Path, help=what)
 
 
-def fill_in_synthetic(args: argparse.Namespace, folder: str, pictures: int) -> None:
+def fill_in_synthetic(args: argparse.Namespace, folder: str, count: int) -> None:
     """Draw images where no labels are given."""
     if args.ann_file is None:
-        root = make_synthetic(Path(folder, 'data'), dict(train=pictures), 0)
+        root = make_synthetic(Path(folder, 'data'), dict(train=count), 0)
         args.ann_file = root / 'shapes' / 'instances.json'
         args.split_file = root / 'shapes' / 'refs(synthetic).p'
         args.images = root / 'images'
@@ -52,16 +56,34 @@ def parse_args() -> argparse.Namespace:
     )
     add_label_options(parser)
     parser.add_argument(
-        '--expressions', type=int, nargs='+', default=[1, 4, 7, 16], help='of an image'
+        '--expressions',
+        type=int,
+        nargs='+',
+        default=[1, 4, 7, 16],
+        help='numbers of expressions of an image (default: 1 4 7 16)',
     )
-    parser.add_argument('--pictures', type=int, default=40, help='most to load')
-    parser.add_argument('--rounds', type=int, default=3)
-    parser.add_argument('--only-read', action='store_true', help='the labels, and end')
-    return parser.parse_args()
+    parser.add_argument(
+        '--num-images',
+        type=int,
+        default=40,
+        help='most images to load (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--rounds',
+        type=int,
+        default=3,
+        help='timed rounds of each way (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--only-read',
+        action='store_true',
+        help='read the labels and stop (default: load the images, too)',
+    )
+    return parse_command(parser, 'benchmarks/data.py')
 
 
 def read(args: argparse.Namespace) -> None:
-    """Read the labels, say what that took."""
+    """Read the labels and log time and memory."""
     before, started = peak_mib(), time.perf_counter()
     table = read_annotations(args.ann_file, args.split_file)
     seconds = time.perf_counter() - started
@@ -111,18 +133,18 @@ def main() -> None:
         read(args)
         return
     with tempfile.TemporaryDirectory() as folder:
-        fill_in_synthetic(args, folder, args.pictures)
+        fill_in_synthetic(args, folder, args.num_images)
         logging.info('%s', describe())
         options = ['--ann-file', str(args.ann_file), '--only-read']
         if args.split_file is not None:
             options += ['--split-file', str(args.split_file)]
         subprocess.run([sys.executable, __file__, *options], check=True)
         dataset = open_dataset(args)
-        pictures = labels_of_images(dataset, args.images, args.pictures)
+        by_image = labels_of_images(dataset, args.images, args.num_images)
         for expressions in args.expressions:
             groups = [
                 tuple(itertools.islice(itertools.cycle(rows), expressions))
-                for rows in pictures
+                for rows in by_image
             ]
 
             def published(groups: list[tuple[int, ...]] = groups) -> None:
@@ -138,7 +160,7 @@ def main() -> None:
             for name, taken in seconds.items():
                 logging.info(
                     '%2d expressions, %-9s: %7.1f a second, %4.1f x',
-                    *(expressions, name, len(pictures) * expressions / taken),
+                    *(expressions, name, len(by_image) * expressions / taken),
                     seconds['published'] / taken,
                 )
 

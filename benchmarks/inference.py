@@ -43,15 +43,39 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        '--expressions', type=int, nargs='+', default=[1, 4, 7, 16], help='of an image'
+        '--expressions',
+        type=int,
+        nargs='+',
+        default=[1, 4, 7, 16],
+        help='numbers of expressions of an image (default: 1 4 7 16)',
     )
-    parser.add_argument('--batch-size', type=int, default=8, help='as of both ways')
-    parser.add_argument('--rounds', type=int, default=3)
-    parser.add_argument('--bf16', action='store_true', help='ours in bfloat16 as well')
     parser.add_argument(
-        '--compile', action='store_true', help="the last of them by PyTorch's compiler"
+        '--batch-size',
+        type=int,
+        default=8,
+        help='images in a batch (default: %(default)s)',
     )
-    parser.add_argument('--memory', choices=['published', 'ours'], help='only this way')
+    parser.add_argument(
+        '--rounds',
+        type=int,
+        default=3,
+        help='timed rounds of each way (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--bf16',
+        action='store_true',
+        help='measure ours in bfloat16 as well (default: float32 only)',
+    )
+    parser.add_argument(
+        '--compile',
+        action='store_true',
+        help="compile the last of them by PyTorch's compiler (default: do not)",
+    )
+    parser.add_argument(
+        '--memory',
+        choices=['published', 'ours'],
+        help='only measure the memory of this way (default: time of both)',
+    )
     return parser.parse_args()
 
 
@@ -68,16 +92,16 @@ def build_model() -> CLIPVG:
     return model.eval()
 
 
-def make_batch(pictures: int, expressions: int) -> tuple[Tensor, list[DetDataSample]]:
+def make_batch(images: int, expressions: int) -> tuple[Tensor, list[DetDataSample]]:
     """Normalised images with a letterbox, and 1 to 8 words an expression."""
     generator = torch.Generator().manual_seed(0)
-    inputs = torch.zeros(pictures, 3, SIZE, SIZE)
+    inputs = torch.zeros(images, 3, SIZE, SIZE)
     top = (SIZE - SHORT) // 2
     inputs[:, :, top : top + SHORT] = torch.randn(
-        pictures, 3, SHORT, LONG, generator=generator
+        images, 3, SHORT, LONG, generator=generator
     )
     samples = []
-    for _ in range(pictures):
+    for _ in range(images):
         texts = []
         for _ in range(expressions):
             length = int(torch.randint(1, 9, (), generator=generator))

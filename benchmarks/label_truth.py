@@ -8,7 +8,7 @@ from projects.clip_vg.synthetic.scenes import COLORS, SHAPES
 from projects.clip_vg_core.pseudo_labels.detection import Box, iou
 from projects.clip_vg_core.pseudo_labels.geometry import predicates
 
-__all__ = ['VERDICTS', 'judge']
+__all__ = ['VERDICTS', 'verdict_of']
 
 VERDICTS = (
     'right',
@@ -86,7 +86,9 @@ def _related(
     ]
 
 
-def judge(text: str, box: Box, size: tuple[int, int], objects: Sequence[Shape]) -> str:
+def verdict_of(
+    text: str, box: Box, size: tuple[int, int], objects: Sequence[Shape]
+) -> str:
     """Compare a label with the truth.
 
     Args:

@@ -1,4 +1,4 @@
-"""What all benchmarks say and measure: machine, medians, floating point speed."""
+"""What all benchmarks print and measure: machine, medians, floating point speed."""
 
 import platform
 import resource

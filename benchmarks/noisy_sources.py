@@ -174,7 +174,7 @@ def make_noisy_sources(
     label: 0 none, 1 sloppy box, 2 wrong object, 3 ambiguous expression.
 
     Args:
-        root (str or Path): Where to; what is complete there is not made again.
+        root (str or Path): Output folder; what is complete there is not made again.
         images (Mapping[str, int]): Images of 'train', 'val', 'test'.
         rates (Mapping): For each source ('template', 'relation', 'caption', 'names')
             the shares 'wrong', 'ambiguous', and 'sloppy' (of the others).
@@ -185,10 +185,10 @@ def make_noisy_sources(
         Path: ``root``.
     """
     root = Path(root)
-    pictures = make_synthetic(root / 'pictures', images, seed, sides=LARGE_SIDES)
+    toy = make_synthetic(root / 'pictures', images, seed, sides=LARGE_SIDES)
     if all((root / f'{source}.kinds.npy').exists() for source in rates):
         return root
-    scenes = list(read_shapes(pictures / 'shapes' / 'instances.json'))
+    scenes = list(read_shapes(toy / 'shapes' / 'instances.json'))
     objects = {image['id']: items for image, items in scenes}
     firsts = np.cumsum([0, *images.values()])
     parts = {

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from label_truth import VERDICTS, judge
+from label_truth import VERDICTS, verdict_of
 
 from projects.clip_vg.synthetic.data_set import make_synthetic
 from projects.clip_vg.synthetic.detections import (
@@ -32,6 +32,7 @@ from projects.clip_vg_core.pseudo_labels.generation import (
     generate,
 )
 from projects.clip_vg_core.pseudo_labels.inputs import InputFiles
+from projects.clip_vg_core.utils.command_line import parse_command
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,10 +40,24 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--pictures', type=int, default=2000)
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--parser', default='en_core_web_sm', help='spaCy model')
-    return parser.parse_args()
+    parser.add_argument(
+        '--num-images',
+        type=int,
+        default=2000,
+        help='number of images to draw (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--seed',
+        type=int,
+        default=0,
+        help='seed of images and errors (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--parser',
+        default='en_core_web_sm',
+        help='spaCy model that parses captions (default: %(default)s)',
+    )
+    return parse_command(parser, 'benchmarks/pseudo_label_correctness.py')
 
 
 @dataclass
@@ -95,12 +110,12 @@ def table(title: str, rows: Mapping[str, Counter]) -> str:
 
 
 def main() -> None:
-    """Make, judge, print."""
+    """Make, compare, print."""
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = make_synthetic(
-            Path(folder, 'data'), dict(train=args.pictures), args.seed
+            Path(folder, 'data'), dict(train=args.num_images), args.seed
         )
         instances = root / 'shapes' / 'instances.json'
         models = simulate_predictions(instances, Path(folder, 'models'), seed=args.seed)
@@ -130,16 +145,16 @@ def main() -> None:
             generate(Generation(out, inputs, settings))
             by_run[run.name] = Counter()
             found: set[tuple[str, int]] = set()
-            for picture, rule, text, box in read_labels(out):
-                size, objects = truth[picture]
-                verdict = judge(text, box, size, objects)
+            for image, rule, text, box in read_labels(out):
+                size, objects = truth[image]
+                verdict = verdict_of(text, box, size, objects)
                 by_run[run.name][verdict] += 1
                 if run.name == run.kind:
                     rules = by_rule.setdefault(run.kind, {})
                     rules.setdefault(rule, Counter())[verdict] += 1
                 if verdict == 'right':
                     ious = [iou(tuple(box), item.box) for item in objects]
-                    found.add((picture, ious.index(max(ious))))
+                    found.add((image, ious.index(max(ious))))
             everything = sum(len(objects) for _, objects in truth.values())
             reached[run.name] = len(found) / everything
         logging.info('Errors of the models: %s', ErrorRates())

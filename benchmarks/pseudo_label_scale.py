@@ -19,6 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
+from projects.clip_vg_core.utils.command_line import parse_command
+
 TOOL = Path(__file__).parents[1] / 'tools' / 'generate_pseudo_labels.py'
 
 
@@ -27,11 +29,32 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--images', type=int, nargs='+', default=[1_000, 100_000])
-    parser.add_argument('--detections', type=int, default=10, help='of an image')
-    parser.add_argument('--workers', type=int, default=1)
-    parser.add_argument('--seed', type=int, default=0)
-    return parser.parse_args()
+    parser.add_argument(
+        '--num-images',
+        type=int,
+        nargs='+',
+        default=[1_000, 100_000],
+        help='numbers of images (default: 1000 100000)',
+    )
+    parser.add_argument(
+        '--detections',
+        type=int,
+        default=10,
+        help='detections of an image (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--workers',
+        type=int,
+        default=1,
+        help='number of processes (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--seed',
+        type=int,
+        default=0,
+        help='seed of the detections (default: %(default)s)',
+    )
+    return parse_command(parser, 'benchmarks/pseudo_label_scale.py')
 
 
 def make_results(folder: Path, images: int, most: int, seed: int) -> None:
@@ -86,7 +109,7 @@ def main() -> None:
     logging.info('start-up of the command: %.1f s\n', idle)
     logging.info('| images | detections | seconds | images/s | peak memory (MiB) |')
     logging.info('|---|---|---|---|---|')
-    for images in args.images:
+    for images in args.num_images:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             # Not here: the peak memory of a command counts what its parent has.

@@ -123,8 +123,18 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--steps', type=int, default=15, help='of each round')
-    parser.add_argument('--rounds', type=int, default=2)
+    parser.add_argument(
+        '--steps',
+        type=int,
+        default=15,
+        help='training steps of a round (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--rounds',
+        type=int,
+        default=2,
+        help='timed rounds of each way (default: %(default)s)',
+    )
     return parser.parse_args()
 
 

@@ -34,9 +34,17 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        '--labels', type=int, nargs='+', default=[100_000, 1_000_000, 10_000_000]
+        '--labels',
+        type=int,
+        nargs='+',
+        default=[100_000, 1_000_000, 10_000_000],
+        help='numbers of labels (default: 100000 1000000 10000000)',
     )
-    parser.add_argument('--read', type=Path, help='only measure this file')
+    parser.add_argument(
+        '--read',
+        type=Path,
+        help='annotation file to measure alone (default: files of made-up labels)',
+    )
     return parser.parse_args()
 
 

@@ -1,6 +1,6 @@
 """Reliability of all labels, images decoded included: the published way against ours.
 
-    python benchmarks/scoring.py --ann-file FILE --split-file FILE --images FOLDER
+    python benchmarks/scoring.py --ann-file FILE --split-file FILE --images DIR
 
 ViT-B/16 at 224 with random weights. The published way loads, resizes and encodes the
 image of every label anew; ours does so once for all labels of an image.
@@ -33,8 +33,18 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_label_options(parser)
-    parser.add_argument('--batch-size', type=int, default=8)
-    parser.add_argument('--rounds', type=int, default=1)
+    parser.add_argument(
+        '--batch-size',
+        type=int,
+        default=8,
+        help='images in a batch (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--rounds',
+        type=int,
+        default=1,
+        help='timed rounds of each way (default: %(default)s)',
+    )
     return parser.parse_args()
 
 
@@ -72,7 +82,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        fill_in_synthetic(args, folder, pictures=32)
+        fill_in_synthetic(args, folder, count=32)
         model = build_model()
         dataset = open_dataset(args)
         predictions: dict[str, np.ndarray] = {}
@@ -87,9 +97,9 @@ def main() -> None:
             )[1]
 
         seconds = alternate(dict(published=published, ours=ours), args.rounds, 0)
-    pictures = len(np.unique(dataset.table.image_index))
+    images = len(np.unique(dataset.table.image_index))
     logging.info('%s', describe())
-    logging.info('%d labels of %d pictures', len(dataset), pictures)
+    logging.info('%d labels of %d images', len(dataset), images)
     for name, taken in seconds.items():
         logging.info(
             '%-9s: %6.1f labels a second, %.1f x',

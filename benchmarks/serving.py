@@ -28,6 +28,7 @@ from projects.clip_vg.deployment.export import export_detector
 from projects.clip_vg.deployment.quantize import quantize_deployment
 from projects.clip_vg.deployment.served_clip_vg import ServedCLIPVG
 from projects.clip_vg_core.runtime.deployment_file import NAME
+from projects.clip_vg_core.utils.command_line import parse_command
 
 SERVED = [
     ('openvino', 'f32'),
@@ -44,14 +45,30 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        '--expressions', type=int, nargs='+', default=[1, 4, 7, 16], help='of an image'
+        '--expressions',
+        type=int,
+        nargs='+',
+        default=[1, 4, 7, 16],
+        help='numbers of expressions of an image (default: 1 4 7 16)',
     )
     parser.add_argument(
-        '--batch-size', type=int, default=8, help='of all ways (default: %(default)s)'
+        '--batch-size',
+        type=int,
+        default=8,
+        help='images in a batch (default: %(default)s)',
     )
-    parser.add_argument('--rounds', type=int, default=3, help='default: %(default)s')
-    parser.add_argument('--out', type=Path, help='folder that keeps the export')
-    return parser.parse_args()
+    parser.add_argument(
+        '--rounds',
+        type=int,
+        default=3,
+        help='timed rounds of each way (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--out-dir',
+        type=Path,
+        help='folder for the exported detector (default: one that is removed)',
+    )
+    return parse_command(parser, 'benchmarks/serving.py')
 
 
 def calibration() -> Iterator[dict]:
@@ -93,7 +110,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = args.out or Path(temporary)
+        folder = args.out_dir or Path(temporary)
         export(folder)
         packages = ('openvino', 'onnxruntime', 'nncf')
         logging.info(

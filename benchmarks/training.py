@@ -32,10 +32,28 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--expressions', type=int, default=14, help='of a step')
-    parser.add_argument('--rounds', type=int, default=3)
-    parser.add_argument('--bf16', action='store_true', help='ours under autocast too')
-    parser.add_argument('--memory', choices=WAYS, help='only this way')
+    parser.add_argument(
+        '--expressions',
+        type=int,
+        default=14,
+        help='expressions of a step (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--rounds',
+        type=int,
+        default=3,
+        help='timed rounds of each way (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--bf16',
+        action='store_true',
+        help='measure ours under autocast, too (default: float32 only)',
+    )
+    parser.add_argument(
+        '--memory',
+        choices=WAYS,
+        help='only measure the memory of this way (default: time of all)',
+    )
     return parser.parse_args()
 
 

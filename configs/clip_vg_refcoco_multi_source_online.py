@@ -1,4 +1,4 @@
-"""CLIP-VG on three sources, selecting its labels while it trains."""
+"""CLIP-VG on three sources, selecting labels during training."""
 
 _base_ = './clip_vg_refcoco_multi_source.py'
 

@@ -1,4 +1,4 @@
-"""The embedded default with a score for every answer: docs/confidence.md."""
+"""The built-in toy data set, with confidence scores: docs/confidence.md."""
 
 _base_ = './clip_vg_synthetic.py'
 

@@ -1,6 +1,6 @@
-"""The embedded default on pseudo-labels of pictures that nobody has labelled.
+"""The built-in toy data set with pseudo-labels of three sources.
 
-docs/tutorial_without_labels.md makes them; val and test are labelled pictures.
+docs/tutorial_without_labels.md makes them; val and test have labels.
 """
 
 _base_ = './clip_vg_synthetic.py'

@@ -1,4 +1,4 @@
-"""MMDetection's Grounding DINO on pseudo-labels of RefCOCO, selecting while it trains.
+"""MMDetection's Grounding DINO on pseudo-labels of RefCOCO, selected during training.
 
 Model, training transforms and schedule are MMDetection's; the labels, the metric and
 the curriculum are ours. It needs ``pip install -e '.[grounding-dino]'``.

@@ -64,39 +64,63 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
+        'checkpoints',
+        nargs='*',
+        metavar='FILE',
+        help='the same as --checkpoint FILE...',
+    )
+    parser.add_argument(
         '--checkpoint',
         nargs='+',
-        required=True,
+        default=[],
         metavar='FILE',
-        help='checkpoints, work dirs (their best one, else their last), exported '
-        'folders, or configs of ZeroShotGrounding, which needs none',
+        help='checkpoint files, work dirs (their best checkpoint, else their last), '
+        'exported folders, or configs of ZeroShotGrounding, which needs no checkpoint '
+        '(no default: at least one)',
     )
-    parser.add_argument('--config', type=Path, help='default: what a checkpoint holds')
-    parser.add_argument('--host', default='127.0.0.1', help='default: %(default)s')
-    parser.add_argument('--port', type=int, default=7860, help='default: %(default)s')
-    parser.add_argument('--device', help='default: a GPU, if there is one')
+    parser.add_argument(
+        '--config', type=Path, help='config file (default: the one in the checkpoint)'
+    )
+    parser.add_argument(
+        '--host',
+        default='127.0.0.1',
+        help='address to serve at (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--port',
+        type=int,
+        default=7860,
+        help='port to serve at (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--device', help='device of the models (default: a GPU, if there is one)'
+    )
     limits = parser.add_argument_group('limits for visitors')
     for name, default, what in (
-        ('--max-pixels', Limits.pixels, 'of an image'),
-        ('--max-expressions', Limits.expressions, 'for an image'),
-        ('--queue', 16, 'requests that wait'),
+        ('--max-pixels', Limits.pixels, 'most pixels of an image'),
+        ('--max-expressions', Limits.expressions, 'most expressions for an image'),
+        ('--queue', 16, 'most requests that wait'),
     ):
         limits.add_argument(
-            name, type=int, default=default, help=f'{what}, default: %(default)s'
+            name, type=int, default=default, help=f'{what} (default: %(default)s)'
         )
     limits.add_argument(
         '--max-upload',
         type=file_size,
         default='20mb',
-        help='size of a file, default: %(default)s',
+        help='largest size of a file (default: %(default)s)',
     )
     limits.add_argument(
         '--max-stored',
         type=file_size,
         default='1gb',
-        help='size of all files at a time, drawn images included, default: %(default)s',
+        help='largest size of all files at a time, drawn images included (default: '
+        '%(default)s)',
     )
     args = parser.parse_args()
+    args.checkpoint = [*args.checkpoints, *args.checkpoint]
+    if not args.checkpoint:
+        parser.error('the following arguments are required: --checkpoint')
     if args.config and len(args.checkpoint) > 1:
         parser.error('--config is for one checkpoint; several must hold their own.')
     if min(args.max_pixels, args.max_expressions, args.queue) < 1:

@@ -2,10 +2,11 @@
 
     python demo/ground.py IMAGE EXPRESSION... --checkpoint FILE --out-dir DIR
     python demo/ground.py IMAGE EXPRESSION... --zero-shot [CONFIG] --out-dir DIR
+    python demo/ground.py DIR --expressions-file FILE --checkpoint FILE --out-dir DIR
 
-Prints the boxes, and writes the image with them and a JSON. Of a folder, a file of
-questions (CSV with a head, or JSON Lines: image, expression) is worked through;
-interrupted, rerun the same command to resume.
+Prints the boxes, and writes the image with them and a JSON. FILE of the last form is
+CSV with a head, or JSON Lines: image (in the folder) and expression; interrupted, rerun
+the same command to resume.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from projects.clip_vg_core.data.questions import read_questions
 from projects.clip_vg_core.pseudo_labels.predictions import list_images
 from projects.clip_vg_core.runtime.graphs import PRECISIONS
 from projects.clip_vg_core.utils.atomic import file_sha256, replacing
-from projects.clip_vg_core.utils.command_line import run_command
+from projects.clip_vg_core.utils.command_line import parse_command, run_command
 from projects.clip_vg_core.utils.file_names import file_name
 from projects.clip_vg_core.utils.folder_lock import lock_folder
 from projects.clip_vg_core.utils.image_files import load_image
@@ -41,13 +42,15 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('image', type=Path, help='an image, or a folder of images')
-    parser.add_argument('expressions', nargs='*', help='such as "left man"')
+    parser.add_argument('image', type=Path, help='image file, or folder of images')
+    parser.add_argument(
+        'expressions', nargs='*', help='expressions to ground, such as "left man"'
+    )
     parser.add_argument(
         '--checkpoint',
         type=Path,
-        help='checkpoint, a work dir (its best one, else its last), or an exported '
-        'folder',
+        help='checkpoint file, work dir (its best checkpoint, else its last), or '
+        'exported folder (default: --zero-shot)',
     )
     parser.add_argument(
         '--zero-shot',
@@ -55,45 +58,57 @@ def parse_args() -> argparse.Namespace:
         nargs='?',
         const=ZERO_SHOT,
         metavar='CONFIG',
-        help='no checkpoint: a detector, CLIP and geometry (default config: '
-        f'{ZERO_SHOT.name}, which fetches weights)',
+        help='no checkpoint: a detector, CLIP and geometry, by a config (default: '
+        f'--checkpoint; CONFIG: {ZERO_SHOT.name}, which fetches weights)',
     )
     parser.add_argument(
-        '--precision', choices=PRECISIONS, help='of an exported detector: default f32'
+        '--precision',
+        choices=PRECISIONS,
+        help='precision of an exported detector (default: f32)',
     )
     parser.add_argument(
-        '--config', type=Path, help='default: the one that the checkpoint holds'
+        '--config',
+        type=Path,
+        help='config file (default: the one in the checkpoint)',
     )
     parser.add_argument(
         '--out-dir',
         type=Path,
         default=Path('work_dirs/ground'),
-        help='output folder of images and JSON (default: %(default)s)',
+        metavar='DIR',
+        help='folder for images and JSON (default: %(default)s)',
     )
     parser.add_argument(
-        '--questions', type=Path, help='CSV or JSON Lines of image and expression'
+        '--expressions-file',
+        type=Path,
+        metavar='FILE',
+        help='CSV or JSON Lines with an image and an expression in each line (default: '
+        'the expressions given)',
     )
-    parser.add_argument('--device', help='default: a GPU, if there is one')
+    parser.add_argument(
+        '--device', help='device of the model (default: a GPU, if there is one)'
+    )
     parser.add_argument(
         '--batch-size',
         type=int,
         default=8,
-        help='images at once (default: %(default)s)',
+        help='images in a batch (default: %(default)s)',
     )
     parser.add_argument(
         '--overwrite',
         action='store_true',
-        help='with --questions: replace predictions of another checkpoint, other '
-        'questions or images (default: an error)',
+        help='with --expressions-file: replace predictions of another checkpoint, '
+        'other expressions or images (default: an error)',
     )
     parser.add_argument(
         '--any-size',
         action='store_true',
-        help='also images of over 100 million pixels, and strips',
+        help='also read images of over 100 million pixels, and strips (default: an '
+        'error)',
     )
-    args = parser.parse_args()
-    if bool(args.expressions) == bool(args.questions):
-        parser.error('give expressions, or a file of them by --questions')
+    args = parse_command(parser, 'demo/ground.py')
+    if bool(args.expressions) == bool(args.expressions_file):
+        parser.error('give expressions, or a file of them by --expressions-file')
     if bool(args.checkpoint) == bool(args.zero_shot):
         parser.error('give a model by --checkpoint, or --zero-shot')
     if args.zero_shot and (args.config or args.precision):
@@ -131,29 +146,30 @@ def draw(
         Image.fromarray(drawn).save(out_dir / name)
 
 
-def predict_questions(
+def predict_file(
     infer: GroundingInferencer, args: argparse.Namespace
 ) -> Sequence[dict]:
-    """Predictions for a file of questions, those of an earlier run included."""
-    questions = read_questions(args.questions, args.image)
+    """Predictions for a file of expressions, those of an earlier run included."""
+    expressions = read_questions(args.expressions_file, args.image)
 
     def predict(names: Sequence[str]) -> list[dict]:
         files = [args.image / name for name in names]
-        return infer(files, [questions[name] for name in names])['predictions']
+        return infer(files, [expressions[name] for name in names])['predictions']
 
-    lines = args.out_dir / f'{args.questions.stem}.jsonl'
+    lines = args.out_dir / f'{args.expressions_file.stem}.jsonl'
     config = args.config or args.zero_shot
     origin = dict(
         checkpoint=args.checkpoint
         and checkpoint_sha256(find_checkpoint(args.checkpoint)),
         config=file_sha256(config) if config else None,
         precision=args.precision,
-        questions=hashlib.sha256(json.dumps(questions).encode()).hexdigest(),
-        images=images_fingerprint(args.image, list(questions)),
+        # The name that files of interrupted runs have.
+        questions=hashlib.sha256(json.dumps(expressions).encode()).hexdigest(),
+        images=images_fingerprint(args.image, list(expressions)),
     )
     return list(
         resumable_map(
-            *(lines, list(questions), predict, args.batch_size, 'predicting'),
+            *(lines, list(expressions), predict, args.batch_size, 'predicting'),
             origin=origin,
             overwrite=args.overwrite,
         )
@@ -188,7 +204,7 @@ def main() -> None:
             any_size=args.any_size,
             **({'precision': args.precision} if args.precision else {}),
         )
-        predict = predict_questions if args.questions else predict_expressions
+        predict = predict_file if args.expressions_file else predict_expressions
         predictions = predict(infer, args)
         show(predictions)
         draw(predictions, args.image, args.out_dir, args.any_size)

@@ -55,18 +55,18 @@ def visitor(address):
 
 @pytest.fixture
 def post(address):
-    """Asks with inputs made by hand, and returns the events of the answer."""
+    """Sends inputs made by hand, and returns the events of the response."""
 
-    def post(picture, text='star'):
-        data = json.dumps(dict(data=[picture, text, 'one/a.pth'])).encode()
+    def post(image, text='star'):
+        data = json.dumps(dict(data=[image, text, 'one/a.pth'])).encode()
         url = f'{address}gradio_api/call/predict'
         request = urllib.request.Request(
             url, data, {'Content-Type': 'application/json'}
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            event = json.load(answer)['event_id']
-        with urllib.request.urlopen(f'{url}/{event}', timeout=30) as answer:
-            return answer.read().decode()
+        with urllib.request.urlopen(request, timeout=30) as response:
+            event = json.load(response)['event_id']
+        with urllib.request.urlopen(f'{url}/{event}', timeout=30) as response:
+            return response.read().decode()
 
     return post
 
@@ -97,7 +97,7 @@ def test_the_page_offers_the_checkpoints_and_shares_one_queue(page):
     }
 
 
-def test_one_is_answered_one_waits_and_the_next_is_refused(
+def test_one_is_predicted_one_waits_and_the_next_is_refused(
     page, models, visitor, examples
 ):
     path, (text, *_) = examples[0]
@@ -114,7 +114,7 @@ def test_one_is_answered_one_waits_and_the_next_is_refused(
         assert text in table
 
 
-def test_a_checkpoint_that_was_not_given_cannot_be_asked(visitor, examples, models):
+def test_a_checkpoint_that_was_not_given_cannot_be_used(visitor, examples, models):
     path, (text, *_) = examples[0]
     with pytest.raises(Exception, match='not in the list of choices'):
         visitor.predict(
@@ -131,27 +131,27 @@ def test_a_failure_is_logged_and_says_nothing_of_the_server(
     (tmp_path / 'broken.pth').write_text('no checkpoint')
     models = SharedModels(name_checkpoints([tmp_path / 'broken.pth']), device='cpu')
     page = app['build_page'](models, Limits(), examples, '1mb', 1, tmp_path)
-    (ask, *_) = (fn.fn for fn in page.fns.values() if fn.name == 'predict')
+    (predict, *_) = (fn.fn for fn in page.fns.values() if fn.name == 'predict')
     path, texts = examples[0]
     with pytest.raises(gradio.Error, match='log') as caught:
-        ask(str(path), texts[0], *models.checkpoints)
+        predict(str(path), texts[0], *models.checkpoints)
     assert str(tmp_path) not in str(caught.value)
     assert 'broken.pth' in caplog.text
 
 
-def test_a_picture_that_was_deleted_is_no_failure(post, tmp_path):
+def test_an_image_that_was_deleted_is_no_failure(post, tmp_path):
     assert '[null, ""]' in post(file_at(tmp_path / 'gone.png'))
 
 
 def test_files_that_were_not_uploaded_are_not_read(
     app, post, monkeypatch, shapes, tmp_path
 ):
-    picture = sorted((shapes / 'images').glob('*.jpg'))[0]
-    assert 'event: error' in post(file_at(picture))
+    image = sorted((shapes / 'images').glob('*.jpg'))[0]
+    assert 'event: error' in post(file_at(image))
     # Without `meta`, Gradio does not check a path.
-    assert 'Only uploaded files are read' in post(dict(path=str(picture)))
-    (tmp_path / 'link.jpg').symlink_to(picture)
-    for path in (tmp_path / 'link.jpg', tmp_path / '..' / picture.name):
+    assert 'Only uploaded files are read' in post(dict(path=str(image)))
+    (tmp_path / 'link.jpg').symlink_to(image)
+    for path in (tmp_path / 'link.jpg', tmp_path / '..' / image.name):
         assert 'Only uploaded files are read' in post(dict(path=str(path)))
     monkeypatch.setattr(
         gradio.processing_utils,
@@ -178,11 +178,11 @@ def test_the_queue_cannot_be_passed_by(address, examples):
         assert refused.value.code in (401, 404, 405)
 
 
-def test_a_full_store_answers_nobody(app, models, examples, tmp_path):
+def test_a_full_store_predicts_for_nobody(app, models, examples, tmp_path):
     page = app['build_page'](models, Limits(), examples, '1mb', 1, tmp_path, stored=1)
-    (ask, *_) = (fn.fn for fn in page.fns.values() if fn.name == 'predict')
+    (predict, *_) = (fn.fn for fn in page.fns.values() if fn.name == 'predict')
     path, texts = examples[0]
-    assert ask(str(path), texts[0], 'one/a.pth') == (None, '')
+    assert predict(str(path), texts[0], 'one/a.pth') == (None, '')
 
 
 @pytest.mark.parametrize('size', ['7b', '60kb', '20mb', '2gb'])
@@ -191,16 +191,16 @@ def test_sizes_in_bytes_are_those_that_gradio_lets_pass(app, size):
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'message'),
+    ('arguments', 'named'),
     [
-        ([], 'required: --checkpoint'),
-        (['--checkpoint', 'a', 'b', '--config', 'c'], '--config is for one checkpoint'),
-        (['--checkpoint', 'a', '--queue', '0'], 'at least 1'),
-        (['--checkpoint', 'a', '--max-upload', '5 apples'], 'like 500kb or 20mb'),
+        ([], '--checkpoint'),
+        (['--checkpoint', 'a', 'b', '--config', 'c'], '--config'),
+        (['--checkpoint', 'a', '--queue', '0'], '--queue'),
+        (['--checkpoint', 'a', '--max-upload', '5 apples'], '5 apples'),
     ],
 )
-def test_arguments_that_do_not_fit(app, monkeypatch, capsys, arguments, message):
+def test_arguments_that_do_not_fit(app, monkeypatch, capsys, arguments, named):
     monkeypatch.setattr('sys.argv', ['app.py', *arguments])
     with pytest.raises(SystemExit):
         app['parse_args']()
-    assert message in capsys.readouterr().err
+    assert named in capsys.readouterr().err.splitlines()[-1]

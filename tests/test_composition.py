@@ -102,18 +102,18 @@ def test_grounding_dinos_own_training_transforms_read_our_labels(grounding_dino)
 
 
 @torch.no_grad()
-def test_a_detector_of_many_boxes_is_judged_by_its_best(grounding_dino):
+def test_a_detector_of_many_boxes_is_scored_by_its_best(grounding_dino):
     """The metric's IoUs are those of the boxes with the highest scores."""
     dataset = DATASETS.build(grounding_dino.val_dataloader.dataset)
     model = MODELS.build(grounding_dino.model)
     model.init_weights()
     model.eval()
     batch = pseudo_collate([copy.deepcopy(dataset[i]) for i in range(3)])
-    answers = [answer.to_dict() for answer in model.test_step(batch)]
+    predictions = [sample.to_dict() for sample in model.test_step(batch)]
     metric = GroundingMetric()
-    metric.process(None, answers)
-    for answer, result in zip(answers, metric.results, strict=True):
-        pred = answer['pred_instances']
+    metric.process(None, predictions)
+    for prediction, result in zip(predictions, metric.results, strict=True):
+        pred = prediction['pred_instances']
         assert len(pred['bboxes']) == 5
         best = pred['bboxes'][pred['scores'].argmax()]
         assert result['bbox'] == pytest.approx(best.tolist())

@@ -17,7 +17,7 @@ CONFIGS = sorted(path.name for path in (ROOT / 'configs').glob('*.py'))
 
 
 # The rest are MMDetection's detectors with parts of ours (docs/composition.md).
-OURS = [name for name in CONFIGS if name.startswith('clip_vg')]
+OURS = [name for name in CONFIGS if name.startswith(('clip_vg', 'my_data'))]
 ZERO_SHOT = [name for name in CONFIGS if name.startswith('zero_shot')]
 
 
@@ -54,8 +54,8 @@ def test_a_config_trains_and_predicts(name, shapes, bert, offline):
     total.backward()
     test = DATASETS.build(cfg.test_dataloader.dataset)
     sample = test[0, 1] if name in OURS else test[0]
-    answers = model.eval().test_step(pseudo_collate([copy.deepcopy(sample)]))
-    boxes = answers[0].pred_instances.bboxes
+    predictions = model.eval().test_step(pseudo_collate([copy.deepcopy(sample)]))
+    boxes = predictions[0].pred_instances.bboxes
     assert len(boxes) == 2 if name in OURS else len(boxes) > 0
     assert boxes.isfinite().all()
 

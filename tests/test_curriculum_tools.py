@@ -88,7 +88,7 @@ def test_again_it_trains_nothing(searched, config):
     assert (searched / 'curriculum.json').read_bytes() == record
     done = tool(*command, '--strategy', 'grid', check=False)
     assert done.returncode
-    assert 'begun with other settings' in done.stderr + done.stdout
+    assert str(searched) in done.stderr.splitlines()[-1]
 
 
 def test_two_processes_score_as_one(searched, tmp_path):
@@ -96,7 +96,7 @@ def test_two_processes_score_as_one(searched, tmp_path):
     checkpoint = next(folder.glob('best_*.pth'))
     done = tool(
         *('tools/score_reliability.py', folder / 'score.py', checkpoint),
-        *('--out', tmp_path, '--name', 'two', '--launcher', 'pytorch'),
+        *('--out-dir', tmp_path, '--name', 'two', '--launcher', 'pytorch'),
         *('--batch-size', '2', '--report', '--work-dir', tmp_path / 'work'),
         ranks=2,
     )
@@ -110,7 +110,7 @@ def test_two_processes_score_as_one(searched, tmp_path):
 
 def test_zero_shot_grounding_scores_without_a_checkpoint(config, tmp_path):
     command = ('tools/score_reliability.py', config, '--work-dir', tmp_path / 'work')
-    out = ('--out', tmp_path / 'scores')
+    out = ('--out-dir', tmp_path / 'scores')
     tool(*command, '--zero-shot', *out)
     own = np.load(tmp_path / 'scores/zero_shot__one.npy')
     # The labels of `sources` are true, and the tiny CLIP knows shapes.
@@ -129,7 +129,7 @@ def test_scores_of_a_file_are_joined_by_sample_id(config, sources, tmp_path):
     rows = [f'{name},{i / len(names)}' for i, name in enumerate(names)]
     file = tmp_path / 'outside.csv'
     command = ('tools/score_reliability.py', config, '--measurer-file', file)
-    out = ('--out', tmp_path / 'scores', '--work-dir', tmp_path / 'work')
+    out = ('--out-dir', tmp_path / 'scores', '--work-dir', tmp_path / 'work')
 
     def write(lines):
         file.write_text('sample_id,probability\n' + '\n'.join(lines) + '\n')
@@ -145,7 +145,7 @@ def test_scores_of_a_file_are_joined_by_sample_id(config, sources, tmp_path):
 
 
 def test_clips_agreement_scores_without_a_checkpoint(config, tmp_path):
-    options = ('--agreement', '--out', tmp_path, '--work-dir', tmp_path / 'work')
+    options = ('--agreement', '--out-dir', tmp_path, '--work-dir', tmp_path / 'work')
     tool('tools/score_reliability.py', config, *options, '--report')
     one = np.load(tmp_path / 'agreement__one.npy')
     assert np.isfinite(one).all() and 0 <= one.min() < one.max() <= 1
@@ -162,7 +162,7 @@ def test_clips_agreement_scores_without_a_checkpoint(config, tmp_path):
     assert done.returncode and 'agreement__one' in done.stderr
     both = ('x.pth', *options)
     done = tool('tools/score_reliability.py', config, *both, check=False)
-    assert done.returncode and 'not allowed with' in done.stderr
+    assert done.returncode and '--agreement' in done.stderr.splitlines()[-1]
 
 
 def test_released_files_there_and_back(searched, sources, tmp_path):
@@ -170,7 +170,7 @@ def test_released_files_there_and_back(searched, sources, tmp_path):
     scored = searched / 'reliability' / 'one__one.npy'
     labels = sources / 'one.jsonl'
     result = tmp_path / 'unc_train_iou_result.pth'
-    tool(script, 'export', labels, scored, result)
+    tool(script, 'export', labels, scored, '--out', result)
     np.testing.assert_array_equal(read_iou_result(result), np.load(scored))
     entries = torch.load(result, weights_only=True)
     true, predicted = (
@@ -180,14 +180,14 @@ def test_released_files_there_and_back(searched, sources, tmp_path):
     # Labels of this data set have fractions, which the official code drops.
     overlaps = bbox_overlaps(true, predicted, is_aligned=True).numpy()
     np.testing.assert_allclose(overlaps, np.load(scored), atol=0.06)
-    tool(script, 'import', result, '--out', tmp_path, '--name', 'm')
+    tool(script, 'import', result, '--out-dir', tmp_path, '--name', 'm')
     back = np.load(tmp_path / 'm__pseudo.npy')
     np.testing.assert_array_equal(back, np.load(scored))
     refined = tmp_path / 'unc_train_refine_0_0.pth'
-    tool(script, 'select', labels, scored, refined, '--threshold', '0')
+    tool(script, 'select', labels, scored, '--out', refined, '--threshold', '0')
     assert len(read_annotations(refined)) == (np.load(scored) > 0).sum()
-    done = tool(script, 'select', labels, scored, refined, check=False)
-    assert done.returncode and 'exists' in done.stderr
+    done = tool(script, 'select', labels, scored, '--out', refined, check=False)
+    assert done.returncode and str(refined) in done.stderr
 
 
 def weights(work_dir):

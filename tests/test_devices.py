@@ -27,7 +27,7 @@ from projects.clip_vg.models.grounding_tta_model import GroundingTTAModel
 
 from .helpers import ROOT
 from .helpers.configs import TEST, model_config, pool_config
-from .helpers.models import PICTURES, make_batch, save_tiny
+from .helpers.models import IMAGES, make_batch, save_tiny
 from .helpers.stand_in_device import DEVICE, stand_in_device
 
 
@@ -140,22 +140,22 @@ def step(model, batch):
     losses = model(**data, mode='loss')
     sum(losses.values()).backward()
     with torch.no_grad():
-        answers = model.eval().test_step(copy.deepcopy(batch))
-    answers = [sample.pred_instances for sample in answers]
+        samples = model.eval().test_step(copy.deepcopy(batch))
+    predicted = [sample.pred_instances for sample in samples]
     return dict(
         {k: v.detach() for k, v in losses.items()},
         **{n: p.grad for n, p in model.named_parameters() if p.grad is not None},
-        boxes=torch.cat([answer.bboxes for answer in answers]),
-        scores=torch.cat([answer.scores for answer in answers]),
-        labels=torch.cat([answer.labels for answer in answers]),
+        boxes=torch.cat([one.bboxes for one in predicted]),
+        scores=torch.cat([one.scores for one in predicted]),
+        labels=torch.cat([one.labels for one in predicted]),
     )
 
 
-SINGLE = [(place, texts[0]) for place, texts in PICTURES]
+SINGLE = [(place, texts[0]) for place, texts in IMAGES]
 
 
 @pytest.mark.parametrize(
-    'kind, images', [*((kind, PICTURES) for kind in MODELS_TRIED), ('plain', SINGLE)]
+    'kind, images', [*((kind, IMAGES) for kind in MODELS_TRIED), ('plain', SINGLE)]
 )
 def test_the_detector_is_the_same_on_another_device(kind, images):
     batch = make_batch(images)
@@ -183,7 +183,7 @@ def test_how_often_the_host_waits_for_the_device(device, kind, most):
     assert device.syncs.total() <= 2 * most, device.syncs
     for expressions, calls in ((8, 1), (32, 1), (40, 2)):  # 32 are fused at once
         texts = [f'number {i}' for i in range(expressions)]
-        data = model.data_preprocessor(make_batch([(PICTURES[0][0], texts)]), False)
+        data = model.data_preprocessor(make_batch([(IMAGES[0][0], texts)]), False)
         device.syncs.clear()
         with torch.no_grad():
             model(**data, mode='predict')
@@ -213,12 +213,12 @@ def test_the_inferencer_on_another_device(shapes, tmp_path, dtype):
     checkpoint = save_tiny(tmp_path / 'tiny.pth', seed=1, spread=20)
     files = sorted((shapes / 'images').glob('*.jpg'))[:3]
     given = [str(files[0]), Image.open(files[1]), np.asarray(Image.open(files[2]))]
-    asked = [['red circle'], ['left', 'the star on the left'], ['star']]
+    texts = [['red circle'], ['left', 'the star on the left'], ['star']]
     on_cpu = GroundingInferencer(checkpoint, device='cpu', dtype=dtype)
-    expected = on_cpu(given, asked)['predictions']
+    expected = on_cpu(given, texts)['predictions']
     with stand_in_device():
-        ask = GroundingInferencer(checkpoint, device=DEVICE, dtype=dtype)
-        found = ask(given, asked, return_vis=True)['predictions']
+        infer = GroundingInferencer(checkpoint, device=DEVICE, dtype=dtype)
+        found = infer(given, texts, return_vis=True)['predictions']
     width = Image.open(files[0]).width
     atol = 1e-3 if dtype == torch.float32 else 0.03 * width
     for one, other in zip(found, expected, strict=True):
@@ -250,13 +250,13 @@ def test_the_clip_scorer_on_another_device(pool):
     batches = plan_batches(view, 2, True, np.arange(12))
     scorer = AgreementScorer(view)
     expected = list(score_labels(clip, view, batches, scorer=scorer))
-    picture = torch.randint(0, 256, (3, 40, 60), dtype=torch.uint8)
+    image = torch.randint(0, 256, (3, 40, 60), dtype=torch.uint8)
     boxes = torch.tensor([[1.0, 2.0, 20.0, 30.0], [5.0, 6.0, 50.0, 39.0]])
-    (alone,) = clip([picture], [boxes], [['red star', 'circle']])
+    (alone,) = clip([image], [boxes], [['red star', 'circle']])
     with stand_in_device():
         clip.to(DEVICE)
         found = list(score_labels(clip, view, batches, scorer=scorer))
-        moved = picture.to(DEVICE), boxes.to(DEVICE)
+        moved = image.to(DEVICE), boxes.to(DEVICE)
         (there,) = clip(*([part] for part in moved), [['red star', 'circle']])
     for columns in zip(found, expected, strict=True):
         for one, other in zip(*columns, strict=True):
@@ -268,7 +268,7 @@ def test_the_clip_scorer_on_another_device(pool):
 def test_views_are_merged_on_another_device():
     """Of one image two views, one of them flipped, of several expressions."""
     model = GroundingTTAModel(build('confidence'))
-    batch = make_batch(PICTURES[:1] * 2)
+    batch = make_batch(IMAGES[:1] * 2)
     batch['data_samples'][1].set_metainfo(dict(flip=True, flip_direction='horizontal'))
     views = {key: [[view] for view in value] for key, value in batch.items()}
     with torch.no_grad():

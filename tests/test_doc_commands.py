@@ -55,11 +55,14 @@ def unwrapped(script, args):
 
 
 @pytest.mark.parametrize('place, script, args', SCRIPTS, ids=ids(SCRIPTS))
-def test_a_command_is_one_that_its_script_takes(place, script, args, monkeypatch):
+def test_a_command_is_one_that_its_script_takes(
+    place, script, args, monkeypatch, caplog
+):
     assert (ROOT / script).is_file(), f'{place}: {script}'
     if script.endswith('.sh'):
         script, args = unwrapped(script, args)
     parsed = vars(parse(script, args, monkeypatch))
+    assert not caplog.records, f'{place}: an option under its earlier name'
     config = ROOT / str(parsed.get('config'))
     if not config.is_file():  # none, or a placeholder
         return
@@ -168,7 +171,7 @@ def test_the_snippet_that_links_training_images(shapes, tmp_path):
     exec(compile(text, block.place, 'exec'), {})
     files = (shapes / 'shapes/instances.json', shapes / 'shapes/refs(synthetic).p')
     names = {label['image'] for label in read_annotations(*files, splits=['train'])}
-    linked = list((root / 'refcoco/train_pictures').iterdir())
+    linked = list((root / 'refcoco/train_images').iterdir())
     assert {path.name for path in linked} == names
     assert all(path.read_bytes() for path in linked)
 
@@ -205,7 +208,7 @@ SHORT = {
         ('data.md', ['data/small/val.jsonl']),
         (
             'configs/synthetic.md',
-            ['work_dirs/small/answers.png', 'work_dirs/small/ground/answers.json'],
+            ['work_dirs/small/results.png', 'work_dirs/small/ground/answers.json'],
         ),
         (
             'tutorial_without_labels.md',

@@ -18,15 +18,16 @@ from .helpers.pages import EXTRAS, blocks, load
 MESSAGES = list(blocks('text'))
 OPTIONS = [
     str(path.relative_to(ROOT))
-    for folder in ('tools', 'demo')
+    for folder in ('tools', 'demo', 'benchmarks')
     for path in sorted((ROOT / folder).rglob('*.py'))
+    if 'def parse_args' in path.read_text()
 ]
 ROOMS = ('apis', 'datasets', 'engine', 'evaluation', 'models')
 
 
 @cache
 def literals(files):
-    """The strings of files, what an f-string fills in as a NUL."""
+    """The sentences in files, what an f-string fills in as a NUL."""
     found = []
     for file in files:
         tree = ast.parse(Path(file).read_text())
@@ -38,7 +39,9 @@ def literals(files):
                 found.append(''.join(p if isinstance(p, str) else '\0' for p in parts))
             elif isinstance(node, ast.Constant) and node not in inner:
                 found.append(node.value if isinstance(node.value, str) else '')
-    return [' '.join(text.split()) for text in found]
+            elif isinstance(node, ast.Expr):  # a docstring is no message
+                inner.add(node.value)
+    return [' '.join(text.split()) for text in found if ' ' in text]
 
 
 OURS = tuple(
@@ -50,10 +53,18 @@ OURS = tuple(
 )
 
 
+# Names in a message: `code`, --options, dotted and snake_case, CamelCase, name=.
+NAMES = re.compile(
+    r'`[^`]+`|--[a-z-]+|\b\w+(?:[._]\w+)+|\b[A-Z]+[a-z]+[A-Z]\w*|\b\w+=(?=\0)'
+)
+
+
 def fragments(message):
-    """What is fixed in a quoted message, in order."""
+    """What must be found of a quoted message, in order: names, else its words."""
     text = re.sub(r'^\w*(?:Error|Exception): [\'"]?', '', ' '.join(message.split()))
-    return [part for part in re.split(r'\s*\.\.\.\s*', text) if re.search(r'\w', part)]
+    text = re.sub(r'\s*\.\.\.\s*', '\0', text)
+    words = [part for part in text.split('\0') if re.search(r'\w', part)]
+    return NAMES.findall(text) or words
 
 
 def says(literal, parts):
@@ -70,7 +81,7 @@ def says(literal, parts):
 @pytest.mark.parametrize('block', MESSAGES, ids=[b.place for b in MESSAGES])
 def test_a_quoted_message_is_one_that_is_printed(block):
     parts = fragments(block.text)
-    assert max(map(len, parts)) >= 15, 'too short to be found by'
+    assert max(map(len, parts)) >= 5, 'too short to be found by'
     module = re.search(r'title="(.+)"', block.info)
     if module is None:
         files = OURS
@@ -81,11 +92,17 @@ def test_a_quoted_message_is_one_that_is_printed(block):
     assert any(says(literal, parts) for literal in literals(files)), parts
 
 
-def test_a_message_that_was_changed_is_noticed():
-    quoted = fragments('ValueError: ... is gone (...). Set `data_root` or `b`.')
-    assert quoted == ['is gone (', '). Set `data_root` or `b`.']
-    assert says('\0 is gone (\0). Set `data_root` or `b`.', quoted)
-    assert not says('\0 has gone (\0). Set `data_root` or `b`.', quoted)
+def test_names_are_looked_for_and_words_where_there_are_none():
+    quoted = fragments('ValueError: ... is gone (...). Set `data_root` or a.b.')
+    assert quoted == ['`data_root`', 'a.b']
+    assert says('\0 has left (\0): give `data_root` or a.b.', quoted)
+    assert not says('\0 is gone (\0). Set `root` or a.b.', quoted)
+    quoted = fragments('ValueError: ... is gone from ...')
+    assert quoted == ['is gone from']
+    assert fragments('clip=... of SlimCheckpointHook') == [
+        'clip=',
+        'SlimCheckpointHook',
+    ]
 
 
 class _Captured(Exception):
@@ -99,28 +116,33 @@ def actions(parser):
             for command in action.choices.values():
                 yield from actions(command)
         elif not isinstance(action, argparse._HelpAction):
-            yield parser, action
+            yield action
 
 
 @pytest.mark.parametrize('script', OPTIONS)
-def test_every_option_says_what_it_is_and_its_default(script, monkeypatch):
+def test_every_help_has_an_example_and_every_option_its_default(script, monkeypatch):
     if script in EXTRAS:
         pytest.importorskip(EXTRAS[script])
 
     def capture(parser, *_):
         raise _Captured(parser)
 
-    monkeypatch.setattr(argparse.ArgumentParser, 'parse_args', capture)
+    # Which parse_args calls, and so does parse_command.
+    monkeypatch.setattr(argparse.ArgumentParser, 'parse_known_args', capture)
     monkeypatch.setattr('sys.argv', [script])
     with pytest.raises(_Captured) as caught:
         load(script).parse_args()
-    for parser, action in actions(caught.value.args[0]):
+    parser = caught.value.args[0]
+    assert re.search(rf'^    python {script}\b', parser.description, re.M)
+    for action in actions(parser):
         name = '/'.join(action.option_strings) or action.dest
         assert action.help, f'{script}: {name}'
-        if action.default not in (None, False, argparse.SUPPRESS):
-            said = action.help == argparse.SUPPRESS or 'default' in action.help.lower()
-            shown = parser.formatter_class is argparse.ArgumentDefaultsHelpFormatter
-            assert said or shown, f'{script}: {name} is {action.default}'
+        if action.help == argparse.SUPPRESS:
+            continue
+        assert len(action.help.split()) > 1, f'{script}: {name}'
+        if action.option_strings and not action.required:
+            said = re.search(r'default|\(required\)', action.help.lower())
+            assert said, f'{script}: {name} is {action.default}'
 
 
 @pytest.fixture(scope='module')

@@ -34,8 +34,8 @@ def test_template_in_shards_and_merged(tmp_path, files):
         *('tools/generate_pseudo_labels.py', 'template', *files),
         *('--preset', 'refcoco+', '--no-unique', '--workers', 2),
     )
-    assert 'labels for' in done.stdout + done.stderr
     lines = (tmp_path / 'out.jsonl').read_text().splitlines()
+    assert str(len(lines)) in done.stdout + done.stderr
     settings = json.loads((tmp_path / 'out.jsonl.manifest.json').read_text())
     options = settings['settings']['options']
     assert (options['expressions'], options['use_location']) == (12, False)
@@ -60,13 +60,10 @@ def test_template_in_shards_and_merged(tmp_path, files):
 @pytest.mark.parametrize(
     ('args', 'message'),
     [
-        (['template', '--shard', '3/2'], 'expected NUMBER/TOTAL'),
-        (['template', '--attributes', 'clip'], 'needs --clip and --images'),
-        (['caption'], 'Give --captions FILE, or --captioner'),
-        (
-            ['template', '--groups', 'I'],
-            'expected a JSON object whose values list words',
-        ),
+        (['template', '--shard', '3/2'], '--shard 3/2'),
+        (['template', '--attributes', 'clip'], '--clip.*--images'),
+        (['caption'], '--captions.*--captioner'),
+        (['template', '--groups', 'I'], r'i\.json'),
     ],
 )
 def test_commands_that_ask_for_too_little(tmp_path, files, args, message):
@@ -90,7 +87,7 @@ def test_rules_start_without_pytorch(tmp_path, files):
 
 def test_captions_without_spacys_model_say_how_to_get_it(tmp_path, files):
     write(tmp_path / 'c.json', [dict(image_id=1, caption='a dog')])
-    with pytest.raises(ModuleNotFoundError, match='spacy download en_core_web_sm'):
+    with pytest.raises(ModuleNotFoundError, match='no_such_model'):
         generate(
             *('caption', *files, '--captions', tmp_path / 'c.json'),
             *('--parser', 'no_such_model'),
@@ -116,7 +113,7 @@ def test_captions_by_spacy(tmp_path, files):
     assert counts['left out: subject not detected'] >= 1
 
 
-def test_reltr_answers_become_triplets_and_labels(tmp_path):
+def test_reltr_predictions_become_triplets_and_labels(tmp_path):
     """Two queries: the second says "nothing" with its predicate."""
     far = 12.0
     logits = torch.zeros(1, 2, 4)  # N/A, dog, car, nothing
@@ -126,14 +123,14 @@ def test_reltr_answers_become_triplets_and_labels(tmp_path):
     relations = torch.zeros(1, 2, 3)  # background, near, nothing
     relations[0, 0, 1] = relations[0, 1, 2] = far
     boxes = torch.tensor([[[0.5, 0.5, 0.25, 0.5]] * 2])
-    answer = dict(
+    prediction = dict(
         sub_logits=logits,
         obj_logits=others,
         rel_logits=relations,
         sub_boxes=boxes,
         obj_boxes=boxes,
     )
-    torch.save({'1.jpg': answer}, tmp_path / 'a.pth')
+    torch.save({'1.jpg': prediction}, tmp_path / 'a.pth')
     (tmp_path / 'classes').write_text('N/A\ndog\ncar\n')
     (tmp_path / 'predicates').write_text('__background__\nnear\n')
     listed = write(tmp_path / 'i.json', instances([1]))

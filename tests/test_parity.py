@@ -1,4 +1,4 @@
-"""The published model's recorded answers, through the converter and a config alone."""
+"""The published model's recorded predictions, by the converter and a config alone."""
 
 import argparse
 import sys
@@ -57,7 +57,7 @@ def computed(converted, recorded, tmp_path):
     model.load_state_dict(checkpoint['state_dict'])
     model.eval()
     steps = list(cfg.val_dataloader.dataset.pipeline)
-    # Boxes are asked for in the frame of the input, so they are loaded first.
+    # Boxes are compared in the frame of the input, so they are loaded first.
     loading = next(step for step in steps if step['type'] == 'LoadAnnotations')
     steps.remove(loading)
     pipeline = Compose([*steps[:1], loading, *steps[1:]])
@@ -75,10 +75,10 @@ def computed(converted, recorded, tmp_path):
     inputs, samples = data['inputs'], data['data_samples']
     with torch.no_grad():
         losses = model(inputs, samples, mode='loss')
-        answers = model.predict(inputs, samples, rescale=False)
+        predictions = model.predict(inputs, samples, rescale=False)
     size = inputs.shape[-1]
     target = torch.cat([s.gt_instances.bboxes for s in samples]) / size
-    clamped = torch.cat([s.pred_instances.bboxes for s in answers]) / size
+    clamped = torch.cat([s.pred_instances.bboxes for s in predictions]) / size
     with torch.no_grad():
         pred = model.bbox_head(model(inputs, samples, mode='tensor'))
     return dict(
@@ -93,8 +93,8 @@ def computed(converted, recorded, tmp_path):
     )
 
 
-def test_input_and_answers_match(recorded, computed):
-    """Bounds of the data's README: 2e-6 for the input, 1e-5 for the answers."""
+def test_input_and_predictions_match(recorded, computed):
+    """Bounds of the data's README: 2e-6 for the input, 1e-5 for the predictions."""
     bounds = dict.fromkeys(computed, 1e-5)
     bounds.update(input_tensor=2e-6, target_cxcywh=2e-6, pad_mask=0, token_ids=0)
     found = {

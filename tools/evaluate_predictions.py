@@ -32,7 +32,7 @@ def parse_args() -> argparse.Namespace:
         type=Path,
         metavar='RESULTS.jsonl',
         help='also write a line for each expression, which '
-        'tools/analysis/report.py makes a page of',
+        'tools/analysis/report.py makes a page of (default: do not)',
     )
     return parser.parse_args()
 

@@ -4,7 +4,7 @@
 
 Sources: template ("left red car"), relation ("man riding horse", from scene graphs),
 caption (whole captions) and geometry ("cup on table", from the boxes alone). Writes
-ODVG JSON Lines, a manifest and a report. Interrupted, the same command continues.
+ODVG JSON Lines, a manifest and a report. Rerun the same command to resume.
 Shards that several machines made become one file by `merge`.
 """
 
@@ -50,12 +50,23 @@ def parse_args() -> argparse.Namespace:
         _add_inputs(command, kind)
         _add_options(command, kind)
         _add_output(command, kind)
-    joined = commands.add_parser('merge', help='one file of all shards of a run')
-    joined.add_argument('shards', nargs='+', type=Path, help='their labels')
-    joined.add_argument('--out', required=True, type=Path, help='JSON Lines to write')
-    joined.add_argument('--images', type=Path, help='images, for the report')
+    joined = commands.add_parser('merge', help='make one file of all shards of a run')
     joined.add_argument(
-        '--overwrite', action='store_true', help='replace what is there'
+        'shards', nargs='+', type=Path, help='label files of the shards'
+    )
+    joined.add_argument(
+        '--out', required=True, type=Path, metavar='FILE', help='JSON Lines to write'
+    )
+    joined.add_argument(
+        '--images',
+        type=Path,
+        metavar='DIR',
+        help='folder of the images, for examples in the report (default: no examples)',
+    )
+    joined.add_argument(
+        '--overwrite',
+        action='store_true',
+        help='replace an existing file (default: an error)',
     )
     return parser.parse_args()
 
@@ -68,74 +79,87 @@ def _add_inputs(command: argparse.ArgumentParser, kind: str) -> None:
         help='COCO file with the images and categories (default: as in --detections, '
         'else all images in --images)',
     )
-    group.add_argument('--images', type=Path, help='folder of the images')
+    group.add_argument(
+        '--images',
+        type=Path,
+        metavar='DIR',
+        help='folder of the images (default: none, where no model needs them)',
+    )
     group.add_argument(
         '--upright',
         action=argparse.BooleanOptionalAction,
-        help='turn images by their EXIF entry; the labels are then for data sets '
-        'with `upright=True` (default: for a folder of images; not where a COCO file '
-        'lists them)',
+        help='turn images by their EXIF entry; the labels are then for data sets with '
+        '`upright=True` (default: for a folder of images; not where a COCO file lists '
+        'them)',
     )
     group.add_argument(
         '--ignore-unknown-images',
         action='store_true',
-        help='leave out entries of images that are not listed',
+        help='leave out entries of images that are not listed (default: an error)',
     )
     if kind == 'relation':
         group.add_argument(
             '--triplets',
             type=Path,
             required=True,
-            help='scene graphs: docs/pseudo_labels.md',
+            help='file of scene graphs, as in docs/pseudo_labels.md',
         )
         return
     group.add_argument(
         '--detections',
         type=Path,
         help='COCO results or annotations (.json), DumpDetResults (.pkl), or the '
-        'folder of DetInferencer',
+        'folder of DetInferencer (default: those of --detector)',
     )
     group.add_argument(
         '--classes',
         type=Path,
-        help="names of the detector's labels, one a line, or JSON",
+        help="file with the names of the detector's classes, one a line, or JSON "
+        '(default: as --instances or --detections say)',
     )
     group.add_argument(
         '--detector',
         nargs='+',
         metavar=('CONFIG', 'CHECKPOINT'),
-        help='run this MMDetection model on --images; or a name of its model zoo. A '
-        'work dir is its best checkpoint, else its last',
+        help='run this MMDetection model, or one of its model zoo by name, on --images '
+        '(default: none is run). A work dir stands for its best checkpoint, else its '
+        'last',
     )
     group.add_argument(
         '--min-score',
         type=float,
-        help='leave out less sure detections, in [0, 1] (default: 0; 0.3 with '
-        '--detector)',
+        help='score in [0, 1] below which detections are left out (default: 0; 0.3 '
+        'with --detector)',
     )
     if kind == 'caption':
-        group.add_argument('--captions', type=Path, help='COCO caption results')
+        group.add_argument(
+            '--captions',
+            type=Path,
+            help='file of COCO caption results (default: those of --captioner)',
+        )
         group.add_argument(
             '--captioner',
             nargs=2,
             metavar=('MODEL', 'WEIGHTS'),
-            help="caption --images by open_clip's CoCa",
+            help="caption --images by open_clip's CoCa (default: none is run)",
         )
         group.add_argument(
-            '--parser', default=PARSER, help=f'spaCy model (default: {PARSER})'
+            '--parser',
+            default=PARSER,
+            help='spaCy model that parses captions (default: %(default)s)',
         )
         return
     group.add_argument(
         '--attributes',
         default='detections',
-        help="'detections': theirs (default); 'none'; 'clip': zero-shot by --clip; or "
-        'a COCO file of another detector',
+        help="where attributes come from: 'detections'; 'none'; 'clip', zero-shot by "
+        '--clip; or a COCO file of another detector (default: %(default)s)',
     )
     group.add_argument(
         '--clip',
         nargs=2,
         metavar=('MODEL', 'WEIGHTS'),
-        help='a CLIP of open_clip, for --attributes clip',
+        help="open_clip's CLIP for --attributes clip (default: none)",
     )
 
 
@@ -153,7 +177,8 @@ def _add_options(command: argparse.ArgumentParser, kind: str) -> None:
         group.add_argument(
             '--preset',
             choices=PRESETS,
-            help="numbers for a data set: RefCOCO's are Pseudo-Q's, the others ours",
+            help="constants for a data set: RefCOCO's are Pseudo-Q's, the others ours "
+            '(default: none)',
         )
     helps = _helps(KINDS[kind])
     for field in fields(KINDS[kind]):
@@ -169,9 +194,13 @@ def _add_options(command: argparse.ArgumentParser, kind: str) -> None:
 
 def _add_output(command: argparse.ArgumentParser, kind: str) -> None:
     group = command.add_argument_group('output and work')
-    group.add_argument('--out', type=Path, required=True, help='JSON Lines to write')
     group.add_argument(
-        '--overwrite', action='store_true', help='begin anew, and replace what is there'
+        '--out', type=Path, required=True, metavar='FILE', help='JSON Lines to write'
+    )
+    group.add_argument(
+        '--overwrite',
+        action='store_true',
+        help='begin anew, and replace an existing file (default: an error)',
     )
     group.add_argument(
         '--source', default=kind, help=f'name of the source (default: {kind})'
@@ -179,25 +208,29 @@ def _add_output(command: argparse.ArgumentParser, kind: str) -> None:
     group.add_argument(
         '--split',
         default='train',
-        help='split that the labels are of (default: %(default)s)',
+        help='split of the labels (default: %(default)s)',
     )
     group.add_argument(
         '--shard',
         default='1/1',
-        help='part of the images, as 2/8; put the parts together by `merge` '
+        help='part of the images, such as 2/8; `merge` puts the parts together '
         '(default: %(default)s)',
     )
     group.add_argument(
-        '--workers', type=int, default=1, help='processes (default: %(default)s)'
+        '--workers',
+        type=int,
+        default=1,
+        help='number of processes (default: %(default)s)',
     )
     group.add_argument(
         '--batch-size',
         type=int,
         default=8,
-        help='images at once, of the models that are run (default: %(default)s)',
+        help='images in a batch of the models that are run (default: %(default)s)',
     )
     group.add_argument(
-        '--device', help='of the models that are run (default: a GPU, if there is one)'
+        '--device',
+        help='device of the models that are run (default: a GPU, if there is one)',
     )
     for name, what in (
         ('groups', "classes that are people, and that are clothes, or 'official'"),

@@ -1,4 +1,9 @@
-"""Make the built-in toy data set: images of shapes with referring expressions."""
+"""Make the built-in toy data set: images of shapes with referring expressions.
+
+    python tools/make_synthetic.py --out-dir data/synthetic
+
+The folder has images, and annotations in REFER's layout with three splits.
+"""
 
 import argparse
 import json
@@ -8,14 +13,19 @@ from pathlib import Path
 
 from projects.clip_vg.synthetic.data_set import make_synthetic
 from projects.clip_vg.synthetic.scenes import LARGE_SIDES, SIDES
-from projects.clip_vg_core.utils.command_line import run_command
+from projects.clip_vg_core.utils.command_line import parse_command, run_command
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
-        '--out', default='data/synthetic', help='folder to make (default: %(default)s)'
+        '--out-dir',
+        default='data/synthetic',
+        metavar='DIR',
+        help='folder for the data set (default: %(default)s)',
     )
     parser.add_argument(
         '--seed',
@@ -28,10 +38,12 @@ def parse_args() -> argparse.Namespace:
             f'--{split}',
             type=int,
             default=number,
-            help=f'images of the {split} split (default: %(default)s)',
+            help=f'number of images of the {split} split (default: %(default)s)',
         )
     parser.add_argument(
-        '--large', action='store_true', help='larger objects, which are learnt sooner'
+        '--large',
+        action='store_true',
+        help='draw larger objects, which are learnt sooner (default: of all sizes)',
     )
     parser.add_argument(
         '--scale',
@@ -40,7 +52,7 @@ def parse_args() -> argparse.Namespace:
         help='draw images this many times larger (default: %(default)s: 160 pixels '
         'along the long side)',
     )
-    return parser.parse_args()
+    return parse_command(parser, 'tools/make_synthetic.py')
 
 
 def main() -> None:
@@ -48,7 +60,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
     root = make_synthetic(
-        args.out,
+        args.out_dir,
         dict(train=args.train, val=args.val, test=args.test),
         seed=args.seed,
         sides=LARGE_SIDES if args.large else SIDES,

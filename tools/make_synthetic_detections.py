@@ -1,6 +1,7 @@
-"""Simulate a detector, a scene-graph model and a captioner on synthetic images.
+r"""Simulate a detector, a scene-graph model and a captioner on synthetic images.
 
-    python tools/make_synthetic_detections.py data/synthetic --out data/synthetic/models
+    python tools/make_synthetic_detections.py data/synthetic \
+        --out-dir data/synthetic/models
 
 Their output is the true objects with errors at given rates, so that the pseudo-labels
 made of them can be compared with the truth.
@@ -12,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from projects.clip_vg.synthetic.detections import ErrorRates, simulate_predictions
-from projects.clip_vg_core.utils.command_line import run_command
+from projects.clip_vg_core.utils.command_line import parse_command, run_command
 
 WRONG = dict(
     missed='objects without a detection',
@@ -31,10 +32,14 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        'data', type=Path, help='folder that tools/make_synthetic.py made'
+        'data_root', type=Path, help='folder that tools/make_synthetic.py made'
     )
     parser.add_argument(
-        '--out', type=Path, required=True, help='folder of the three files'
+        '--out-dir',
+        type=Path,
+        required=True,
+        metavar='DIR',
+        help='folder for the files of the three models',
     )
     parser.add_argument(
         '--seed',
@@ -42,7 +47,7 @@ def parse_args() -> argparse.Namespace:
         default=0,
         help='seed of the errors (default: %(default)s)',
     )
-    rates = parser.add_argument_group('shares in [0, 1]')
+    rates = parser.add_argument_group('error rates, as shares in [0, 1]')
     for field in fields(ErrorRates):
         rates.add_argument(
             f'--{field.name}',
@@ -50,7 +55,7 @@ def parse_args() -> argparse.Namespace:
             default=field.default,
             help=f'{WRONG[field.name]} (default: %(default)s)',
         )
-    return parser.parse_args()
+    return parse_command(parser, 'tools/make_synthetic_detections.py')
 
 
 def main() -> None:
@@ -59,7 +64,7 @@ def main() -> None:
     args = parse_args()
     rates = ErrorRates(**{f.name: getattr(args, f.name) for f in fields(ErrorRates)})
     out = simulate_predictions(
-        args.data / 'shapes' / 'instances.json', args.out, rates, args.seed
+        args.data_root / 'shapes' / 'instances.json', args.out_dir, rates, args.seed
     )
     for path in sorted(out.glob('*.json')):
         logging.info('%s', path)

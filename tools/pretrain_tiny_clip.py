@@ -1,5 +1,7 @@
 """Pretrain the tiny CLIP of the toy data set on images of its own.
 
+    python tools/pretrain_tiny_clip.py --out tiny_clip.safetensors
+
 The two towers learn as in region-text pretraining: patches of an object agree with
 the names that fit it ("red one", "small red star") and disagree with those that do
 not, and tell the object's box. The images are drawn from another seed than any
@@ -25,7 +27,7 @@ from torchvision.ops import box_convert, generalized_box_iou_loss
 from projects.clip_vg.synthetic.expressions import Shape, describe
 from projects.clip_vg.synthetic.scenes import draw, sample_scene
 from projects.clip_vg_core.utils.atomic import replacing
-from projects.clip_vg_core.utils.command_line import run_command
+from projects.clip_vg_core.utils.command_line import parse_command, run_command
 
 MEAN = torch.tensor([123.675, 116.28, 103.53])
 STD = torch.tensor([58.395, 57.12, 57.375])
@@ -35,23 +37,35 @@ SEED = 7_000_000  # no data set is drawn from it
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         '--config',
         default='configs/clip_vg_synthetic.py',
-        help='whose model has the architecture of the towers',
+        help='config whose model has the architecture of the towers (default: '
+        '%(default)s)',
     )
     parser.add_argument(
         '--out',
         default='projects/clip_vg/assets/tiny_clip.safetensors',
-        help='weights to write',
+        metavar='FILE',
+        help='weights to write (default: %(default)s)',
     )
-    parser.add_argument('--pictures', type=int, default=6000, help='to draw')
-    parser.add_argument('--steps', type=int, default=6000, help='of the optimiser')
-    parser.add_argument('--batch-size', type=int, default=32, help='images of a step')
-    parser.add_argument('--lr', type=float, default=1e-3, help='highest learning rate')
-    return parser.parse_args()
+    for option, default, what in (
+        ('--num-images', 6000, 'number of images to draw'),
+        ('--steps', 6000, 'number of training steps'),
+        ('--batch-size', 32, 'images in a batch'),
+    ):
+        parser.add_argument(
+            option, type=int, default=default, help=f'{what} (default: %(default)s)'
+        )
+    parser.add_argument(
+        '--lr',
+        type=float,
+        default=1e-3,
+        help='highest learning rate (default: %(default)s)',
+    )
+    return parse_command(parser, 'tools/pretrain_tiny_clip.py')
 
 
 def names_of(item: Shape) -> list[str]:
@@ -162,7 +176,7 @@ def main() -> None:
         nn.init.normal_(block.attn.in_proj_weight, std=0.02)
     side = clip.visual.image_size[0]
     box_head = nn.Linear(clip.visual.conv1.out_channels, 4)
-    drawn, scenes = make_images(args.pictures, side)
+    drawn, scenes = make_images(args.num_images, side)
     weights = [
         p for p in (*clip.parameters(), *box_head.parameters()) if p.requires_grad
     ]

@@ -23,7 +23,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('page', type=Path, help='Markdown file')
+    parser.add_argument('page', type=Path, help='Markdown file whose commands are run')
     return parser.parse_args()
 
 

@@ -1,9 +1,9 @@
 """Score the reliability of pseudo-labels under a model.
 
-    python tools/score_reliability.py CONFIG CHECKPOINT --out DIR
-    python tools/score_reliability.py CONFIG --agreement --out DIR
-    python tools/score_reliability.py CONFIG --zero-shot [CONFIG] --out DIR
-    python tools/score_reliability.py CONFIG --measurer-file FILE --out DIR
+    python tools/score_reliability.py CONFIG CHECKPOINT --out-dir DIR
+    python tools/score_reliability.py CONFIG --agreement --out-dir DIR
+    python tools/score_reliability.py CONFIG --zero-shot [CONFIG] --out-dir DIR
+    python tools/score_reliability.py CONFIG --measurer-file FILE --out-dir DIR
 
 The labels are those that the config trains on. For each source, DIR gets
 MEASURER__SOURCE.npy (reliability of every label), .keys.npy (the labels' keys),
@@ -58,7 +58,7 @@ from projects.clip_vg.engine.scoring import (
 )
 from projects.clip_vg_core.curriculum.outside_scores import write_outside_scores
 from projects.clip_vg_core.curriculum.reliability_file import AGREEMENT, ZERO_SHOT
-from projects.clip_vg_core.utils.command_line import run_command
+from projects.clip_vg_core.utils.command_line import parse_command, run_command
 from projects.clip_vg_core.utils.folder_lock import lock_folder
 from projects.clip_vg_core.visualization.curriculum_report import write_scoring_report
 
@@ -73,13 +73,17 @@ def parse_args() -> argparse.Namespace:
     measurer.add_argument(
         'checkpoint',
         nargs='?',
-        help='of the measurer: a file, a work dir (its best one, else its last), or an '
-        'exported folder',
+        help='checkpoint file, work dir (its best checkpoint, else its last), or '
+        'exported folder of the measurer',
     )
     measurer.add_argument(
         '--agreement',
         action='store_true',
-        help='score by zero-shot CLIP matching of crops and expressions instead',
+        help='score by zero-shot CLIP matching of crops and expressions (default: by '
+        'the checkpoint)',
+    )
+    parser.add_argument(
+        '--out-dir', required=True, metavar='DIR', help='folder for reliability files'
     )
     measurer.add_argument(
         '--zero-shot',
@@ -87,25 +91,31 @@ def parse_args() -> argparse.Namespace:
         const='',
         metavar='CONFIG',
         help='score by zero-shot grounding: CLIP, and the geometry of the boxes '
-        "(default config: the CLIP and `zero_shot` of the labels' config)",
+        "(default: by the checkpoint; CONFIG: CLIP and `zero_shot` of the labels')",
     )
     measurer.add_argument(
         '--measurer-file',
         type=Path,
         metavar='FILE',
-        help='scores from elsewhere: CSV or JSON Lines of sample_id and probability',
+        help='scores from elsewhere: CSV or JSON Lines of sample_id and probability '
+        '(default: by the checkpoint)',
     )
-    parser.add_argument('--out', required=True, help='folder of reliability files')
     parser.add_argument(
         '--name',
-        help="the measurer's name in the files (default: of the checkpoint or file, "
-        'agreement, or zero_shot)',
+        help="the measurer's name in the files (default: that of the checkpoint or "
+        'file, agreement, or zero_shot)',
     )
-    parser.add_argument('--sources', nargs='+', help='score only these (default: all)')
+    parser.add_argument(
+        '--sources',
+        nargs='+',
+        metavar='SOURCE',
+        help='sources whose labels are scored (default: all)',
+    )
     parser.add_argument(
         '--report',
         action='store_true',
-        help='also draw histograms, selected and dropped labels: DIR/MEASURER.html',
+        help='also draw histograms, selected and dropped labels: DIR/MEASURER.html '
+        '(default: no report)',
     )
     parser.add_argument(
         '--threshold',
@@ -120,14 +130,16 @@ def parse_args() -> argparse.Namespace:
         'name (default: an error; changed labels are scored anew either way)',
     )
     parser.add_argument(
-        '--batch-size', type=int, help="images at once (default: the test loader's)"
+        '--batch-size',
+        type=int,
+        help="images in a batch (default: that of the config's test_dataloader)",
     )
     parser.add_argument(
         '--device',
         default='cuda' if torch.cuda.is_available() else 'cpu',
-        help='of the measurer (default: a GPU, if there is one)',
+        help='device of the measurer (default: a GPU, if there is one)',
     )
-    args = parser.parse_args()
+    args = parse_command(parser, 'tools/score_reliability.py')
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     # Those that compare the boxes of an image's labels.
     args.compares = args.agreement or args.zero_shot is not None
@@ -204,7 +216,7 @@ def main() -> None:
             f'--name {name}: expected a name without "__", which separates measurer '
             'and source in the names of files.'
         )
-    with lock_folder(args.out):
+    with lock_folder(args.out_dir):
         if args.measurer_file is not None:
             if is_main_process():
                 ids = {
@@ -212,7 +224,14 @@ def main() -> None:
                     for file in dataset.label_files
                 }
                 write_outside_scores(
-                    *(args.measurer_file, ids, files, args.out, name, args.overwrite)
+                    *(
+                        args.measurer_file,
+                        ids,
+                        files,
+                        args.out_dir,
+                        name,
+                        args.overwrite,
+                    )
                 )
         else:
             model, measurer = build_measurer(args, cfg, dataset)
@@ -220,7 +239,7 @@ def main() -> None:
                 model.to(args.device).eval(),
                 dataset,
                 files,
-                args.out,
+                args.out_dir,
                 dict(measurer, name=name),
                 [dict(step) for step in pipeline],
                 grouped=args.compares or is_grouped(loader.get('sampler', {})),
@@ -232,7 +251,7 @@ def main() -> None:
         if args.report and is_main_process():
             sources = [file.source for file in files]
             report = write_scoring_report(
-                args.out, name, dataset, sources, args.threshold
+                args.out_dir, name, dataset, sources, args.threshold
             )
             print_log(str(report))
 

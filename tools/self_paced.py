@@ -35,7 +35,7 @@ def parse_args() -> argparse.Namespace:
         '--strategy',
         choices=STRATEGIES,
         default='greedy',
-        help='how thresholds are selected (default: greedy, as in the paper)',
+        help='how thresholds are selected (default: %(default)s, as in the paper)',
     )
     parser.add_argument(
         '--criterion',
@@ -43,7 +43,7 @@ def parse_args() -> argparse.Namespace:
         default='val',
         help='what trials are compared by: accuracy on val, as in the paper, or '
         'agreement with pseudo-labels of held-out images, which needs no human label '
-        '(default: val)',
+        '(default: %(default)s)',
     )
     parser.add_argument(
         '--start',
@@ -88,12 +88,15 @@ def parse_args() -> argparse.Namespace:
         '(default: model)',
     )
     measurer.add_argument(
-        '--agreement', action='store_true', help='the same as --measurer clip'
+        '--agreement',
+        action='store_true',
+        help='the same as --measurer clip (default: --measurer)',
     )
     measurer.add_argument(
         '--measurer-file',
         metavar='FILE',
-        help='scores from elsewhere: CSV or JSON Lines of sample_id and probability',
+        help='scores from elsewhere: CSV or JSON Lines of sample_id and probability '
+        '(default: --measurer)',
     )
     parser.add_argument(
         '--processes',
@@ -120,7 +123,9 @@ def parse_args() -> argparse.Namespace:
         'labels (default: an error)',
     )
     parser.add_argument(
-        '--dry-run', action='store_true', help='print the plan and its cost, and stop'
+        '--dry-run',
+        action='store_true',
+        help='print the plan and its cost, and stop (default: run it)',
     )
     args = parser.parse_args()
     if not 0 < args.step <= 0.5 or not 0 <= args.start <= 1 or args.folds < 1:

@@ -1,4 +1,9 @@
-"""Score a checkpoint: MMDetection's options, on any config of ours or of theirs."""
+"""Score a checkpoint: MMDetection's options, on any config of ours or of theirs.
+
+    python tools/test.py configs/clip_vg_refcoco.py work_dirs/clip_vg_refcoco
+
+Prints the metrics of test_evaluator in the config, of all splits in one run.
+"""
 
 import argparse
 import os
@@ -22,34 +27,44 @@ from projects.clip_vg_core.utils.command_line import run_command
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_common_options(parser)
     parser.add_argument(
         'checkpoint',
         nargs='?',
-        help='checkpoint, a work dir (its best one, else its last), or an exported '
-        'folder; a model that is not trained (ZeroShotGrounding) needs none',
+        help='checkpoint file, work dir (its best checkpoint, else its last), or '
+        'exported folder (default: none, for models like ZeroShotGrounding)',
     )
-    parser.add_argument('--out', help='write the predictions to this .pkl file')
     parser.add_argument(
-        '--show', action='store_true', help='show images with predictions'
+        '--out',
+        metavar='FILE.pkl',
+        help="file for the predictions, as MMDetection's DumpDetResults (default: not "
+        'written)',
+    )
+    parser.add_argument(
+        '--show',
+        action='store_true',
+        help='show every image with its predictions in a window (default: do not)',
     )
     parser.add_argument(
         '--show-dir',
         metavar='NAME',
-        help='draw every image into WORK_DIR/TIMESTAMP/NAME (an absolute path: there)',
+        help='draw every image into WORK_DIR/TIMESTAMP/NAME, or into an absolute path '
+        '(default: do not)',
     )
     parser.add_argument(
         '--wait-time',
         type=float,
         default=2,
-        help='seconds an image is shown (default: %(default)s)',
+        help='seconds that --show shows an image (default: %(default)s)',
     )
     parser.add_argument(
         '--tta',
         action='store_true',
         help='average predictions of several views (tta_model and tta_pipeline of the '
-        'config)',
+        'config; default: one view)',
     )
     args = parser.parse_args()
     if args.out and not args.out.endswith(('.pkl', '.pickle')):

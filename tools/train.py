@@ -1,4 +1,9 @@
-"""Train a detector: MMDetection's options, on any config of ours or of theirs."""
+"""Train a detector: MMDetection's options, on any config of ours or of theirs.
+
+    python tools/train.py configs/clip_vg_refcoco.py --data-root data/coco
+
+Logs and checkpoints go into the work dir; --resume resumes an interrupted run.
+"""
 
 import argparse
 import os
@@ -15,6 +20,7 @@ from projects.clip_vg.compat import setup_cpu_distributed
 from projects.clip_vg.engine.exact_resume_hook import train_batch_size
 from projects.clip_vg.engine.run_check_hook import check_run, refuse_no_steps
 from projects.clip_vg_core.utils.command_line import run_command
+from projects.clip_vg_core.utils.data_root import replace_data_root
 from projects.clip_vg_core.utils.folder_lock import lock_folder
 
 
@@ -23,17 +29,23 @@ def add_common_options(
     launchers: Sequence[str] = ('none', 'pytorch', 'slurm', 'mpi'),
 ) -> None:
     """The options that the tools share."""
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', help='config file, such as configs/NAME.py')
     parser.add_argument(
         '--work-dir',
         help='folder for logs and checkpoints (default: work_dirs/NAME of the config)',
+    )
+    parser.add_argument(
+        '--data-root',
+        metavar='DIR',
+        help='folder of the training, validation and test data (default: as the config '
+        'says for each)',
     )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=DictAction,
         help='override settings of the config: key=value, nested.key=value, '
-        'key="[a,b]"',
+        'key="[a,b]" (default: none)',
     )
     parser.add_argument(
         '--launcher',
@@ -49,25 +61,29 @@ def add_common_options(
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_common_options(parser)
     parser.add_argument(
         '--amp',
         action='store_true',
-        help='mixed precision: float16 on a GPU, bfloat16 on a CPU',
+        help='train in mixed precision: float16 on a GPU, bfloat16 on a CPU (default: '
+        'float32)',
     )
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
         help='scale the learning rate from auto_scale_lr.base_batch_size of the config '
-        'to the batch size of all processes',
+        'to the batch size of all processes (default: as the config has it)',
     )
     parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',
-        help='resume from this checkpoint, or the last one of this work dir '
-        '(default: the last one of --work-dir, if it has one)',
+        metavar='CHECKPOINT',
+        help='resume from a checkpoint, or the last one of a work dir; without a value '
+        'the last one of --work-dir, if it has one (default: begin anew)',
     )
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -78,6 +94,8 @@ def load_config(args: argparse.Namespace) -> Config:
     """The config as the command line changes it."""
     cfg = Config.fromfile(args.config)
     cfg.launcher = args.launcher
+    if args.data_root is not None:
+        replace_data_root(cfg, args.data_root)
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
     if args.work_dir is not None:

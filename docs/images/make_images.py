@@ -77,10 +77,10 @@ def screenshot_web_page(browser: Browser) -> None:
                 time.sleep(1)
         tab = browser.new_page(viewport=dict(width=1200, height=860))
         tab.goto(url)
-        tab.set_input_files('#picture input[type=file]', ROOT / 'demo/shapes.jpg')
-        tab.locator('#picture img').wait_for()
+        tab.set_input_files('#image input[type=file]', ROOT / 'demo/shapes.jpg')
+        tab.locator('#image img').wait_for()
         tab.fill('#expressions textarea', '\n'.join(EXPRESSIONS))
-        tab.click('#ask')
+        tab.click('#ground')
         tab.locator('#table tbody tr', has_text=EXPRESSIONS[-1]).wait_for()
         tab.wait_for_timeout(2000)
         save(Image.open(io.BytesIO(tab.screenshot())), 'web_page.jpg', 900)
@@ -105,7 +105,7 @@ def curriculum() -> None:
 
 def main() -> None:
     """Make all of them."""
-    work = Path('work_dirs/images')  # relative: pages say it
+    work = Path('work_dirs/images')  # relative: pages show it
     test = work / 'test'
     run(
         *('demo/ground.py', 'demo/shapes.jpg', *EXPRESSIONS),
@@ -120,7 +120,7 @@ def main() -> None:
     grid = test / 'grid.png'
     run(
         *('tools/draw_results.py', test / 'results.jsonl', '--out', grid),
-        *('--number', '8'),
+        *('--examples', '8'),
     )
     shrink(ROOT / grid, 'results.jpg')
     report = work / 'errors.html'

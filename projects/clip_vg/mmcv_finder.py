@@ -26,7 +26,7 @@ class MMCVExtFinder(MetaPathFinder):
         """The spec of ``mmcv_ext.py`` for ``mmcv._ext``, and of nothing else.
 
         Raises:
-            ModuleNotFoundError: A package of ours is asked for, and a package
+            ModuleNotFoundError: A package of ours is imported, and a package
                 ``projects`` that is not ours (a folder with an ``__init__.py``) hides
                 it; the message names it.
         """

@@ -288,7 +288,7 @@ def test_a_file_of_questions_goes_on_where_it_was(checkpoint, shapes, tmp_path, 
     path.write_text(text)
     out = tmp_path / 'out'
     command = [
-        *(shapes / 'images', '--questions', path, '--checkpoint', checkpoint),
+        *(shapes / 'images', '--expressions-file', path, '--checkpoint', checkpoint),
         *('--out-dir', out, '--batch-size', 1),
     ]
     demo(*command)

@@ -10,7 +10,7 @@ from projects.clip_vg.apis import GroundingInferencer, shared_models, web
 from projects.clip_vg.apis.shared_models import SharedModels, name_checkpoints
 
 from ..helpers.models import save_tiny
-from ..helpers.threads import ask_in_threads
+from ..helpers.threads import predict_in_threads
 
 ASKED = ['red circle', 'star']
 
@@ -102,22 +102,22 @@ def test_many_at_once_load_each_once_and_are_answered_one_by_one(
     assert all(found[i] == found[i % 2] for i in range(8))
 
 
-def test_the_page_answers_threads_as_one_visitor(tmp_path, shapes):
-    """Other pictures, checkpoints and expressions in each thread, drawing included."""
+def test_the_page_predicts_for_threads_as_one_visitor(tmp_path, shapes):
+    """Other images, checkpoints and expressions in each thread, drawing included."""
     paths = [save_tiny(tmp_path / n / 'epoch_1.pth', s, 8) for s, n in enumerate('ab')]
     models, limits = SharedModels(name_checkpoints(paths), device='cpu'), web.Limits()
     files = sorted((shapes / 'images').glob('*.jpg'))
-    questions = [
+    inputs = [
         (name, files[i % len(files)], f'{color} circle\nstar')
         for i in range(10)
         for name in models.checkpoints
         for color in ('red', 'blue')
     ]
 
-    def ask(question):
-        drawn, table = web.ground(models, limits, *question)
+    def predict(one):
+        drawn, table = web.ground(models, limits, *one)
         return drawn.tobytes(), table.split('</caption>')[1]  # before: the time
 
-    expected = [ask(question) for question in questions]
+    expected = [predict(one) for one in inputs]
     assert len(expected) == len(set(expected)) == 40
-    assert ask_in_threads(ask, questions) == [expected] * 4
+    assert predict_in_threads(predict, inputs) == [expected] * 4

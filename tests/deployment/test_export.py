@@ -11,7 +11,7 @@ from mmdet.structures.bbox import bbox_overlaps
 from projects.clip_vg.apis import GroundingInferencer
 
 from ..helpers.commands import ended_well, run_script
-from ..helpers.models import PICTURES, SIZE, make_batch, symbol_texts
+from ..helpers.models import IMAGES, SIZE, make_batch, symbol_texts
 
 pytest.importorskip('onnxscript')
 pytest.importorskip('openvino')
@@ -26,7 +26,7 @@ from projects.clip_vg_core.runtime.graphs import open_graph  # noqa: E402
 BACKENDS = ['openvino', 'onnxruntime']
 LONG = ' '.join(['dog'] * 20)  # fills the context
 BATCHES = {
-    'ragged groups, all letterboxes': PICTURES,
+    'ragged groups, all letterboxes': IMAGES,
     'one question': [((0, 4, 32, 24), 'man')],
     'the longest text': [
         ((0, 0, 32, 32), [LONG, 'a']),

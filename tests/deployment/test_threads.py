@@ -1,18 +1,18 @@
-"""Several threads that ask one model get the answers that one thread gets."""
+"""Several threads that use one model get the predictions that one thread gets."""
 
 import numpy as np
 import pytest
 
 from projects.clip_vg.apis import GroundingInferencer
 
-from ..helpers.threads import ask_in_threads
+from ..helpers.threads import predict_in_threads
 
 WORDS = ['red', 'left', 'small', 'circle', 'star', 'cross', 'the big blue', 'upper']
 
 
 @pytest.fixture(scope='module')
-def questions():
-    """40 pictures of a few shapes, each with one to three expressions."""
+def inputs():
+    """40 images of a few shapes, each with one to three expressions."""
     rng = np.random.default_rng(0)
     return [
         (
@@ -23,29 +23,29 @@ def questions():
     ]
 
 
-def check(ask, questions):
-    def boxes(question):
-        return np.array(ask(*question)['predictions'][0]['bboxes'])
+def check(infer, inputs):
+    def boxes(one):
+        return np.array(infer(*one)['predictions'][0]['bboxes'])
 
-    expected = [boxes(question) for question in questions]
-    assert np.concatenate(expected).std(0).max() > 1  # pixels: questions matter
-    for found in ask_in_threads(boxes, questions):
+    expected = [boxes(one) for one in inputs]
+    assert np.concatenate(expected).std(0).max() > 1  # pixels: inputs matter
+    for found in predict_in_threads(boxes, inputs):
         for one, other in zip(found, expected, strict=True):
             np.testing.assert_allclose(one, other, atol=0.01)
 
 
-def test_pytorch(checkpoint, questions):
-    check(GroundingInferencer(checkpoint, device='cpu'), questions)
+def test_pytorch(checkpoint, inputs):
+    check(GroundingInferencer(checkpoint, device='cpu'), inputs)
 
 
 @pytest.mark.parametrize('backend', ['openvino', 'onnxruntime'])
-def test_float(folder, questions, backend):
+def test_float(folder, inputs, backend):
     pytest.importorskip(backend)
-    check(GroundingInferencer(folder, backend=backend), questions)
+    check(GroundingInferencer(folder, backend=backend), inputs)
 
 
 @pytest.mark.parametrize('backend', ['openvino', 'onnxruntime'])
-def test_8_bits(quantized, questions, backend):
+def test_8_bits(quantized, inputs, backend):
     pytest.importorskip(backend)
-    ask = GroundingInferencer(quantized[0], backend=backend, precision='int8')
-    check(ask, questions)
+    infer = GroundingInferencer(quantized[0], backend=backend, precision='int8')
+    check(infer, inputs)

@@ -38,8 +38,8 @@ def test_a_checkpoint_becomes_a_folder_that_is_scored(
 ):
     out = tmp_path / 'exported'
     calibration = ['--calibration-images', shapes / 'images']
-    calibration += ['--calibration-questions', questions]
-    ended_well(run('export', checkpoint, '--out', out, '--int8', *calibration))
+    calibration += ['--calibration-expressions', questions]
+    ended_well(run('export', checkpoint, '--out-dir', out, '--int8', *calibration))
     said = json.loads((out / 'deployment.json').read_text())
     assert said['checkpoint'] == dict(file='best.pth', sha256=file_sha256(checkpoint))
     assert sorted(said['graphs']) == ['float', 'int8']
@@ -51,7 +51,7 @@ def test_a_checkpoint_becomes_a_folder_that_is_scored(
     cfg.test_cfg = dict(type='TestLoop')
     cfg.dump(tmp_path / 'config.py')
     # Without --int8 its graphs would go: not unasked.
-    assert run('export', checkpoint, '--out', out).returncode
+    assert run('export', checkpoint, '--out-dir', out).returncode
     assert json.loads((out / 'deployment.json').read_text()) == said
     options = ['--precision', 'int8', '--threads', 1]
     ended_well(run('test', tmp_path / 'config.py', out, *options))
@@ -60,7 +60,7 @@ def test_a_checkpoint_becomes_a_folder_that_is_scored(
     for line in map(json.loads, lines[:5]):
         (answer,) = served(line['image'], line['text'])['predictions']
         assert answer['bboxes'][0] == pytest.approx(line['bbox'], abs=0.02)
-    ended_well(run('export', checkpoint, '--out', out, '--overwrite'))
+    ended_well(run('export', checkpoint, '--out-dir', out, '--overwrite'))
     assert {path.name for path in out.iterdir()} - {'.lock'} == {
         'deployment.json',
         'image.onnx',
@@ -81,14 +81,16 @@ def test_every_tool_takes_an_exported_folder(
     config = tmp_path / 'config.py'
     ended_well(run_script('tools/test.py', config, folder))
     out = tmp_path / 'scores'
-    ended_well(run_script('tools/score_reliability.py', config, folder, '--out', out))
+    ended_well(
+        run_script('tools/score_reliability.py', config, folder, '--out-dir', out)
+    )
     said = json.loads((out / f'{folder.name}__one.json').read_text())
     assert said['measurer']['sha256'] == file_sha256(folder / 'deployment.json')
-    refused = run('export', checkpoint, '--out', folder)
+    refused = run('export', checkpoint, '--out-dir', folder)
     assert 'FileExistsError' in refused.stderr
     assert str(folder) in refused.stderr
     assert '--overwrite' in refused.stderr
-    refused = run('export', folder, '--out', tmp_path / 'again')
+    refused = run('export', folder, '--out-dir', tmp_path / 'again')
     assert refused.returncode
     assert 'is an exported detector' in refused.stderr
 
@@ -97,11 +99,11 @@ def test_calibration_without_int8_or_by_half_is_refused(tmp_path):
     for options, said in (
         (['--calibration-images', tmp_path], 'together'),
         (
-            ['--calibration-images', tmp_path, '--calibration-questions', 'a.csv'],
+            ['--calibration-images', tmp_path, '--calibration-expressions', 'a.csv'],
             'calibration is for --int8',
         ),
     ):
-        done = run('export', 'a.pth', '--out', tmp_path, *options)
+        done = run('export', 'a.pth', '--out-dir', tmp_path, *options)
         assert done.returncode == 2
         assert said in done.stderr
 

@@ -1,5 +1,6 @@
 """What a run checks before its first step: steps, data, names of metrics."""
 
+import copy
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -269,3 +270,54 @@ def test_metrics_that_are_named_as_before(several, shapes, sources, tmp_path):
     assert runner.message_hub.runtime_info[f'best_score{new}'] == 2.0
     again = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)
     assert again['message_hub']['runtime_info'][f'best_score{new}'] == 2.0
+
+
+def texts_of(monkeypatch):
+    """What the hook logs from here on."""
+    texts = []
+    monkeypatch.setattr(
+        run_check_hook, 'print_log', lambda text, **_: texts.append(text)
+    )
+    return texts
+
+
+def test_training_images_that_are_tested_on_are_counted(
+    shapes, sources, tmp_path, monkeypatch
+):
+    texts = texts_of(monkeypatch)
+    cfg = checked(runner_config(shapes, sources, tmp_path))
+    cfg.train_cfg.max_epochs = 1
+    cfg.test_dataloader = copy.deepcopy(cfg.val_dataloader)
+    cfg.test_dataloader.dataset.update(split='train', data_prefix=dict(img='none'))
+    cfg.test_cfg, cfg.test_evaluator = dict(type='TestLoop'), cfg.val_evaluator
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    # Images of that name are in another folder.
+    assert not [text for text in texts if 'held out' in text]
+    cfg.test_dataloader.dataset.data_prefix = dict(img='images')
+    cfg.work_dir = str(tmp_path / 'second')
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    (text,) = [text for text in texts if 'held out' in text]
+    count = len(runner.train_loop.dataloader.dataset)
+    assert f'{count} of {count} training labels are of 24 images' in text
+    assert 'the test data' in text and 'the validation data' not in text
+
+
+def test_test_data_that_is_not_there_yet_stops_no_training(
+    shapes, sources, tmp_path, monkeypatch
+):
+    texts = texts_of(monkeypatch)
+    cfg = checked(runner_config(shapes, sources, tmp_path))
+    cfg.train_cfg.max_epochs = 1
+    cfg.test_dataloader = copy.deepcopy(cfg.val_dataloader)
+    cfg.test_dataloader.dataset.ann_file = 'shapes/later.json'
+    cfg.test_cfg, cfg.test_evaluator = dict(type='TestLoop'), cfg.val_evaluator
+    Runner.from_cfg(cfg).train()
+    assert len([text for text in texts if 'later.json' in text]) == 1
+    assert list(tmp_path.glob('epoch_1.pth'))
+
+
+def test_an_unknown_reaction_to_leaks_is_refused():
+    with pytest.raises(ValueError, match=r"on_leak='drop'.*'ignore'"):
+        RunCheckHook(on_leak='drop')

@@ -243,7 +243,8 @@ def test_names_are_such_that_every_logger_takes_them(samples):
     for i, one in enumerate(samples):
         one['source'] = [('a@b (c)', 'étiquette', 'x/y')[i % 3]] * len(one['text'])
     scores = evaluate(samples)
-    assert len([key for key in scores if key.endswith('acc_0.5')]) == 1 + 2 + 3
+    # All, each split, each source, and each split of each source.
+    assert len([key for key in scores if key.endswith('acc_0.5')]) == 1 + 2 + 3 + 6
     assert [key for key in scores if not MLFLOW.fullmatch(key)] == []
 
 

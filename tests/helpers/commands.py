@@ -39,14 +39,14 @@ FORKS.set_forkserver_preload(
 )
 
 
-def run_here(argv, stdout, stderr, variables=()):
+def run_here(argv, stdout, stderr, variables=(), cwd=ROOT):
     """What a fork does: what Python does with a script, but for the imports."""
     for path, number in ((stdout, 1), (stderr, 2)):
         with open(path, 'w') as file:
             os.dup2(file.fileno(), number)
     config.FormatCode = unformatted
     os.environ.update(variables)
-    os.chdir(ROOT)
+    os.chdir(cwd)
     sys.argv = argv
     sys.path.insert(0, str(Path(argv[0]).parent.resolve()))
     runpy.run_path(argv[0], run_name='__main__')
@@ -62,7 +62,7 @@ def _ranks(count):
     return [dict(shared, RANK=f'{i}', LOCAL_RANK=f'{i}') for i in range(count)]
 
 
-def run_script(*command, ranks=1):
+def run_script(*command, ranks=1, cwd=ROOT):
     """A script with its arguments; what ``subprocess.run`` gives of it.
 
     With several ``ranks`` it runs as often, as torchrun starts it; what is given is
@@ -74,7 +74,7 @@ def run_script(*command, ranks=1):
         processes = []
         for rank, variables in enumerate(_ranks(ranks)):
             own = files if rank == 0 else [os.devnull] * 2
-            process = FORKS.Process(target=run_here, args=(argv, *own, variables))
+            process = FORKS.Process(target=run_here, args=(argv, *own, variables, cwd))
             process.start()
             processes.append(process)
         end = time.monotonic() + TIMEOUT
@@ -111,9 +111,9 @@ def run(*command, check=True, cwd=ROOT, timeout=300, **env):
     return done
 
 
-def tool(*command, check=True, ranks=1):
+def tool(*command, check=True, ranks=1, cwd=ROOT):
     """A script of ours, without the time of its imports."""
-    done = run_script(*command, ranks=ranks)
+    done = run_script(*command, ranks=ranks, cwd=cwd)
     if check:
         ended_well(done)
     return done

@@ -9,6 +9,7 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+from xml.sax.saxutils import escape
 
 import torch
 
@@ -829,3 +830,86 @@ def plain_parquet(folder: Path) -> Fixture:
         for b in [xywh(box)]
     ]
     return Fixture(to_parquet(folder / 'mine.parquet', rows), LABELS)
+
+
+# --- labelling tools ----------------------------------------------------------------
+
+# What their exports have: one expression for two boxes is a label of two targets.
+DRAWN = [FIRST, SECOND, (SECOND[0], SEVERAL[1], 'both cups')]
+
+
+@layout
+def coco_texts(folder: Path) -> Fixture:
+    """The key at the annotation, and among the attributes as CVAT's COCO export."""
+    annotations = []
+    for image, boxes, text in DRAWN:
+        for box in boxes:
+            entry = dict(id=len(annotations), category_id=1, bbox=xywh(box))
+            entry['image_id'] = [FIRST[0], SECOND[0]].index(image) + 1
+            if image == FIRST[0]:
+                entry.update(expression=text, attributes=dict(occluded=False))
+            else:
+                entry['attributes'] = dict(occluded=False, expression=text)
+            annotations.append(entry)
+    images = [
+        dict(id=number, file_name=name, height=HEIGHT, width=WIDTH)
+        for number, name in enumerate((FIRST[0], SECOND[0]), 1)
+    ]
+    value = dict(images=images, annotations=annotations, categories=[])
+    return Fixture(to_json(folder / 'instances_default.json', value), DRAWN)
+
+
+@layout
+def cvat_images(folder: Path) -> Fixture:
+    lines = ['<?xml version="1.0" encoding="utf-8"?>', '<annotations>']
+    lines += ['<version>1.1</version>', '<meta><task><id>1</id></task></meta>']
+    for number, name in enumerate((FIRST[0], SECOND[0])):
+        lines.append(
+            f'<image id="{number}" name="{name}" width="{WIDTH}" height="{HEIGHT}">'
+        )
+        for image, boxes, text in DRAWN:
+            for x1, y1, x2, y2 in boxes if image == name else []:
+                lines.append(
+                    f'<box label="thing" source="manual" occluded="0" xtl="{x1}.00" '
+                    f'ytl="{y1}.00" xbr="{x2}.00" ybr="{y2}.00" z_order="0">'
+                    '<attribute name="blurred">false</attribute><attribute '
+                    f'name="expression">{escape(text)}</attribute></box>'
+                )
+        lines.append('</image>')
+    path = folder / 'annotations.xml'
+    path.write_text('\n'.join([*lines, '</annotations>']))
+    return Fixture(dict(ann_file=path), DRAWN)
+
+
+@layout
+def label_studio(folder: Path) -> Fixture:
+    """Percent of the image; local and uploaded images; a cancelled annotation."""
+    tasks = []
+    addresses = [f'/data/local-files/?d=mine/{FIRST[0]}', f'/data/upload/1/{SECOND[0]}']
+    for address, name in zip(addresses, (FIRST[0], SECOND[0]), strict=True):
+        results: list[dict] = []
+        for image, boxes, text in DRAWN:
+            for box in boxes if image == name else []:
+                x, y, w, h = scaled(xywh(box), 100 / WIDTH, 100 / HEIGHT)
+                shared = dict(
+                    id=f'region{len(results)}', to_name='image', origin='manual',
+                    original_width=WIDTH, original_height=HEIGHT, image_rotation=0,
+                )  # fmt: skip
+                place = dict(x=x, y=y, width=w, height=h, rotation=0)
+                results += [
+                    dict(
+                        shared, from_name='label', type='rectanglelabels',
+                        value=dict(place, rectanglelabels=['thing']),
+                    ),
+                    dict(
+                        shared, from_name='caption', type='textarea',
+                        value=dict(place, text=[text]),
+                    ),
+                ]  # fmt: skip
+        cancelled = dict(id=9, result=results[:2], was_cancelled=True)
+        done = dict(id=8, result=results, was_cancelled=False, ground_truth=False)
+        tasks.append(
+            dict(id=len(tasks) + 1, data=dict(image=address), predictions=[],
+                 annotations=[cancelled, done])
+        )  # fmt: skip
+    return Fixture(to_json(folder / 'project-1-at-2026.json', tasks), DRAWN)

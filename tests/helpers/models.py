@@ -14,7 +14,7 @@ from .configs import TEST, model_config
 
 SIZE = 32
 # (left, top, width, height) of the image in the square, and its expressions.
-PICTURES = [
+IMAGES = [
     ((0, 4, 32, 24), ['left man', 'the big red bus behind the tree']),
     ((0, 0, 32, 32), ['dog']),
     ((11, 0, 9, 32), ['a', 'second woman from the right', 'red', 'left man']),
@@ -45,12 +45,12 @@ def make_sample(letterbox, texts, scale=0.5):
     return sample
 
 
-def make_batch(pictures=PICTURES):
+def make_batch(images=IMAGES):
     return dict(
         inputs=[
-            torch.randint(0, 255, (3, SIZE, SIZE), dtype=torch.uint8) for _ in pictures
+            torch.randint(0, 255, (3, SIZE, SIZE), dtype=torch.uint8) for _ in images
         ],
-        data_samples=[make_sample(*picture) for picture in pictures],
+        data_samples=[make_sample(*image) for image in images],
     )
 
 

@@ -31,6 +31,7 @@ def shrunk(name, shapes, bert):
         )
         if dataset.type == 'RefExpDataset':
             dataset.update(split_file='shapes/refs(synthetic).p', source=None)
+            dataset.update(image_folds=None, held_out=())
             dataset.split = 'train' if key == LOADERS[0] else 'val'
     shrink = dict(
         CLIPVG=clip_vg,

@@ -17,7 +17,7 @@ from projects.clip_vg.models.predictions import instances_of
 
 from ..helpers.configs import model_config
 from ..helpers.models import (
-    PICTURES,
+    IMAGES,
     SIZE,
     make_batch,
     make_sample,
@@ -76,7 +76,7 @@ def test_answers_do_not_depend_on_how_many_are_fused_at_once(
 def test_answers_do_not_depend_on_the_grouping(tiny_model):
     batch = make_batch()
     together = tiny_model.test_step(copy.deepcopy(batch))
-    for index, (letterbox, texts) in enumerate(PICTURES):
+    for index, (letterbox, texts) in enumerate(IMAGES):
         for position, text in enumerate(texts):
             alone = tiny_model.test_step(
                 dict(
@@ -145,7 +145,7 @@ def test_boxes_come_back_to_the_original_picture(tiny_model):
     inputs, samples = prepared(tiny_model, batch)
     padded = tiny_model.predict(inputs, copy.deepcopy(samples), rescale=False)
     original = tiny_model.predict(inputs, samples)
-    for one, other, (letterbox, _) in zip(padded, original, PICTURES, strict=True):
+    for one, other, (letterbox, _) in zip(padded, original, IMAGES, strict=True):
         boxes = one.pred_instances.bboxes
         assert (boxes >= 0).all() and (boxes <= SIZE).all()
         offset = torch.tensor([*letterbox[:2], *letterbox[:2]])
@@ -189,7 +189,7 @@ def test_the_border_is_zero_after_normalisation(tiny_model):
     mean = torch.tensor([123.675, 116.28, 103.53])[:, None, None]
     std = torch.tensor([58.395, 57.12, 57.375])[:, None, None]
     for image, given, (letterbox, _) in zip(
-        inputs, batch['inputs'], PICTURES, strict=True
+        inputs, batch['inputs'], IMAGES, strict=True
     ):
         left, top, width, height = letterbox
         expected = torch.zeros(3, SIZE, SIZE)
@@ -319,14 +319,14 @@ def test_bfloat16_answers_are_near(tiny_model):
 
 @pytest.mark.parametrize('text', [None, []])
 def test_no_expression_is_an_error(tiny_model, text):
-    batch = make_batch(PICTURES[:1])
+    batch = make_batch(IMAGES[:1])
     batch['data_samples'][0].set_metainfo(dict(text=text))
     with pytest.raises(ValueError, match=r'a\.jpg has no expression'):
         tiny_model.test_step(batch)
 
 
 def test_an_expression_that_is_no_string_is_named(tiny_model):
-    batch = make_batch(PICTURES[:1])
+    batch = make_batch(IMAGES[:1])
     batch['data_samples'][0].set_metainfo(dict(text=['dog', 5]))
     with pytest.raises(ValueError, match='int: 5'):
         tiny_model.test_step(batch)
@@ -334,7 +334,7 @@ def test_an_expression_that_is_no_string_is_named(tiny_model):
 
 @torch.no_grad()
 def test_an_empty_expression_has_an_answer(tiny_model):
-    batch = make_batch([(PICTURES[0][0], ['', 'dog'])])
+    batch = make_batch([(IMAGES[0][0], ['', 'dog'])])
     boxes = tiny_model.test_step(batch)[0].pred_instances.bboxes
     assert boxes.isfinite().all() and len(boxes) == 2
 
@@ -388,7 +388,7 @@ def test_hits_are_those_of_the_release(tiny_model, monkeypatch):
     """On random boxes, some beyond the border, in the original frame as in its own."""
     from projects.clip_vg.evaluation import GroundingMetric
 
-    pictures = [(PICTURES[i % 4][0], f'text {i}') for i in range(300)]
+    pictures = [(IMAGES[i % 4][0], f'text {i}') for i in range(300)]
     batch = make_batch(pictures)
     inputs, samples = prepared(tiny_model, batch)
     padded = torch.cat([s.gt_instances.bboxes for s in samples])

@@ -20,7 +20,7 @@ from projects.clip_vg.models import GroundingConfidenceHead, clip_vg
 from projects.clip_vg.models.confidence_head import sample_negative_pairs
 
 from ..helpers.configs import model_config
-from ..helpers.models import PICTURES, SIZE, make_batch, make_sample, prepared
+from ..helpers.models import IMAGES, SIZE, make_batch, make_sample, prepared
 
 
 def build(**options):
@@ -89,7 +89,7 @@ def test_scores_are_shares_and_do_not_depend_on_the_grouping():
                 data_samples=[make_sample(letterbox, text)],
             )
         )[0].pred_instances.scores
-        for index, (letterbox, texts) in enumerate(PICTURES)
+        for index, (letterbox, texts) in enumerate(IMAGES)
         for text in texts
     ]
     torch.testing.assert_close(torch.cat(alone), scores, atol=1e-5, rtol=0)
@@ -214,7 +214,7 @@ def test_an_expression_of_the_picture_is_never_asked_as_absent(seed):
 def test_a_picture_alone_is_asked_nothing_else():
     assert sample_negative_pairs([['red dog', 'cat']], 5) == ([], [])
     model = build(neg_ratio=1.0)
-    inputs, samples = prepared(model, make_batch(PICTURES[:1]))
+    inputs, samples = prepared(model, make_batch(IMAGES[:1]))
     assert model.loss(inputs, samples)['loss_confidence'].isfinite()
 
 
@@ -224,7 +224,7 @@ def test_absent_tokens_are_those_of_asking_the_picture(detach):
     model = build(neg_ratio=1.0, detach=detach)
     batch = make_batch()
     inputs, samples = prepared(model, batch)
-    every = [text for _, texts in PICTURES for text in texts]
+    every = [text for _, texts in IMAGES for text in texts]
     pairs = [0, 1, 1, 3], [2, 0, 4, 1]
     with patch.object(clip_vg, 'sample_negative_pairs', return_value=pairs):
         _, _, found = given_to_head(model, inputs, samples)

@@ -85,7 +85,7 @@ def test_a_scoring_is_told_its_measurer_and_its_folders(tmp_path):
         Launcher(tmp_path).score(folder / 'score.py', measurer, '-n', tmp_path / 'r')
         arguments = (folder / 'score.txt').read_text().splitlines()[-1]
         assert arguments == (
-            f'arguments: {folder}/score.py {measurer} --out {tmp_path}/r --name=-n '
+            f'arguments: {folder}/score.py {measurer} --out-dir {tmp_path}/r --name=-n '
             f'--work-dir {folder}'
         )
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.label_truth import judge
+from benchmarks.label_truth import verdict_of
 from projects.clip_vg.synthetic.data_set import make_synthetic
 from projects.clip_vg.synthetic.detections import (
     ErrorRates,
@@ -93,7 +93,7 @@ def test_relations_and_captions_are_true_but_for_their_errors(instances, tmp_pat
                 f'{entry["object"]["name"]}'
             )
             box = (left, top, left + width, top + height)
-            verdicts.append(judge(text, box, *truth[entry['image_id']]))
+            verdicts.append(verdict_of(text, box, *truth[entry['image_id']]))
         return {v: verdicts.count(v) / len(verdicts) for v in set(verdicts)}
 
     _, clean, captions = played(instances, tmp_path)

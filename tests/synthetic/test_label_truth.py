@@ -1,8 +1,8 @@
-"""The judge: what a person would say of a label."""
+"""Verdicts on labels: as a person would read them."""
 
 import pytest
 
-from benchmarks.label_truth import judge
+from benchmarks.label_truth import verdict_of
 from projects.clip_vg.synthetic.detections import read_shapes
 from projects.clip_vg.synthetic.expressions import Shape
 from projects.clip_vg_core.data.readers import read_annotations
@@ -39,13 +39,13 @@ OBJECTS = [RED, BLUE, STAR]
     ],
 )
 def test_a_label_of_an_object(text, item, verdict):
-    assert judge(text, item.box, SIZE, OBJECTS) == verdict
+    assert verdict_of(text, item.box, SIZE, OBJECTS) == verdict
 
 
 def test_the_middle_of_three():
     row = [Shape('star', 'red', 'big', (x, 10, x + 20, 30)) for x in (10, 60, 110)]
-    assert judge('star in the middle', row[1].box, SIZE, row) == 'right'
-    assert judge('center star', row[0].box, SIZE, row) == 'wrong place'
+    assert verdict_of('star in the middle', row[1].box, SIZE, row) == 'right'
+    assert verdict_of('center star', row[0].box, SIZE, row) == 'wrong place'
 
 
 def test_a_column_has_no_middle():
@@ -54,13 +54,15 @@ def test_a_column_has_no_middle():
         Shape('star', 'red', 'big', (x, y, x + 20, y + 20))
         for x, y in ((60, 10), (10, 50), (110, 90))
     ]
-    assert judge('star in the middle', column[1].box, SIZE, column) == 'wrong place'
-    assert judge('star in the middle', column[0].box, SIZE, column) == 'right'
+    assert (
+        verdict_of('star in the middle', column[1].box, SIZE, column) == 'wrong place'
+    )
+    assert verdict_of('star in the middle', column[0].box, SIZE, column) == 'right'
 
 
 @pytest.mark.parametrize('objects', [OBJECTS, []])
 def test_a_box_that_is_no_objects(objects):
-    assert judge('star', (0, 80, 40, 120), SIZE, objects) == 'box off'
+    assert verdict_of('star', (0, 80, 40, 120), SIZE, objects) == 'box off'
 
 
 def test_true_expressions_of_the_data_set_are_right(shapes):
@@ -71,7 +73,7 @@ def test_true_expressions_of_the_data_set_are_right(shapes):
     labels = read_annotations(
         shapes / 'shapes' / 'instances.json', shapes / 'shapes' / 'refs(synthetic).p'
     )
-    # What the judge does not know: "one", "object", "leftmost", "at the top".
+    # What verdict_of does not know: "one", "object", "leftmost", "at the top".
     known = [
         label
         for label in labels
@@ -82,5 +84,7 @@ def test_true_expressions_of_the_data_set_are_right(shapes):
     ]
     assert len(known) > 20
     for label in known:
-        verdict = judge(label['text'], tuple(label['bbox']), *truth[label['image']])
+        verdict = verdict_of(
+            label['text'], tuple(label['bbox']), *truth[label['image']]
+        )
         assert verdict == 'right', label['text']

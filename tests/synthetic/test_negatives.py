@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.confidence import change_word, has_no_referent
-from benchmarks.label_truth import judge
+from benchmarks.label_truth import verdict_of
 from projects.clip_vg.synthetic.detections import read_shapes
 from projects.clip_vg.synthetic.expressions import Shape
 from projects.clip_vg_core.data.readers import read_annotations
@@ -56,7 +56,7 @@ def test_a_label_refers_to_something(scenes):
             assert not has_no_referent(label['text'], objects), label['text']
 
 
-def test_a_twin_differs_by_a_word_and_the_judge_finds_it_wrong(scenes):
+def test_a_twin_differs_by_a_word_and_is_wrong(scenes):
     rng, found = np.random.default_rng(0), 0
     for size, objects, labels in scenes:
         for label in labels:
@@ -68,7 +68,7 @@ def test_a_twin_differs_by_a_word_and_the_judge_finds_it_wrong(scenes):
             found += 1
             pairs = zip(text.split(), twin.split(), strict=True)
             assert sum(one != other for one, other in pairs) == 1
-            verdicts = {judge(twin, item.box, size, objects) for item in objects}
+            verdicts = {verdict_of(twin, item.box, size, objects) for item in objects}
             assert verdicts <= {'wrong class', 'wrong attribute'}, (text, twin)
     assert found > 100
 

@@ -27,32 +27,49 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('results', type=Path, help='results, or predictions with --gt')
+    parser.add_argument(
+        'results', type=Path, help='results of a test run, or predictions with --gt'
+    )
     parser.add_argument(
         '--compare',
         type=Path,
         metavar='OTHER',
-        help='of a second run on the same data; what it hits and RESULTS misses '
-        'is gained',
+        help='results of a second run on the same data; what it hits and RESULTS '
+        'misses is gained (default: none)',
     )
     parser.add_argument(
-        '--names', nargs='+', help='of the runs on the page (default: by their paths)'
+        '--names',
+        nargs='+',
+        metavar='NAME',
+        help='names of the runs on the page (default: told by their paths)',
     )
     parser.add_argument(
         '--allow-missing',
         action='store_true',
-        help='compare the samples that both runs have, if each has others',
+        help='compare the samples that both runs have (default: an error where one '
+        'run lacks a sample)',
     )
     parser.add_argument(
-        '--images', type=Path, help='folder that the images moved to, if they did'
+        '--images',
+        type=Path,
+        metavar='DIR',
+        help='folder of the images, if they were moved (default: as the results say)',
     )
     parser.add_argument(
-        '--examples', type=int, default=12, help='images of a kind (default: 12)'
+        '--examples',
+        type=int,
+        default=12,
+        help='number of examples of a kind of error (default: %(default)s)',
     )
     parser.add_argument(
-        '--seed', type=int, default=0, help='which of equal results are shown'
+        '--seed',
+        type=int,
+        default=0,
+        help='seed of the choice among equal results (default: %(default)s)',
     )
-    parser.add_argument('--out', type=Path, required=True, help='page to write')
+    parser.add_argument(
+        '--out', type=Path, required=True, metavar='FILE', help='HTML page to write'
+    )
     add_scoring_options(parser, required=False)
     return parser.parse_args()
 

@@ -1,5 +1,7 @@
 """Convert any of the annotation formats to ODVG JSON Lines.
 
+    python tools/dataset_converters/refexp2odvg.py labels.json --out labels.jsonl
+
 MMDetection's own ``ODVGDataset`` (Grounding DINO) reads the result, and so does
 ``RefExpDataset``. There is no need to convert for this project: ``RefExpDataset``
 reads all of them.
@@ -7,6 +9,7 @@ reads all of them.
 
 import argparse
 import logging
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -17,97 +20,118 @@ from projects.clip_vg_core.data.box_checks import MANY_INVALID, check_fit
 from projects.clip_vg_core.data.box_formats import BOX_FORMATS, BOX_UNITS
 from projects.clip_vg_core.data.image_checks import describe_missing
 from projects.clip_vg_core.data.image_roots import ImageRoots
+from projects.clip_vg_core.data.label_files import of_images
 from projects.clip_vg_core.data.label_table import LabelTable, invalid_boxes
 from projects.clip_vg_core.data.readers import (
     LAYOUTS,
     extract_images,
+    parse_fields,
     read_annotations,
     write_odvg,
 )
 from projects.clip_vg_core.data.table_builder import TARGETS
-from projects.clip_vg_core.utils.command_line import run_command
+from projects.clip_vg_core.utils.atomic import replacing
+from projects.clip_vg_core.utils.command_line import parse_command, run_command
 from projects.clip_vg_core.utils.image_files import open_image, size_of
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('ann_file', help='annotation file (REFER: instances.json)')
-    parser.add_argument('out', help='output path of the JSON Lines')
-    parser.add_argument(
-        '--split-file', help="REFER's refs(<split_by>).p, or VOC's list of a split"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--split', nargs='+', help='splits to keep (default: all)')
+    parser.add_argument(
+        'ann_file', help='annotation file to read (of REFER: instances.json)'
+    )
+    parser.add_argument('--out', metavar='FILE', help='JSON Lines to write (required)')
+    parser.add_argument(
+        '--split-file',
+        metavar='FILE',
+        help="REFER's refs(<split_by>).p, or VOC's list of a split (default: none)",
+    )
+    parser.add_argument(
+        '--split', nargs='+', help='splits that are converted (default: all)'
+    )
     parser.add_argument(
         '--format',
         choices=sorted(LAYOUTS),
         metavar='LAYOUT',
-        help='of ann_file, one of docs/data.md (default: by its content)',
+        help='layout of ann_file, one of docs/data.md (default: told by its content)',
     )
     parser.add_argument(
         '--box-format',
         choices=BOX_FORMATS,
-        help='of the boxes of ann_file (default: as its layout has them, docs/data.md)',
+        help='format of the boxes in ann_file (default: as its layout has them)',
     )
     parser.add_argument(
         '--box-unit',
         choices=BOX_UNITS,
-        help='of the boxes of ann_file (default: as its layout has them)',
+        help='unit of the boxes in ann_file (default: as its layout has them)',
     )
     parser.add_argument(
         '--fields',
         nargs='+',
         metavar='FIELD=COLUMN',
-        help='columns of rows: image=file text=caption box=bbox (or box=x1,y1,x2,y2)',
+        help='columns of rows: image=file text=caption box=bbox, or box=x1,y1,x2,y2 '
+        '(default: told by their usual names)',
     )
     parser.add_argument(
-        '--instruction', help='form of the questions of a chat file, with {expression}'
+        '--instruction',
+        help='form of the questions of a chat file, with {expression} (default: one of '
+        'the known forms)',
     )
     parser.add_argument(
         '--targets',
         choices=TARGETS,
         default='one',
-        help='any: keep expressions with no target or several (default: one)',
+        help='any: expressions with no target or several are converted, too (default: '
+        '%(default)s)',
     )
     parser.add_argument(
-        '--source', help='who made the labels (default: as the file says)'
+        '--source', help='source of the labels (default: as the file says)'
     )
     parser.add_argument(
         '--images',
         nargs='+',
-        help='folders of the images, where the file does not tell their size',
+        metavar='DIR',
+        help='folders of the images, from which sizes are read that ann_file does not '
+        'have (default: none are read)',
+    )
+    parser.add_argument(
+        '--max-images',
+        type=int,
+        metavar='N',
+        help='labels of N images of each split alone, to try things (default: all)',
+    )
+    parser.add_argument(
+        '--seed',
+        type=int,
+        default=0,
+        help='decides which images --max-images takes (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--images-out',
+        metavar='DIR',
+        help='folder to link or copy the images of the labels to (default: none)',
     )
     parser.add_argument(
         '--extract-images',
         metavar='DIR',
-        help='write the images inside a parquet file into this folder first',
+        help='folder for the images inside a parquet file (default: they are not '
+        'written)',
     )
     parser.add_argument(
         '--upright',
         action='store_true',
-        help='the labels are of the images as their EXIF entry turns them',
+        help='take the labels as drawn on images turned by their EXIF entry (default: '
+        'on images as stored)',
     )
     parser.add_argument(
-        '--overwrite', action='store_true', help='replace an existing file'
+        '--overwrite',
+        action='store_true',
+        help='replace an existing file (default: an error)',
     )
-    return parser.parse_args()
-
-
-def fields_of(pairs: list[str] | None) -> dict[str, str | list[str]]:
-    """The columns of fields, of ``FIELD=COLUMN`` each.
-
-    Raises:
-        ValueError: One is not of this form.
-    """
-    fields: dict[str, str | list[str]] = {}
-    for pair in pairs or []:
-        field, separator, column = pair.partition('=')
-        if not separator or not column:
-            raise ValueError(
-                f'--fields {pair}: expected FIELD=COLUMN, e.g. text=words.'
-            )
-        fields[field] = column.split(',') if ',' in column else column
-    return fields
+    return parse_command(parser, 'tools/dataset_converters/refexp2odvg.py')
 
 
 def with_sizes(table: LabelTable, roots: ImageRoots, upright: bool) -> LabelTable:
@@ -128,10 +152,46 @@ def with_sizes(table: LabelTable, roots: ImageRoots, upright: bool) -> LabelTabl
     return replace(table, sizes=sizes)
 
 
+def copy_images(table: LabelTable, roots: ImageRoots, folder: Path) -> int:
+    """Link the images of labels into a folder, or copy them to another file system.
+
+    Args:
+        table (LabelTable): The labels.
+        roots (ImageRoots): Where the images are.
+        folder (Path): Output folder; images that are there already stay.
+
+    Returns:
+        int: How many images the labels have.
+
+    Raises:
+        FileNotFoundError: An image is missing; nothing is written.
+    """
+    names = [table.images[index] for index in np.unique(table.image_index)]
+    missing, _ = roots.locate(names)
+    if missing:
+        raise FileNotFoundError(
+            describe_missing(roots.folders[0], missing, len(names), str(roots))
+        )
+    for name in names:
+        target = folder / name
+        if target.exists():
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source = Path(roots.path(name)).resolve()
+        try:
+            target.hardlink_to(source)
+        except OSError:  # another file system, or one without links
+            with replacing(target) as partial:
+                shutil.copyfile(source, partial)
+    return len(names)
+
+
 def main() -> None:
     """Convert."""
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
+    if args.images_out and not (args.images or args.extract_images):
+        raise ValueError('--images-out needs --images, the folder to take them from.')
     folders = list(args.images or [])
     if args.extract_images:
         folder = Path(args.extract_images)
@@ -147,13 +207,15 @@ def main() -> None:
         args.source,
         box_format=args.box_format,
         box_unit=args.box_unit,
-        fields=fields_of(args.fields),
+        fields=parse_fields(args.fields),
         instruction=args.instruction,
         targets=args.targets,
         read_sizes=None if roots is None else roots.size_reader(args.upright),
     )
     for note in table.notes:
         logging.warning('%s', note)
+    if args.max_images is not None:  # before the images of all others are opened
+        table = table.take(of_images(table, args.max_images, args.seed))
     if roots is not None:
         table = with_sizes(table, roots, args.upright)
         check_fit(table, args.ann_file)
@@ -165,6 +227,9 @@ def main() -> None:
     if (~keep).sum() > MANY_INVALID * len(table):
         logging.warning('Is it xywh in the place of xyxy? Say --box-format then.')
     table = table.take(np.flatnonzero(keep))
+    if args.images_out and roots is not None:
+        count = copy_images(table, roots, Path(args.images_out))
+        logging.info('%s: %d images', args.images_out, count)
     write_odvg(table, args.out, args.overwrite)
     splits = Counter(table.split_names[code] for code in table.splits.tolist())
     logging.info('%s: %d labels %s', args.out, len(table), dict(splits))

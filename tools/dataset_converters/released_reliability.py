@@ -1,8 +1,9 @@
-"""Convert reliability from and to the files of the official CLIP-VG code.
+r"""Convert reliability from and to the files of the official CLIP-VG code.
 
-    ... import unc_train_iou_result.pth --out DIR --name MEASURER
-    ... export LABELS DIR/MEASURER__SOURCE.npy unc_train_iou_result.pth
-    ... select LABELS DIR/MEASURER__SOURCE.npy unc_train_refine_0_5.pth --threshold 0.5
+    python tools/dataset_converters/released_reliability.py import \
+        unc_train_iou_result.pth --out-dir DIR --name MEASURER
+    ... export LABELS DIR/MEASURER__SOURCE.npy --out unc_train_iou_result.pth
+    ... select LABELS DIR/MEASURER__SOURCE.npy --out unc_train_refine_0_5.pth
 
 LABELS is the label file that was scored, in any format that RefExpDataset reads. The
 name of the output file decides its form: boxes of "referit" and "flickr" are xyxy,
@@ -31,7 +32,7 @@ from projects.clip_vg_core.data.label_files import LabelFile, describe_files
 from projects.clip_vg_core.data.label_table import LabelTable
 from projects.clip_vg_core.data.readers import read_annotations
 from projects.clip_vg_core.utils.atomic import file_sha256
-from projects.clip_vg_core.utils.command_line import run_command
+from projects.clip_vg_core.utils.command_line import parse_command, run_command
 
 
 def parse_args() -> argparse.Namespace:
@@ -40,21 +41,27 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest='command', required=True)
-    importing = commands.add_parser('import', help='*_iou_result.pth to .npy')
+    importing = commands.add_parser('import', help='convert *_iou_result.pth to .npy')
     importing.add_argument('iou_result', help='*_iou_result.pth to read')
-    importing.add_argument('--out', required=True, help='output folder')
-    importing.add_argument('--name', required=True, help='of the measurer')
-    importing.add_argument('--source', help='of the labels (default: pseudo)')
+    importing.add_argument(
+        '--out-dir', required=True, metavar='DIR', help='folder for reliability files'
+    )
+    importing.add_argument('--name', required=True, help="the measurer's name")
+    importing.add_argument('--source', help='source of the labels (default: pseudo)')
     for name, what in (('export', '*_iou_result.pth'), ('select', '*_refine_*.pth')):
-        command = commands.add_parser(name, help=f'.npy to {what}')
-        command.add_argument('labels', help='the label file that was scored')
-        command.add_argument('reliability', help='MEASURER__SOURCE.npy')
-        command.add_argument('target', help=f'{what} to write')
+        command = commands.add_parser(name, help=f'convert .npy to {what}')
+        command.add_argument('labels', help='annotation file that was scored')
+        command.add_argument('reliability', help='its MEASURER__SOURCE.npy')
+        command.add_argument(
+            '--out', metavar='FILE', help=f'{what} to write (required)'
+        )
         command.add_argument(
             '--split', nargs='+', help='splits that were scored (default: all)'
         )
         command.add_argument(
-            '--overwrite', action='store_true', help='replace an existing file'
+            '--overwrite',
+            action='store_true',
+            help='replace an existing file (default: an error)',
         )
         if name == 'select':
             command.add_argument(
@@ -66,7 +73,10 @@ def parse_args() -> argparse.Namespace:
             )
         else:
             command.add_argument(
-                '--images', help='folder of the images, if LABELS have no sizes'
+                '--images',
+                metavar='DIR',
+                help='folder of the images, from which sizes are read that LABELS do '
+                'not have (default: none are read)',
             )
             command.add_argument(
                 '--input-size',
@@ -80,7 +90,7 @@ def parse_args() -> argparse.Namespace:
             choices=BOX_FORMATS,
             help='format of the boxes in the input (default: by name and entries)',
         )
-    return parser.parse_args()
+    return parse_command(parser, 'tools/dataset_converters/released_reliability.py')
 
 
 def describe(
@@ -101,7 +111,7 @@ def import_result(args: argparse.Namespace) -> Path:
     # Entries that the reader left out have no label: a sample_id is <file>_<entry>.
     entries = [int(name.rpartition('_')[2]) for name in table.sample_ids]
     store = ReliabilityFile(
-        args.out, dict(name=args.name, sha256=file_sha256(args.iou_result)), labels
+        args.out_dir, dict(name=args.name, sha256=file_sha256(args.iou_result)), labels
     )
     store.write(labels.keys, values[entries])
     store.flush()
@@ -122,16 +132,16 @@ def main() -> None:
             table,
             values,
             np.asarray(read_boxes(args.reliability, labels)),
-            args.target,
+            args.out,
             args.overwrite,
             args.input_size,
             args.images,
         )
-        logging.info('%s: %d labels', args.target, len(table))
+        logging.info('%s: %d labels', args.out, len(table))
         return
     selected = select_reliable(values, args.threshold)
-    write_selection(table.take(selected), args.target, args.overwrite)
-    logging.info('%s: %d of %d labels', args.target, len(selected), len(table))
+    write_selection(table.take(selected), args.out, args.overwrite)
+    logging.info('%s: %d of %d labels', args.out, len(selected), len(table))
 
 
 if __name__ == '__main__':

@@ -1,10 +1,11 @@
-"""Convert the predictions of RelTR, a scene-graph model, to triplets.
+r"""Convert predictions of RelTR, a scene-graph model, to triplets.
 
-    ... PREDICTIONS.pth --instances FILE --classes FILE --predicates FILE --out FILE
+    python tools/dataset_converters/reltr2triplets.py PREDICTIONS.pth \
+        --instances FILE --classes FILE --predicates FILE --out FILE
 
-PREDICTIONS.pth is what torch.save wrote of {file name: prediction}: RelTR's
-dict of sub_logits, obj_logits, rel_logits (the last class of each is "nothing"),
-sub_boxes and obj_boxes (cx, cy, w, h in [0, 1]) for one image.
+PREDICTIONS.pth is what torch.save wrote of {file name: prediction}, each RelTR's dict
+of sub_logits, obj_logits, rel_logits (the last class of each is "nothing"), sub_boxes
+and obj_boxes (cx, cy, w, h in [0, 1]) for one image.
 """
 
 import argparse
@@ -30,29 +31,38 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('predictions', type=Path, help='PREDICTIONS.pth, see above')
     parser.add_argument(
-        '--instances', type=Path, required=True, help='COCO file with the images'
+        'predictions', type=Path, help='PREDICTIONS.pth of RelTR, see above'
+    )
+    parser.add_argument(
+        '--instances', type=Path, required=True, help='COCO file that lists the images'
     )
     parser.add_argument(
         '--classes',
         type=Path,
         required=True,
-        help='names of classes, one a line, or JSON',
+        help='file with the names of the classes, one a line, or JSON',
     )
     parser.add_argument(
-        '--predicates', type=Path, required=True, help='names of predicates, likewise'
+        '--predicates',
+        type=Path,
+        required=True,
+        help='file with the names of the predicates, one a line, or JSON',
     )
-    parser.add_argument('--out', type=Path, required=True, help='JSON to write')
+    parser.add_argument(
+        '--out', type=Path, required=True, metavar='FILE', help='JSON to write'
+    )
     parser.add_argument(
         '--min-score',
         type=float,
         default=0.2,
-        help='subject, object and predicate must each be surer, in [0, 1] '
+        help='score in [0, 1] that subject, object and predicate must each exceed '
         '(default: %(default)s, as in the official code)',
     )
     parser.add_argument(
-        '--overwrite', action='store_true', help='replace what is there'
+        '--overwrite',
+        action='store_true',
+        help='replace an existing file (default: an error)',
     )
     return parser.parse_args()
 
@@ -109,17 +119,16 @@ def main() -> None:
     args = parse_args()
     if args.out.exists() and not args.overwrite:
         raise FileExistsError(f'{args.out} exists; remove it, or say --overwrite.')
-    predicted = entry_of(
-        load_torch(args.predictions), dict, str(args.predictions), 'a dict'
-    )
+    path = args.predictions
+    predictions = entry_of(load_torch(path), dict, str(path), 'a dict')
     classes, predicates = read_names(args.classes), read_names(args.predicates)
     images = {
         name: (number, width, height)
         for number, name, width, height in CocoFile(args.instances).images()
     }
     entries = []
-    for name, prediction in predicted.items():
-        where = f'{args.predictions}, {name}'
+    for name, prediction in predictions.items():
+        where = f'{path}, {name}'
         number, width, height = required(images, name, f'{args.instances}, for {where}')
         if width is None or height is None:
             raise ValueError(f'{args.instances}: {name} has no width and height.')
@@ -131,7 +140,9 @@ def main() -> None:
         ]
     with replacing(args.out) as partial:
         partial.write_text(json.dumps(entries))
-    logging.info('%s: %d triplets of %d images', args.out, len(entries), len(predicted))
+    logging.info(
+        '%s: %d triplets of %d images', args.out, len(entries), len(predictions)
+    )
 
 
 if __name__ == '__main__':

@@ -1,8 +1,8 @@
 r"""Export a detector for serving on CPUs, in float32 and optionally in 8 bits.
 
-    python tools/deployment/export.py CHECKPOINT --out DIR
-    python tools/deployment/export.py CHECKPOINT --out DIR --int8 \
-        --calibration-images FOLDER --calibration-questions FILE
+    python tools/deployment/export.py CHECKPOINT --out-dir DIR
+    python tools/deployment/export.py CHECKPOINT --out-dir DIR --int8 \
+        --calibration-images DIR --calibration-expressions FILE
 
 DIR gets two ONNX graphs and deployment.json, and is all that
 `GroundingInferencer(DIR)` needs. 8 bits are calibrated with images and expressions like
@@ -26,8 +26,9 @@ from projects.clip_vg.deployment.quantize import (
 )
 from projects.clip_vg.models import CLIPVG
 from projects.clip_vg_core.runtime.deployment_file import GRAPHS, graph_name
-from projects.clip_vg_core.utils.command_line import run_command
+from projects.clip_vg_core.utils.command_line import parse_command, run_command
 from projects.clip_vg_core.utils.config_types import DATASETS, TRANSFORMS, check_config
+from projects.clip_vg_core.utils.data_root import replace_data_root
 from projects.clip_vg_core.utils.folder_lock import lock_folder
 
 
@@ -37,43 +38,65 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        'checkpoint', help='checkpoint, or a work dir: its best one, else its last'
+        'checkpoint',
+        help='checkpoint file, or work dir (its best checkpoint, else its last)',
     )
     parser.add_argument(
-        '--config', help='config file (default: the one that the checkpoint holds)'
+        '--config', help='config file (default: the one in the checkpoint)'
+    )
+    parser.add_argument(
+        '--data-root',
+        metavar='DIR',
+        help='folder of the training data, for calibration (default: as the config '
+        'says)',
     )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=DictAction,
-        help='override settings of the config, e.g. where the training data is',
+        help='override settings of the config: key=value, nested.key=value, '
+        'key="[a,b]" (default: none)',
     )
-    parser.add_argument('--out', type=Path, required=True, help='folder to write')
     parser.add_argument(
-        '--overwrite', action='store_true', help='replace what was exported there'
+        '--out-dir',
+        type=Path,
+        required=True,
+        metavar='DIR',
+        help='folder for the exported detector',
     )
-    parser.add_argument('--int8', action='store_true', help='also in 8 bits')
+    parser.add_argument(
+        '--overwrite',
+        action='store_true',
+        help='replace an exported detector (default: an error)',
+    )
+    parser.add_argument(
+        '--int8',
+        action='store_true',
+        help='also write weights of 8 bits (default: float32 only)',
+    )
     parser.add_argument(
         '--calibration-images',
         type=Path,
-        metavar='FOLDER',
-        help='images to calibrate with',
+        metavar='DIR',
+        help='folder of images to calibrate with (default: the training data of the '
+        'config)',
     )
     parser.add_argument(
-        '--calibration-questions',
+        '--calibration-expressions',
         type=Path,
         metavar='FILE',
-        help='CSV or JSON Lines of image and expression',
+        help='CSV or JSON Lines with an image and an expression in each line (default: '
+        'the training data of the config)',
     )
     parser.add_argument(
-        '--calibration-pictures',
+        '--num-calibration-images',
         type=int,
         default=128,
-        help='images to take, evenly spread (default: %(default)s)',
+        help='number of images to calibrate with, evenly spread (default: %(default)s)',
     )
-    args = parser.parse_args()
-    if bool(args.calibration_images) != bool(args.calibration_questions):
-        parser.error('give --calibration-images and --calibration-questions together')
+    args = parse_command(parser, 'tools/deployment/export.py')
+    if bool(args.calibration_images) != bool(args.calibration_expressions):
+        parser.error('give --calibration-images and --calibration-expressions together')
     if args.calibration_images and not args.int8:
         parser.error('calibration is for --int8')
     return args
@@ -89,12 +112,12 @@ def calibration(args: argparse.Namespace, cfg: Config) -> Iterator[dict]:
                 str(args.checkpoint),
                 'Give --config, or --calibration-images.',
             )
-        return labelled_batches(cfg, args.calibration_pictures)
+        return labelled_batches(cfg, args.num_calibration_images)
     return question_batches(
         args.calibration_images,
-        args.calibration_questions,
-        GroundingInferencer(args.out).collate,
-        args.calibration_pictures,
+        args.calibration_expressions,
+        GroundingInferencer(args.out_dir).collate,
+        args.num_calibration_images,
     )
 
 
@@ -109,7 +132,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
     checkpoint = find_weights(args.checkpoint)
-    for path in (args.calibration_images, args.calibration_questions):
+    for path in (args.calibration_images, args.calibration_expressions):
         if path is not None and not path.exists():  # not after the export
             raise FileNotFoundError(f'{path}: no such file or folder.')
     loaded = GroundingInferencer(checkpoint, args.config, device='cpu')
@@ -117,9 +140,11 @@ def main() -> None:
         raise ValueError(
             f'{checkpoint} is a {type(loaded.model).__name__}; only CLIPVG is exported.'
         )
+    if args.data_root is not None:
+        replace_data_root(loaded.cfg, args.data_root)
     if args.cfg_options is not None:
         loaded.cfg.merge_from_dict(args.cfg_options)
-    with lock_folder(args.out):
+    with lock_folder(args.out_dir):
         export(args, loaded, checkpoint)
 
 
@@ -127,14 +152,17 @@ def export(
     args: argparse.Namespace, loaded: GroundingInferencer, checkpoint: Path
 ) -> None:
     """Write the folder, and log what is in it."""
-    export_detector(loaded.model, loaded.cfg, args.out, checkpoint, args.overwrite)
-    logging.info('%s: float32, the same predictions as in PyTorch', args.out)
+    export_detector(loaded.model, loaded.cfg, args.out_dir, checkpoint, args.overwrite)
+    logging.info('%s: float32, the same predictions as in PyTorch', args.out_dir)
     if args.int8:
-        agreement = quantize_deployment(args.out, calibration(args, loaded.cfg))
+        agreement = quantize_deployment(args.out_dir, calibration(args, loaded.cfg))
         logging.info(
             '%s: 8 bits, %.0f MB instead of %.0f; a mean IoU of %.3f with those '
             'in float32 on the calibration data',
-            *(args.out, size(args.out, 'int8'), size(args.out, 'float'), agreement),
+            args.out_dir,
+            size(args.out_dir, 'int8'),
+            size(args.out_dir, 'float'),
+            agreement,
         )
 
 

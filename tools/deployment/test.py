@@ -1,8 +1,8 @@
 """Score an exported detector on the test data of a config.
 
-    python tools/deployment/test.py CONFIG DIR --precision int8
+    python tools/deployment/test.py CONFIG FOLDER --precision int8
 
-The accuracy of tools/test.py, of what is served; the options are those of it.
+Prints the accuracy that tools/test.py prints, of the detector as it is served.
 """
 
 import argparse
@@ -27,14 +27,26 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_common_options(parser)
-    parser.add_argument('folder', type=Path, help='of tools/deployment/export.py')
     parser.add_argument(
-        '--backend', choices=BACKENDS, default='openvino', help='default: %(default)s'
+        'checkpoint',
+        type=Path,
+        help='exported folder, which tools/deployment/export.py wrote',
     )
     parser.add_argument(
-        '--precision', choices=PRECISIONS, default='f32', help='default: %(default)s'
+        '--backend',
+        choices=BACKENDS,
+        default='openvino',
+        help='what runs the graphs (default: %(default)s)',
     )
-    parser.add_argument('--threads', type=int, help='default: all cores')
+    parser.add_argument(
+        '--precision',
+        choices=PRECISIONS,
+        default='f32',
+        help='precision of the inference (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--threads', type=int, help='threads of the inference (default: all cores)'
+    )
     return parser.parse_args()
 
 
@@ -44,7 +56,7 @@ def main() -> None:
     cfg = load_config(args)
     use_exported(
         cfg,
-        args.folder,
+        args.checkpoint,
         backend=args.backend,
         precision=args.precision,
         threads=args.threads,

@@ -1,5 +1,7 @@
 """Convert a checkpoint of the official CLIP-VG to MMEngine's layout, or back.
 
+    python tools/model_converters/official_clip_vg.py official.pth converted.pth
+
 Every dimension is read off the weights; nothing may be missing or left over but the
 entries that the official code stores and never reads, which are kept for the way back.
 """
@@ -38,11 +40,15 @@ DTYPES = {str(kind): kind for kind in (torch.float32, torch.float16, torch.bfloa
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        'src', help='checkpoint to read; with --reverse a work dir, too'
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('dst', help='checkpoint to write')
+    parser.add_argument(
+        'src',
+        help='checkpoint file to read; with --reverse also a work dir (its best '
+        'checkpoint, else its last)',
+    )
+    parser.add_argument('dst', help='checkpoint file to write')
     parser.add_argument(
         '--config',
         default=str(DEFAULT_CONFIG),
@@ -50,10 +56,14 @@ def parse_args() -> argparse.Namespace:
         'configs/clip_vg_refcoco.py)',
     )
     parser.add_argument(
-        '--reverse', action='store_true', help='from our layout to the official one'
+        '--reverse',
+        action='store_true',
+        help='convert to the official layout (default: to the layout of MMEngine)',
     )
     parser.add_argument(
-        '--overwrite', action='store_true', help='replace what is there'
+        '--overwrite',
+        action='store_true',
+        help='replace an existing file (default: an error)',
     )
     return parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""CLIP-VG on a tiny CLIP, for the embedded default: CPU, no download."""
+"""CLIP-VG on a tiny CLIP, for the built-in toy data set: CPU, no download."""
 
 _base_ = './clip_vg_vit-b16.py'
 

@@ -4,7 +4,7 @@ model = dict(
     type='CLIPVG',
     data_preprocessor=dict(
         type='GroundingDataPreprocessor',
-        # ImageNet's, not CLIP's, as in the release.
+        # ImageNet's, not CLIP's, as in the official code.
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
         bgr_to_rgb=True,
@@ -14,7 +14,7 @@ model = dict(
         arch='ViT-B-16-quickgelu',
         extract_layers=(0, 3, 7, 11),
         pretrained='openai',
-        # The paper's figure says frozen; the released code trains it.
+        # The paper's figure says frozen; the official code trains it.
         train_pos_embed=True,
     ),
     text_encoder=dict(

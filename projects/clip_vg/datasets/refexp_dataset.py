@@ -58,8 +58,9 @@ class RefExpDataset(BaseDataset):
             ``data_root``; a ``{split}`` in a name is filled with every split.
         split_file (str or Sequence[str], optional): REFER's ``refs(...).p``, one
             for each annotation file. Defaults to None.
-        split (str or Sequence[str], optional): The split or splits to keep.
-            Defaults to None: all.
+        split (str, Sequence[str] or Mapping, optional): The split or splits to keep;
+            a mapping has those of each source, where these differ. Defaults to None:
+            all.
         ann_format (str, optional): A layout of docs/data.md. Defaults to None: told
             by what is in the files.
         source (str or Sequence[str], optional): Names of the sources, one for
@@ -82,7 +83,9 @@ class RefExpDataset(BaseDataset):
             ``instances`` as targets, and ``num_targets``. Defaults to 'one'.
         held_out (Mapping or Sequence[Mapping]): Files whose images must not be trained
             on: ``dict(ann_file=..., split_file=..., split=('val', 'testA'))``, with
-            further arguments of ``read_annotations``. Defaults to (): none.
+            further arguments of ``read_annotations``. Without ``ann_file``, other
+            splits of the same files: ``dict(split=...)``, as ``split``. Defaults to
+            (): none.
         on_leak (str): What to do about labels of held-out images: 'error' or 'drop'.
             Defaults to 'error'.
         upright (bool): Whether images are turned by their EXIF entry, as viewers do:
@@ -123,7 +126,7 @@ class RefExpDataset(BaseDataset):
         self,
         ann_file: str | Sequence[str],
         split_file: str | Sequence[str] | None = None,
-        split: str | Sequence[str] | None = None,
+        split: str | Sequence[str] | Mapping[str, str | Sequence[str]] | None = None,
         ann_format: str | None = None,
         source: str | Sequence[str] | None = None,
         int_boxes: bool = False,
@@ -200,6 +203,7 @@ class RefExpDataset(BaseDataset):
                     f'{len(given)} {what} for {len(self.ann_files)} ann_file: give one '
                     'for each.'
                 )
+        self._splits_of_files(self.splits)  # as early as the number of files
         images = self.data_prefix.get('img', '')
         self.image_folders = dict(images) if isinstance(images, Mapping) else None
         if self.image_folders is not None:  # names begin with these folders
@@ -221,41 +225,72 @@ class RefExpDataset(BaseDataset):
                 f'{Path.cwd()}). '
                 'Link your data there or set `data_root` (docs/data.md has the layout).'
             )
+        tables, stems = self._read_files(
+            self._splits_of_files(self.splits),
+            check_boxes=self._checks_boxes,
+            targets=self.targets,
+            training=not self.test_mode and self.splits is None,
+        )
+        for note in (note for table in tables for note in table.notes):
+            self._warn(note)
+        splits = self.splits
+        if isinstance(splits, Mapping):
+            splits = sorted({name for of in splits.values() for name in _as_list(of)})
+        self.label_files = describe_files(tables, stems, splits, self.image_roots)
+        return concatenate(make_ids_unique(tables, stems))
+
+    def _splits_of_files(
+        self, split: str | Sequence[str] | Mapping[str, Any] | None
+    ) -> list[list[str] | None]:
+        """The splits of each annotation file."""
+        if not isinstance(split, Mapping):
+            return [None if split is None else _as_list(split)] * len(self.ann_files)
+        if set(split) != set(self.sources):
+            raise ValueError(
+                f'split={dict(split)} names the sources {sorted(split)}; the data set '
+                f'has {self.sources}: name each, as in `source`.'
+            )
+        return [_as_list(split[str(source)]) for source in self.sources]
+
+    def _read_files(
+        self, splits: Sequence[list[str] | None], **options: Any
+    ) -> tuple[list[LabelTable], list[str]]:
+        """The labels of all annotation files, and the names of what was read.
+
+        Args:
+            splits (Sequence[list[str] or None]): Of each annotation file.
+            **options: Of ``read_annotations``.
+        """
         tables: list[LabelTable] = []
         stems: list[str] = []
-        for ann_file, split_file, source in zip(
-            self.ann_files, self.split_files, self.sources, strict=True
+        for ann_file, split_file, source, wanted in zip(
+            self.ann_files, self.split_files, self.sources, splits, strict=True
         ):
             names = [str(ann_file)]
             if '{split}' in names[0]:
-                if self.splits is None:
+                if wanted is None:
                     raise ValueError(f'{ann_file} has a {{split}}, so give `split`.')
-                names = [names[0].replace('{split}', name) for name in self.splits]
+                names = [names[0].replace('{split}', name) for name in wanted]
             tables += [
                 read_annotations(
                     name,
                     split_file,
-                    splits=self.splits if len(names) == 1 else None,
+                    splits=wanted if len(names) == 1 else None,
                     ann_format=self.ann_format,
                     source=source,
                     int_boxes=self.int_boxes,
                     box_format=self.box_format,
-                    check_boxes=self._checks_boxes,
                     box_unit=self.box_unit,
                     fields=self.fields,
                     instruction=self.instruction,
-                    targets=self.targets,
-                    training=not self.test_mode and self.splits is None,
                     read_sizes=self.image_roots.size_reader(self.upright),
                     image_folders=self.image_folders,
+                    **options,
                 )
                 for name in names
             ]
             stems += [Path(name).stem for name in names]
-        for note in (note for table in tables for note in table.notes):
-            self._warn(note)
-        self.label_files = describe_files(tables, stems, self.splits, self.image_roots)
-        return concatenate(make_ids_unique(tables, stems))
+        return tables, stems
 
     def indices_of(self, label_file: LabelFile) -> np.ndarray:
         """The labels of a file.
@@ -402,26 +437,11 @@ class RefExpDataset(BaseDataset):
         """Refuse or drop labels of images that are held out."""
         if not self.held_out:
             return table
-        root = Path(self.data_root or '').expanduser()
         tables, files = [], []
         for options in self.held_out:
-            arguments = dict(options)
-            ann_file, split_file = (
-                arguments.pop(key, None) for key in ('ann_file', 'split_file')
-            )
-            if ann_file is None:
-                raise ValueError(f'held_out={options!r} has no ann_file.')
-            splits = arguments.pop('split', None)
-            arguments['splits'] = [splits] if isinstance(splits, str) else splits
-            files.append(str(root / ann_file))
-            tables.append(
-                read_annotations(
-                    files[-1],
-                    None if split_file is None else root / split_file,
-                    # An image is held out however many targets its labels have.
-                    **dict(dict(targets='any', check_boxes=False), **arguments),
-                )
-            )
+            more_tables, more_files = self._read_held_out(dict(options))
+            tables += more_tables
+            files += more_files
         leaking = leaking_labels(table, tables)
         if not len(leaking):
             return table
@@ -432,6 +452,38 @@ class RefExpDataset(BaseDataset):
         keep = np.ones(len(table), bool)
         keep[leaking] = False
         return table.take(np.flatnonzero(keep))
+
+    def _read_held_out(
+        self, options: dict[str, Any]
+    ) -> tuple[list[LabelTable], list[str]]:
+        """Labels whose images are held out, and the names of their files."""
+        # An image is held out however many targets its labels have.
+        defaults = dict(targets='any', check_boxes=False)
+        split = options.pop('split', None)
+        if 'ann_file' not in options:
+            if split is None or options:
+                raise ValueError(
+                    f'held_out={self.held_out!r}: expected an ann_file, or a split of '
+                    "this data set's own files alone."
+                )
+            splits = self._splits_of_files(split)
+            tables, _ = self._read_files(splits, **defaults)
+            return tables, [
+                f'{split_file or ann_file} {of_file}'
+                for ann_file, split_file, of_file in zip(
+                    self.ann_files, self.split_files, splits, strict=True
+                )
+            ]
+        root = Path(self.data_root or '').expanduser()
+        file = root / options.pop('ann_file')
+        split_file = options.pop('split_file', None)
+        table = read_annotations(
+            file,
+            None if split_file is None else root / split_file,
+            None if split is None else _as_list(split),
+            **dict(defaults, **options),
+        )
+        return [table], [str(file)]
 
     def filter_data(self) -> LabelTable:
         """Drop labels with invalid boxes, and say how many and why."""
@@ -456,7 +508,15 @@ class RefExpDataset(BaseDataset):
             table = table.take(np.flatnonzero(keep))
         table = self._without_leaks(table)
         if self.image_folds:
-            table = table.take(in_folds(table, **self.image_folds))
+            within = in_folds(table, **self.image_folds)
+            if len(table) and not len(within):
+                images = len(np.unique(table.image_index))
+                raise ValueError(
+                    f'image_folds={dict(self.image_folds)} has none of the {images:,} '
+                    f'images of {", ".join(map(str, self.ann_files))}: take another '
+                    'seed, or fewer parts.'
+                )
+            table = table.take(within)
         if not len(table):
             raise ValueError(
                 f'No label is left of {total:,} in '

@@ -211,7 +211,7 @@ def export_detector(
     if (folder / NAME).is_file() and not overwrite:
         raise FileExistsError(
             f'{folder} is an exported detector already, with the weights '
-            f'{sorted(read_deployment(folder).graphs)}. Give another --out, or '
+            f'{sorted(read_deployment(folder).graphs)}. Give another --out-dir, or '
             '--overwrite to replace all of them.'
         )
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,17 +1,22 @@
 """What every run checks and logs before its first step."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mmcv.transforms import LoadAnnotations, LoadImageFromFile
-from mmdet.registry import HOOKS
+from mmdet.registry import DATASETS, HOOKS
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_world_size
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
+
+from projects.clip_vg_core.data.label_table import LabelTable, PackedStrings
+from projects.clip_vg_core.data.leaks import describe_leaks, leaking_labels
 
 from ..checkpoints.strict_loading import refuse_other_weights
 from ..evaluation.grounding_metric import current_name
@@ -20,6 +25,7 @@ __all__ = [
     'RunCheckHook',
     'check_run',
     'describe_data',
+    'find_leaks',
     'refuse_late_boxes',
     'refuse_no_steps',
 ]
@@ -136,6 +142,61 @@ def refuse_late_boxes(dataset: Any) -> None:
                 )
 
 
+def find_leaks(training: Any, held_out: Mapping[str, Any]) -> Iterator[str]:
+    """Look for images that are trained on and validated or tested on.
+
+    Images are the same by their COCO number, or by their path.
+
+    Args:
+        training (Any): The training data.
+        held_out (Mapping[str, Any]): Data sets by what they are for. Those that are no
+            :obj:`RefExpDataset` are passed over.
+
+    Yields:
+        str: For each of ``held_out``, how many training labels and images leak.
+    """
+    for dataset in _innermost(training):
+        if not hasattr(dataset, 'image_path'):
+            continue
+        table = _with_paths(dataset)
+        for name, other in held_out.items():
+            below = [d for d in _innermost(other) if hasattr(d, 'image_path')]
+            leaking = leaking_labels(table, [_with_paths(d) for d in below])
+            if len(leaking):
+                yield describe_leaks(dataset.table, leaking, [name])
+
+
+def _with_paths(dataset: Any) -> LabelTable:
+    """The labels of a data set, whose images are named by their whole paths."""
+    table = dataset.table
+    paths = (str(Path(dataset.image_path(name)).absolute()) for name in table.images)
+    return replace(table, images=PackedStrings.pack(paths))
+
+
+def _test_data(runner: Runner) -> Any:
+    """The labels of the test data, or None; the images need not be there yet."""
+    loader = runner._test_dataloader
+    if not isinstance(loader, dict):
+        return None if loader is None else loader.dataset
+    cfg = loader['dataset']
+    if not isinstance(cfg, dict) or cfg.get('type') != 'RefExpDataset':
+        return None
+    # Before a training run, nothing but the names of the images is needed.
+    keep_all = dict(invalid_boxes=False, check_boxes=False)
+    changes = dict(pipeline=[], check_images='off', filter_cfg=keep_all, held_out=())
+    try:
+        dataset = DATASETS.build({**cfg, **changes})
+        dataset.full_init()
+    except (OSError, ValueError) as error:
+        print_log(
+            f'Training images are not compared with the test data: {error}',
+            logger='current',
+            level=logging.WARNING,
+        )
+        return None
+    return dataset
+
+
 def check_run(runner: Runner, strict: bool = False) -> None:
     """Give a runner the hook below, if its config does not.
 
@@ -160,6 +221,8 @@ class RunCheckHook(Hook):
     - The log says how many labels and images each split has.
     - A training run that would make no step is an error; so is one whose boxes are
       loaded after the image was resized (a test pipeline).
+    - Training images that are validation or test images are counted in a warning, or
+      are an error. ``held_out`` of :obj:`RefExpDataset` drops them.
     - A metric that a config or a checkpoint names as before (``grounding/acc@0.5``)
       is understood as today's (``grounding/acc_0.5``).
     - Resumed in a work dir that was copied or moved, a training run replaces that
@@ -169,13 +232,21 @@ class RunCheckHook(Hook):
     Args:
         strict (bool): Whether a checkpoint of another model is an error where nothing
             is resumed, too, as in ``tools/test.py``. Defaults to False: MMEngine warns.
+        on_leak (str): What to do about training images that are validation or test
+            images: 'error', 'warn' or 'ignore'. Defaults to 'warn': splits by objects,
+            as RefCOCOg's of Google, share images on purpose.
     """
 
     # Before other hooks complain of what follows from it.
     priority = 'HIGH'
 
-    def __init__(self, strict: bool = False) -> None:
+    def __init__(self, strict: bool = False, on_leak: str = 'warn') -> None:
+        if on_leak not in ('error', 'warn', 'ignore'):
+            raise ValueError(
+                f"on_leak={on_leak!r}; expected 'error', 'warn' or 'ignore'."
+            )
         self.strict = strict
+        self.on_leak = on_leak
 
     def before_run(self, runner: Runner) -> None:
         """Rename the metrics that hooks and schedules watch."""
@@ -200,6 +271,8 @@ class RunCheckHook(Hook):
         self._log('training', runner.train_loop.dataloader)
         if runner.val_loop is not None:
             self._log('validation', runner.val_loop.dataloader)
+        if self.on_leak != 'ignore':
+            self._check_leaks(runner)
 
     def before_test(self, runner: Runner) -> None:
         """Log the test data."""
@@ -226,6 +299,27 @@ class RunCheckHook(Hook):
         for part in (hub.get('runtime_info', {}), hub.get('resumed_keys', {})):
             for key in [key for key in part if str(key).startswith(_BEST)]:
                 part[current_name(key)] = part.pop(key)
+
+    def _check_leaks(self, runner: Runner) -> None:
+        training = runner.train_loop.dataloader.dataset
+        if not any(hasattr(inner, 'image_path') for inner in _innermost(training)):
+            return
+        held_out = {}
+        if runner.val_loop is not None:
+            held_out['the validation data'] = runner.val_loop.dataloader.dataset
+        if (test := _test_data(runner)) is not None:
+            held_out['the test data'] = test
+        leaks = '. '.join(find_leaks(training, held_out))
+        if not leaks:
+            return
+        text = (
+            f'{leaks}. Drop them from the training data by its '
+            "held_out=dict(split=...) and on_leak='drop'; where they are meant, "
+            "default_hooks.run_check.on_leak='ignore'."
+        )
+        if self.on_leak == 'error':
+            raise ValueError(text)
+        print_log(text, logger='current', level=logging.WARNING)
 
     def _log(self, name: str, loader: Any) -> None:
         print_log(f'{name} data: {describe_data(loader.dataset)}', logger='current')

@@ -90,8 +90,10 @@ class GroundingMetric(BaseMetric):
     """Top-1 accuracy of one box per expression.
 
     For all samples together, and for each split and each source where there are
-    several: ``grounding/acc_0.5``, ``grounding/testA/acc_0.5``, ... Works with any
-    MMDetection detector that predicts boxes for a text. Results of all processes
+    several: ``grounding/acc_0.5``, ``grounding/testA/acc_0.5``, ...; and for each split
+    of each source where data sets are tested together, such as
+    ``grounding/refcoco/testA/acc_0.5``. Works with any MMDetection detector that
+    predicts boxes for a text. Results of all processes
     are joined by ``sample_id``: doubled ones count once, and a missing one is an
     error. A label whose own box is invalid (not finite, empty, or outside of the
     image) is a miss, as in the official code; the log says how many there are.

@@ -106,7 +106,7 @@ class Launcher:
         arguments = [
             *(f'{config}', f'{measurer}'),
             # With `=`, as a name may begin with a dash.
-            *('--out', f'{out_dir}', f'--name={name}'),
+            *('--out-dir', f'{out_dir}', f'--name={name}'),
             # A folder of its own: MMEngine would log into work_dirs.
             *('--work-dir', f'{config.parent}'),
         ]

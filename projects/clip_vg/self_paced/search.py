@@ -191,8 +191,9 @@ class SelfPaced:
             raise ValueError(
                 f'order={list(self.sources)}, but the sources are {list(self.files)}.'
             )
-        self.measurer, self._told = _OTHERS.get(settings.measurer, (None, ''))
-        taken = {self.measurer, ZERO_SHOT if settings.measurer == 'mean' else None}
+        # The one of all sources; empty: a model of each.
+        self.measurer, self._told = _OTHERS.get(settings.measurer, ('', ''))
+        taken = {self.measurer, ZERO_SHOT if settings.measurer == 'mean' else ''}
         if same := sorted(taken & {*self.sources}):
             raise ValueError(
                 f'A source is called {same[0]!r}, as the measurer of all sources is: '
@@ -380,7 +381,6 @@ class SelfPaced:
         """Train the measurers, and score all sources with each."""
         folder = self.work_dir / 'measurers'
         if not self.settings.is_trained:
-            assert self.measurer is not None
             self._score(self.measurer, None, self.cfg, folder)
             return
         parts = image_folds(self.cfg)['keep']
@@ -535,7 +535,6 @@ class SelfPaced:
         trial = tuple(Pick(source, 'online', float('nan')) for source in self.sources)
         prior = None
         if not self.settings.is_trained:
-            assert self.measurer is not None
             # Scores that are there before any training; a selection from the start.
             prior = [
                 str(reliability_path(self.reliability_dir, self.measurer, source))

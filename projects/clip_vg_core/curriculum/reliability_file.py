@@ -80,7 +80,7 @@ def read_reliability(path: str | Path, labels: LabelFile | None = None) -> np.nd
     if not path.is_file():
         raise FileNotFoundError(
             f'{path}: no such reliability file. Make it with '
-            'tools/score_reliability.py CONFIG CHECKPOINT --out DIR.'
+            'tools/score_reliability.py CONFIG CHECKPOINT --out-dir DIR.'
         )
     manifest = _read_manifest(path)
     values = _open_array(path, 'r', (manifest['labels']['count'],))

@@ -9,6 +9,7 @@ __all__ = [
     'BOX_FORMATS',
     'BOX_UNITS',
     'BoxKind',
+    'contradicts',
     'kind_of',
     'fitting_kinds',
     'smart_resize',
@@ -140,6 +141,29 @@ def to_pixels(
     return boxes * np.tile(sides / _limits(sizes, unit, resize), 2)
 
 
+def contradicts(
+    boxes: np.ndarray, sizes: np.ndarray, kind: BoxKind, resize: Mapping[str, int]
+) -> np.ndarray:
+    """Which boxes are empty, or pass the border of their image, if they are of a kind.
+
+    Args:
+        boxes (np.ndarray): (N, 4), as the file has them.
+        sizes (np.ndarray): (N, 2), height and width, -1 where unknown: no border.
+        kind (BoxKind): A format and a unit.
+        resize (Mapping[str, int]): Arguments of :func:`smart_resize`.
+
+    Returns:
+        np.ndarray: bool (N, ).
+    """
+    corners = to_xyxy(boxes, kind.format)
+    limits = np.tile(_limits(sizes, kind.unit, resize), 2)
+    # Real boxes pass borders by a fraction of a pixel.
+    slack = np.where(limits > 1, 1 + 0.01 * limits, 0.01)
+    beyond = (corners > limits + slack) | (corners < -np.nan_to_num(slack, nan=1))
+    wrong = ~np.isfinite(corners) | beyond
+    return wrong.any(1) | ~(corners[:, 2:] > corners[:, :2]).all(1)
+
+
 def fitting_kinds(
     boxes: np.ndarray,
     sizes: np.ndarray,
@@ -160,16 +184,7 @@ def fitting_kinds(
     """
     possible = []
     for kind in kinds:
-        corners = to_xyxy(boxes, kind.format)
-        limits = np.tile(_limits(sizes, kind.unit, resize), 2)
-        # Real boxes pass borders by a fraction of a pixel.
-        slack = np.where(limits > 1, 1 + 0.01 * limits, 0.01)
-        wrong = (
-            ~np.isfinite(corners)
-            | (corners > limits + slack)
-            | (corners < -np.nan_to_num(slack, nan=1))
-        )
-        wrong = wrong.any(1) | ~(corners[:, 2:] > corners[:, :2]).all(1)
+        wrong = contradicts(boxes, sizes, kind, resize)
         if wrong.mean() <= _SLIPS:
             possible.append(kind)
     formats = {kind.format for kind in possible}

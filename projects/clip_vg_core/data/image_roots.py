@@ -1,6 +1,7 @@
 """Where the images of labels are: folders in order, and names that have changed."""
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from .image_checks import other_year_paths, read_heads
 
 __all__ = ['ImageRoots']
 
+_UPLOADED = re.compile('[0-9a-f]{8}-')
 _NAMED = 3  # of the images that were found under another name
 
 
@@ -17,8 +19,9 @@ class ImageRoots:
     """Folders that hold the images of labels.
 
     An image that is in none of them under its name is looked for under the name that
-    COCO gives it in the sets of another year, with / for backslashes, and without
-    folders at its beginning that the folder ends with (``train2014/train2014/``).
+    COCO gives it in the sets of another year, with / for backslashes, without folders
+    at its beginning that the folder ends with (``train2014/train2014/``), and without
+    the eight digits that Label Studio puts before names (``0a1b2c3d-name.jpg``).
 
     Args:
         folders (Sequence[str or Path]): One or several, in order.
@@ -80,6 +83,8 @@ class ImageRoots:
             for path in (folder / plain, folder / shorter):
                 yield str(path)
                 yield from map(str, other_year_paths(path))
+            if _UPLOADED.match(plain):
+                yield str(folder / plain[9:])
 
     def _is_listed(self, path: str) -> bool:
         folder, base = os.path.split(path)

@@ -18,6 +18,7 @@ __all__ = [
     'describe_files',
     'describe_invalid',
     'in_folds',
+    'of_images',
     'make_ids_unique',
 ]
 
@@ -143,6 +144,32 @@ def in_folds(
         len(table.images),
     )
     return np.flatnonzero(np.isin(part, list(keep))[table.image_index])
+
+
+def of_images(table: LabelTable, number: int, seed: int = 0) -> np.ndarray:
+    """The labels of at most so many images of each split.
+
+    Args:
+        table (LabelTable): N labels.
+        number (int): Images of a split. A larger number has those of a smaller one.
+        seed (int): Decides which. Defaults to 0.
+
+    Returns:
+        np.ndarray: int64, indices of labels, ascending.
+
+    Raises:
+        ValueError: ``number`` is not positive.
+    """
+    if number < 1:
+        raise ValueError(f'expected at least 1 image of each split, got {number}.')
+    selected = np.zeros(len(table), bool)
+    for code in np.unique(table.splits):
+        of_split = table.splits == code
+        images = np.unique(table.image_index[of_split])
+        ranks = [_hash(f'{seed}:{table.images[index]}') for index in images]
+        chosen = images[np.argsort(np.array(ranks, np.uint64))[:number]]
+        selected |= of_split & np.isin(table.image_index, chosen)
+    return np.flatnonzero(selected)
 
 
 def _hash(text: str) -> int:

@@ -23,11 +23,14 @@ def image_key(name: str) -> str:
     """What an image is called in all sets: its COCO number, or its name without suffix.
 
     Args:
-        name (str): A file name, with folders or without.
+        name (str): A file name, with folders or without. Folders count where there is
+            no COCO number: ``train/1.jpg`` and ``val/1.jpg`` are two images.
     """
-    stem = PurePosixPath(name.replace('\\', '/')).stem.lower()
-    match = _COCO.fullmatch(stem)
-    return stem if match is None else f'coco {int(match[1])}'
+    path = PurePosixPath(name.replace('\\', '/').lower())
+    match = _COCO.fullmatch(path.stem)
+    if match is None:
+        return str(path.with_suffix('')) if path.name else str(path)
+    return f'coco {int(match[1])}'
 
 
 def leaking_labels(training: LabelTable, held_out: Iterable[LabelTable]) -> np.ndarray:

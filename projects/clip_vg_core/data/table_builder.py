@@ -3,6 +3,7 @@
 import reprlib
 from array import array
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -44,6 +45,7 @@ class TableBuilder:
         self._texts, self._ids = _Strings(), _Strings()
         self._splits, self._sources, self._units = _Codes(), _Codes(), _Codes()
         self._left_out: dict[str, list] = {}
+        self.kind: BoxKind | None = None  # of the boxes, once they are built
 
     def leave_out(self, targets: int, where: str) -> None:
         """Count an expression that has not one target, but none or several.
@@ -211,11 +213,9 @@ class TableBuilder:
                 can be of several kinds or of none; or an image's size is needed and
                 not known.
         """
-        boxes = np.frombuffer(self._boxes, np.float64).reshape(-1, 4)
-        counts = np.frombuffer(self._counts, np.int32)
-        owners = np.repeat(np.arange(len(counts)), counts)
-        images = np.frombuffer(self._image_index, np.int32).copy()
-        sizes = np.array(self._sizes, np.int32).reshape(-1, 2)
+        written = self.as_written()
+        boxes, images, sizes = written.boxes, written.image_index, written.sizes
+        owners = written.box_owners()
         kinds = box_format
         if isinstance(kinds, str):
             kinds = [BoxKind(kinds, 'pixel')]
@@ -248,6 +248,9 @@ class TableBuilder:
         kind = kinds[0]
         units = np.array([unit or kind.unit for unit in self._units.names] or ['pixel'])
         of_boxes = units[self._units.codes()[owners]] if len(boxes) else units[:0]
+        self.kind = BoxKind(
+            kind.format, ' or '.join(sorted({*of_boxes.tolist()})) or kind.unit
+        )
         pixels = of_boxes == 'pixel'
         check_units(boxes[pixels], lambda i: name_box(int(np.flatnonzero(pixels)[i])))
         if int_boxes:
@@ -258,14 +261,22 @@ class TableBuilder:
             boxes = self._in_pixels(
                 boxes, sizes[images[owners]], of_boxes, resize, name_box
             )
-        single = self._targets == 'one'
         with np.errstate(over='ignore'):  # of numbers that are invalid anyway
             boxes = boxes.astype(np.float32)
+        return replace(written, boxes=boxes)
+
+    def as_written(self) -> LabelTable:
+        """The labels with their boxes as the file has them, float64 and not checked.
+
+        No label may be added after.
+        """
+        counts = np.frombuffer(self._counts, np.int32)
+        single = self._targets == 'one'
         return LabelTable(
             PackedStrings.pack(self._images),
-            sizes,
-            images,
-            boxes,
+            np.array(self._sizes, np.int32).reshape(-1, 2),
+            np.frombuffer(self._image_index, np.int32).copy(),
+            np.frombuffer(self._boxes, np.float64).reshape(-1, 4),
             self._texts.packed(),
             self._ids.packed(),
             self._splits.codes(),

@@ -1,7 +1,7 @@
 """IoU of predicted boxes with true ones, and the accuracies made of it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import numpy as np
 
@@ -65,6 +65,9 @@ def accuracy_by_group(
 ) -> dict[str, dict[str, float]]:
     """The summary of all IoUs, and of each split and source where there are several.
 
+    Where sources have several splits, as data sets that are tested together, also of
+    each split of each source.
+
     Args:
         ious (np.ndarray): Of shape (N, ), N > 0.
         splits (Sequence[str]): The N splits.
@@ -73,16 +76,37 @@ def accuracy_by_group(
 
     Returns:
         dict[str, dict[str, float]]: :func:`summarize` under the empty name for all,
-        then under the name of each split and source, in characters that every
-        MMEngine backend takes.
+        then under the name of each split and source, and of both as in
+        ``refcoco/testA``, in characters that every MMEngine backend takes.
     """
     groups = {'': summarize(ious, thresholds)}
-    for values in (np.asarray(splits), np.asarray(sources)):
-        names = np.unique(values)
-        for name in names if len(names) > 1 else []:
-            # What MLflow takes in a name; a source may be called anything.
-            safe = re.sub(r'[^\w.\- ]', '_', str(name))
-            while safe in groups:  # x/y and x_y are two
-                safe += '_'
-            groups[safe] = summarize(ious[values == name], thresholds)
+    several = []
+    for values in (np.asarray(sources), np.asarray(splits)):
+        names, codes = np.unique(values, return_inverse=True)
+        if len(names) > 1:
+            several.append((names.tolist(), codes))
+    for names, codes in reversed(several):
+        for code, safe in enumerate(_safe_names(names, groups)):
+            groups[safe] = summarize(ious[codes == code], thresholds)
+    if len(several) == 2:
+        (source_names, source_codes), (split_names, split_codes) = several
+        pairs = {*zip(source_codes.tolist(), split_codes.tolist(), strict=True)}
+        # Of sources that have one split each, the sources say it.
+        if len(pairs) > len(source_names):
+            of_sources, of_splits = _safe_names(source_names), _safe_names(split_names)
+            for source, split in sorted(pairs):
+                chosen = (source_codes == source) & (split_codes == split)
+                name = f'{of_sources[source]}/{of_splits[split]}'
+                groups[name] = summarize(ious[chosen], thresholds)
     return groups
+
+
+def _safe_names(names: Sequence[str], taken: Container[str] = ()) -> list[str]:
+    """Names in characters that MLflow takes, no two alike; a source may be anything."""
+    safe_names: list[str] = []
+    for name in names:
+        safe = re.sub(r'[^\w.\- ]', '_', str(name))
+        while safe in taken or safe in safe_names:  # x/y and x_y are two
+            safe += '_'
+        safe_names.append(safe)
+    return safe_names

@@ -29,15 +29,21 @@ def add_scoring_options(parser: argparse.ArgumentParser, required: bool) -> None
         type=Path,
         required=required,
         metavar='FILE',
-        help='annotation file with the labels, in any layout of docs/data.md',
+        help='annotation file with the labels, in any layout of docs/data.md'
+        + ('' if required else ' (default: none, for results)'),
     )
     group.add_argument(
-        '--split-file', type=Path, help="REFER's refs file, such as refs(unc).p"
+        '--split-file',
+        type=Path,
+        metavar='FILE',
+        help="REFER's refs file, such as refs(unc).p (default: none)",
     )
     group.add_argument(
-        '--split', nargs='+', help='of the labels, such as: --split testA testB'
+        '--split',
+        nargs='+',
+        help='splits of the labels, such as: --split testA testB (default: all)',
     )
-    group.add_argument('--format', help='layout of --gt (default: told by the file)')
+    group.add_argument('--format', help='format of --gt (default: told by its name)')
     group = parser.add_argument_group('predictions')
     group.add_argument(
         '--coords',
@@ -49,25 +55,28 @@ def add_scoring_options(parser: argparse.ArgumentParser, required: bool) -> None
         '--box-format',
         choices=BOX_FORMATS,
         default='xyxy',
-        help='of the predicted boxes (default: %(default)s)',
+        help='format of the predicted boxes (default: %(default)s)',
     )
     group.add_argument(
         '--fields',
         nargs='+',
         metavar='FIELD=NAME',
-        help=f'what the file calls {", ".join(FIELDS)}, such as: --fields box=answer',
+        help=f'what the file calls {", ".join(FIELDS)}, such as: --fields box=answer '
+        '(default: told by the usual names)',
     )
     group.add_argument(
         '--only-matched',
         action='store_true',
-        help='leave out labels without a prediction, which else count as misses',
+        help='leave out labels without a prediction (default: they count as misses)',
     )
     # A command that shows images has the option already.
     with suppress(argparse.ArgumentError):
         group.add_argument(
             '--images',
             type=Path,
-            help='folder of the images, where their sizes are needed and not known',
+            metavar='DIR',
+            help='folder of the images, from which sizes are read that --gt does not '
+            'have (default: none are read)',
         )
 
 

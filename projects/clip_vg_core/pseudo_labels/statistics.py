@@ -13,6 +13,7 @@ from ..utils.atomic import replacing
 __all__ = [
     'GENERATOR_VERSION',
     'describe_labels',
+    'describe_manifest',
     'manifest_path',
     'merge_manifests',
     'summary',
@@ -107,6 +108,47 @@ def _mean(value: float, count: int) -> float:
 
 def _histogram(counted: Mapping[int, int]) -> dict[str, int]:
     return {str(key): number for key, number in sorted(counted.items()) if number}
+
+
+def describe_manifest(labels: Path, sample_ids_sha256: str) -> dict[str, Any] | None:
+    """What the manifest beside a file of labels says of them.
+
+    Args:
+        labels (Path): The file of labels.
+        sample_ids_sha256 (str): Of the names of its labels, as they are in it.
+
+    Returns:
+        dict or None: ``generator``, ``generator_version``, ``source``, ``labels``,
+        ``rules`` and ``left_out`` with their numbers, and ``same``, whether it speaks
+        of these labels; None where there is no manifest.
+
+    Raises:
+        ValueError: The manifest is damaged.
+    """
+    path = manifest_path(labels)
+    if not path.is_file():
+        return None
+    manifest = read_json(path)
+    try:
+        settings, made = manifest['settings'], manifest['statistics']
+        return dict(
+            generator=manifest['generator'],
+            generator_version=settings.get('generator_version'),
+            source=settings['source'],
+            labels=made['labels'],
+            rules=dict(made['rules']),
+            left_out={
+                key.removeprefix('left out: '): number
+                for key, number in manifest['counts'].items()
+                if key.startswith('left out: ') and number
+            },
+            same=made['sample_ids_sha256'] == sample_ids_sha256,
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f'{path} is no manifest of pseudo-labels ({type(error).__name__}: '
+            f'{error}): make the labels again, or remove it.'
+        ) from error
 
 
 def summary(manifest: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from ..curriculum.reliability_file import (
 )
 from ..curriculum.selection import BINS, otsu_valley, select_reliable
 from ..utils.file_names import file_name
-from .page import Picture, png, write_page
+from .page import PageImage, png, write_page
 from .result_grid import draw_grid
 
 __all__ = ['write_report', 'write_scoring_report']
@@ -30,7 +30,7 @@ _PAGE = """{% extends 'page' %}{% block body %}
 ({{ record.metric }}). Final model: <b>{{ record.final.trial }}</b>,
 {{ number(record.final.score) }}.</p>
 {% endif %}
-{{ pictures(figures) }}
+{{ images(figures) }}
 {% if record %}
 <h2>Measurers</h2><table>
 <tr><th>model</th><th>labels</th><th>score</th><th>seconds</th></tr>
@@ -62,7 +62,7 @@ def _sample(labels: np.ndarray, count: int) -> np.ndarray:
 
 def _example_figures(
     dataset: Any, folder: Path, pick: Mapping[str, Any], out: Path
-) -> list[Picture]:
+) -> list[PageImage]:
     """Random selected and dropped labels of a source, on their images."""
     (file,) = (f for f in dataset.label_files if f.source == pick['source'])
     path = reliability_path(folder, pick['measurer'], pick['source'])
@@ -169,7 +169,7 @@ def write_report(record_path: str | Path, dataset: Any) -> Path:
 def _write_page(
     path: Path,
     title: str,
-    figures: Sequence[Picture],
+    figures: Sequence[PageImage],
     record: Mapping[str, Any] | None = None,
 ) -> Path:
     return write_page(

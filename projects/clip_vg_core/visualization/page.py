@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 
 from ..utils.atomic import replacing
 
-__all__ = ['Picture', 'png', 'write_page']
+__all__ = ['PageImage', 'png', 'write_page']
 
 # Name, caption, and the PNG in base64.
-Picture = tuple[str, str, str]
-_BASE = """{% macro pictures(figures) %}
+PageImage = tuple[str, str, str]
+_BASE = """{% macro images(figures) %}
 {% for name, caption, image in figures %}
 <h2>{{ name }}</h2>
 <figure><img alt="{{ name }}" src="data:image/png;base64,{{ image }}">
@@ -60,7 +60,7 @@ def write_page(path: Path, template: str, **content: Any) -> Path:
     Args:
         path (Path): The HTML file.
         template (str): Jinja; begins with ``{% extends 'page' %}`` and fills the block
-            ``body``; ``pictures(figures)`` shows a list of :data:`Picture`.
+            ``body``; ``images(figures)`` shows a list of :data:`PageImage`.
         content: What the template names; ``title`` at least.
 
     Returns:
@@ -70,5 +70,8 @@ def write_page(path: Path, template: str, **content: Any) -> Path:
     # Names and expressions come from data: escaped, and never read as a template.
     page = Environment(autoescape=True, loader=pages).get_template('this')
     with replacing(path) as partial:
-        partial.write_text(page.render(**content), encoding='utf-8')
+        # JSON can have halves of characters, which no file can.
+        partial.write_text(
+            page.render(**content), encoding='utf-8', errors='xmlcharrefreplace'
+        )
     return path

@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from .page import Picture, png, write_page
+from .page import PageImage, png, write_page
 from .result_grid import draw_labels
 
 __all__ = ['write_label_report']
@@ -23,7 +23,7 @@ _PAGE = """{% extends 'page' %}{% block body %}
 <p>{{ made.labels }} labels for {{ made.images_with_labels }} of {{ made.images }}
 images, {{ made.mean_labels_per_image }} an image; {{ made.mean_words }} words and
 {{ made.mean_entities }} entities an expression; vocabulary: {{ made.vocabulary }}.</p>
-{{ pictures(figures) }}
+{{ images(figures) }}
 {% for name, rows in tables %}
 <h2>{{ name }}</h2><table>
 {% for key, value in rows %}
@@ -78,7 +78,7 @@ def write_label_report(
     made, counts = manifest['statistics'], manifest['counts']
     folder = out.with_suffix('.report')
     folder.mkdir(exist_ok=True)
-    figures: list[Picture] = []
+    figures: list[PageImage] = []
     if made['labels']:
         parts = {
             'rules': made['rules'],

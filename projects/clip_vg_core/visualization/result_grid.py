@@ -17,7 +17,7 @@ from ..metrics.breakdown import HIT
 from ..utils.image_files import as_rgb, open_image, size_of
 from .boxes import draw_box
 
-__all__ = ['UNREADABLE', 'draw_grid', 'draw_labels', 'draw_results']
+__all__ = ['UNREADABLE', 'draw_grid', 'draw_labels', 'draw_results', 'read_reduced']
 
 # What Pillow raises for a file that is no image.
 UNREADABLE = (OSError, ValueError, SyntaxError)
@@ -46,7 +46,7 @@ def draw_results(
         OSError, ValueError, SyntaxError: The image cannot be read.
     """
     upright = any(result.get('upright') for result in results)
-    image, scale = _read(path, upright, side)
+    image, scale = read_reduced(path, upright, side)
     pen = ImageDraw.Draw(image)
     for place, result in enumerate(results):
         true, predicted = (
@@ -60,8 +60,20 @@ def draw_results(
     return image
 
 
-def _read(path: Path, upright: bool, side: int) -> tuple[Image.Image, float]:
-    """An image whose longer side is ``side``, and the factor of its pixels."""
+def read_reduced(path: Path, upright: bool, side: int) -> tuple[Image.Image, float]:
+    """Read an image at another size.
+
+    Args:
+        path (Path): The image.
+        upright (bool): Whether to turn it by its EXIF entry.
+        side (int): Pixels of the longer side.
+
+    Returns:
+        tuple[Image.Image, float]: RGB, and the factor of its pixels.
+
+    Raises:
+        OSError, ValueError, SyntaxError: The image cannot be read.
+    """
     with open_image(path) as image:
         size = size_of(image, upright)
         scale = side / max(size)
@@ -100,7 +112,7 @@ def draw_labels(
         axes.set_axis_off()
     for axes, line in zip(grid.flat, lines, strict=False):
         try:
-            image, scale = _read(images / line['filename'], upright, _SIDE)
+            image, scale = read_reduced(images / line['filename'], upright, _SIDE)
         except UNREADABLE:
             missing.append(line['filename'])
             image, scale = Image.new('RGB', (_SIDE, _SIDE), '#eeeeee'), 0.0

@@ -428,3 +428,21 @@ def test_changed_files_give_a_table_or_an_error_that_names_them():
     assert '1,000 inputs, no violation' in done.stdout
     # Most changes are refused; some leave a file that can be read.
     assert ' read ' in done.stdout and ' refused ' in done.stdout
+
+
+@pytest.mark.parametrize('name', WRITERS)
+def test_a_row_that_is_no_row_is_an_error_with_the_file(tmp_path, name):
+    """After rows by which the layout is told, as in a file that was edited by hand."""
+    files, _ = write(name, tmp_path)
+    path = files['ann_file']
+    if path.suffix not in ('.json', '.jsonl'):
+        pytest.skip('not JSON')
+    try:
+        rows = json.loads(path.read_text())
+        if not isinstance(rows, list):
+            pytest.skip('no list of rows')
+        path.write_text(json.dumps([*rows * 3, True]))
+    except ValueError:
+        path.write_text(path.read_text() * 3 + 'true\n')
+    with pytest.raises(ValueError, match=path.name):
+        read_annotations(**files, targets='any')

@@ -127,7 +127,8 @@ def test_centres_and_extents_are_boxes():
         ('train2014/COCO_train2014_000000000009.jpg', '000000000009.jpg', True),
         ('COCO_val2014_000000000009_3.jpg', 'x\\000000000009.png', True),
         ('COCO_train2014_000000000009.jpg', '000000000010.jpg', False),
-        ('a/B.jpg', 'b.png', True),
+        ('a/B.jpg', 'A\\b.png', True),
+        ('train/1.jpg', 'val/1.jpg', False),
         ('9.jpg', '000000000009.jpg', False),  # a number of another data set
     ],
 )

@@ -41,7 +41,15 @@ def test_groups_are_counted_by_themselves():
         # Of one name where no backend takes the slash, so that one is renamed.
         'a_b': summarize(ious[[0, 2, 3]], [0.5]),
         'a_b_': {'acc_0.5': 0.0, 'miou': 0.49},
+        'a_b/test': summarize(ious[2:], [0.5]),
+        'a_b/val': summarize(ious[:1], [0.5]),
+        'a_b_/val': summarize(ious[1:2], [0.5]),
     }
+
+
+def test_sources_of_one_split_each_are_not_counted_twice():
+    groups = accuracy_by_group(np.ones(2), ['val', 'test'], ['x', 'y'], [0.5])
+    assert list(groups) == ['', 'test', 'val', 'x', 'y']
 
 
 def test_one_split_and_source_need_no_group():

@@ -1,12 +1,14 @@
-"""Errors of ours end a command by their message; others keep their traceback."""
+"""Arguments under their earlier names; errors of ours as one message."""
 
+import argparse
 import json
 
 import pytest
 from mmengine.config import Config
 
 from projects.clip_vg_core.data.readers import read_annotations
-from projects.clip_vg_core.utils.command_line import run_command
+from projects.clip_vg_core.utils import command_line
+from projects.clip_vg_core.utils.command_line import parse_command, run_command
 
 from ...helpers import ROOT
 from ...helpers.commands import run_script
@@ -58,32 +60,97 @@ def test_a_missing_image_is_one_message(workers, shapes, sources, tmp_path):
 def test_data_is_looked_at_before_the_model_is_built(tmp_path, shapes):
     """Weights that cannot be downloaded are not what a missing file costs."""
     config = ROOT / 'configs/clip_vg_refcoco.py'
-    command = ('tools/train.py', config, '--work-dir', tmp_path, '--cfg-options')
     nowhere = tmp_path / 'nowhere'
-    done = run_script(*command, f'train_dataloader.dataset.data_root={nowhere}')
+    done = run_script(
+        *('tools/train.py', config, '--work-dir', tmp_path, '--data-root', nowhere)
+    )
     assert done.returncode == 1
     assert 'Traceback' not in done.stderr
     assert str(nowhere) in done.stderr
-    assert 'could not be downloaded' not in done.stderr
+    assert 'openai' not in done.stderr
     image = tmp_path / 'none.jpg'
     done = run_script(
         *('demo/ground.py', image, 'left man', '--checkpoint', tmp_path / 'none.pth'),
         *('--out-dir', tmp_path),
     )
-    assert f'{image}: no such image' in done.stderr
+    assert str(image) in done.stderr
     assert done.stderr.count('\n') == 1
 
 
 def test_weights_that_cannot_be_downloaded_are_one_message(tmp_path, shapes):
     config = ROOT / 'configs/clip_vg_synthetic.py'
-    loaders = ('train', 'val', 'test')
-    options = [f'{key}_dataloader.dataset.data_root={shapes}' for key in loaders]
     done = run_script(
-        *('tools/train.py', config, '--work-dir', tmp_path),
-        *('--cfg-options', *options, 'model.visual_encoder.pretrained=openai'),
+        *('tools/train.py', config, '--work-dir', tmp_path, '--data-root', shapes),
+        *('--cfg-options', 'model.visual_encoder.pretrained=openai'),
         'model.visual_encoder.arch=ViT-B-16-quickgelu',
     )
     assert done.returncode == 1
     assert 'Traceback' not in done.stderr
     assert "'openai'" in done.stderr
-    assert 'could not be downloaded' in done.stderr
+
+
+@pytest.fixture
+def parser(monkeypatch):
+    """Of a script of which an option and a positional were renamed."""
+    renamed = {
+        'a.py': {'--old': '--new-name', 'OUT': '--out'},
+        'b.py do': {'--x': '--y'},
+    }
+    monkeypatch.setattr(command_line, 'RENAMED_ARGUMENTS', renamed)
+    parser = argparse.ArgumentParser()
+    parser.add_argument('source')
+    parser.add_argument('--new-name')
+    parser.add_argument('--out')
+    return parser
+
+
+@pytest.mark.parametrize(
+    'words',
+    [
+        ('s', '--old', '1', 'o'),
+        ('s', 'o', '--old=1'),
+        ('--old', '1', 's', '--out', 'o'),
+        ('s', '--new-name', '1', '--out', 'o'),
+    ],
+)
+def test_earlier_spellings_mean_the_same(words, parser, caplog):
+    args = parse_command(parser, 'a.py', words)
+    assert vars(args) == dict(source='s', new_name='1', out='o')
+    today = '--new-name' in words
+    assert ('--new-name' in caplog.text) != today
+    assert ('--out o' in caplog.text) == ('--out' not in words)
+
+
+@pytest.mark.parametrize(
+    ('words', 'names'),
+    [
+        (('s', '--old', '1', '--new-name', '2', 'o'), ('--old', '--new-name')),
+        (('s',), ('--out',)),
+        (('s', 'o', 'p'), ('p',)),
+        (('s', '--out', 'o', '--other'), ('--other',)),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(words, names, parser, capsys):
+    with pytest.raises(SystemExit) as ended_with:
+        parse_command(parser, 'a.py', words)
+    assert ended_with.value.code == 2
+    said = capsys.readouterr().err
+    assert all(name in said for name in names)
+
+
+def test_a_value_is_no_option(parser, caplog):
+    args = parse_command(parser, 'a.py', ['--out', 'o', '--', '--old'])
+    assert args.source == '--old'
+    assert not caplog.text
+
+
+def test_options_of_one_subcommand(parser, caplog):
+    both = argparse.ArgumentParser()
+    commands = both.add_subparsers(dest='command')
+    for name in ('do', 'undo'):
+        command = commands.add_parser(name)
+        command.add_argument('--x' if name == 'undo' else '--y')
+    assert parse_command(both, 'b.py', ['do', '--x', '1']).y == '1'
+    caplog.clear()
+    assert parse_command(both, 'b.py', ['undo', '--x', '1']).x == '1'
+    assert not caplog.text

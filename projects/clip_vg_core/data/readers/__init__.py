@@ -8,6 +8,7 @@ a parquet file needs pyarrow).
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,41 @@ from .common import keep_splits
 from .documents import Document, images_inside, open_document
 from .layout import Layout, Options
 from .odvg import odvg_line, write_odvg
-from .rows import FIELDS
+from .rows import FIELDS, parse_fields
 from .tables import LAYOUTS, kinds_of, nearest_layout, without_ref_number
 
 __all__ = [
     'FIELDS',
     'LAYOUTS',
+    'Collected',
+    'check_unique_names',
+    'collect_labels',
     'extract_images',
     'layout_of',
     'odvg_line',
+    'parse_fields',
     'read_annotations',
     'write_odvg',
 ]
+
+
+@dataclass(frozen=True)
+class Collected:
+    """Labels of a file whose boxes are not looked at yet.
+
+    Args:
+        layout (Layout): What the file is.
+        kinds (list[BoxKind]): What its boxes may be; the numbers must leave one.
+        resize (Mapping[str, int]): Arguments of ``smart_resize``.
+        builder (TableBuilder): Holds the labels.
+        describe (Callable): From a label's place to words for an error.
+    """
+
+    layout: Layout
+    kinds: list[BoxKind]
+    resize: Mapping[str, int]
+    builder: TableBuilder
+    describe: Callable[[int], str]
 
 
 def layout_of(document: Document, split_file: Path | None = None) -> Layout:
@@ -131,6 +155,59 @@ def read_annotations(
         ValueError: A file is damaged or of an unknown layout, an entry is wrong, a
             split is unknown, or the boxes look like another format or unit.
     """
+    found = collect_labels(
+        ann_file,
+        split_file,
+        splits,
+        ann_format,
+        source,
+        box_format,
+        box_unit=box_unit,
+        fields=fields,
+        instruction=instruction,
+        targets=targets,
+        image_folders=image_folders,
+    )
+    ann_file, layout, builder = Path(ann_file), found.layout, found.builder
+    table = builder.build(found.kinds, int_boxes, found.resize, read_sizes)
+    check_unique_names(ann_file, table, found)
+    if training and not layout.training_split and splits is None:
+        raise ValueError(
+            f'{ann_file} is of {layout.title}, which has no training split: labels of '
+            f'{", ".join(table.split_names)} must not be trained on. Use it with '
+            'test_mode=True, or name the split if this is meant.'
+        )
+    if len(table) or layout.name != 'transvg':
+        table = keep_splits(table, splits, ann_file)
+    if check_boxes:
+        check_fit(table, str(ann_file))
+    return table
+
+
+def collect_labels(
+    ann_file: str | Path,
+    split_file: str | Path | None = None,
+    splits: Sequence[str] | None = None,
+    ann_format: str | None = None,
+    source: str | None = None,
+    box_format: str | None = None,
+    *,
+    box_unit: str | Mapping | None = None,
+    fields: Mapping[str, Any] | None = None,
+    instruction: str | None = None,
+    targets: str = 'one',
+    image_folders: Mapping[str, str] | None = None,
+) -> Collected:
+    """Read labels without a decision on what their boxes are.
+
+    The arguments are those of :func:`read_annotations`.
+
+    Returns:
+        Collected: The labels of all splits.
+
+    Raises:
+        FileNotFoundError, ValueError: As :func:`read_annotations`, but for boxes.
+    """
     ann_file = Path(ann_file)
     split_file = None if split_file is None else Path(split_file)
     _check_options(ann_file, split_file, ann_format, box_format, targets)
@@ -162,24 +239,11 @@ def read_annotations(
                 '' if unit else label.unit,
                 label.place,
             )
-        table = builder.build(kinds, int_boxes, resize, read_sizes)
     except RecursionError:
         raise ValueError(
             f'{ann_file}: values are nested too deep; expected annotations.'
         ) from None
-    if layout.unique_names:
-        _check_unique(ann_file, table, builder, describe)
-    if training and not layout.training_split and splits is None:
-        raise ValueError(
-            f'{ann_file} is of {layout.title}, which has no training split: labels of '
-            f'{", ".join(table.split_names)} must not be trained on. Use it with '
-            'test_mode=True, or name the split if this is meant.'
-        )
-    if len(table) or layout.name != 'transvg':
-        table = keep_splits(table, splits, ann_file)
-    if check_boxes:
-        check_fit(table, str(ann_file))
-    return table
+    return Collected(layout, kinds, resize, builder, describe)
 
 
 def _check_options(
@@ -209,8 +273,9 @@ def _layout(document: Document, ann_format: str | None, options: Options) -> Lay
     if ann_format is not None:
         return LAYOUTS[ann_format]
     # Whoever names columns means them, unless the layout has some to name.
-    if options.fields and 'objects' not in document.keys:
-        return LAYOUTS['rows']
+    if options.fields:
+        layouts = (layout for layout in LAYOUTS.values() if layout.takes_fields)
+        return next((x for x in layouts if x.matches(document)), LAYOUTS['rows'])
     return layout_of(document, options.split_file)
 
 
@@ -283,10 +348,20 @@ def extract_images(path: str | Path, folder: str | Path) -> int:
     return written
 
 
-def _check_unique(
-    path: Path, table: LabelTable, builder: TableBuilder, describe: Callable[[int], str]
-) -> None:
-    """Raise if two labels have the same name."""
+def check_unique_names(path: Path, table: LabelTable, found: Collected) -> None:
+    """Refuse two labels of one name in a layout that names its labels.
+
+    Args:
+        path (Path): The annotation file.
+        table (LabelTable): All its labels.
+        found (Collected): What they were made of.
+
+    Raises:
+        ValueError: A ``sample_id`` comes twice.
+    """
+    if not found.layout.unique_names:
+        return
+    builder, describe = found.builder, found.describe
     names = table.sample_ids
     hashes = np.fromiter(map(hash, names), np.int64, len(names))
     order = np.argsort(hashes, kind='stable')

@@ -105,9 +105,7 @@ def _vlm_text(row: dict, instruction: str | None, where: str) -> Any:
 
 def _vlm_labels(document: Document, options: Options) -> Iterator[Label]:
     stem, split = document.path.stem, split_of(document.path.stem)
-    for number, row in document.rows():
-        where = document.where(number)
-        entry_of(row, dict, where, 'a JSON object')
+    for number, row, where in document.records():
         yield from labels_of_row(
             number,
             row,
@@ -216,8 +214,7 @@ def _chat_labels(document: Document, options: Options) -> Iterator[Label]:
     Turns without a box (captions, other questions) are no labels.
     """
     stem, split = document.path.stem, split_of(document.path.stem)
-    for number, row in document.rows():
-        where = document.where(number)
+    for number, row, where in document.records():
         turns = _turns(row, where)
         labels: list[tuple[str, list]] = []
         question = None
@@ -242,8 +239,8 @@ def _chat_boxes(document: Document) -> tuple[BoxKind, ...]:
     """How boxes are written tells their unit; of Qwen's JSON, the numbers must."""
     kinds: set[str] = set()
     largest = 0.0
-    for number, row in document.rows():
-        for role, text in _turns(row, document.where(number)):
+    for _, row, where in document.records():
+        for role, text in _turns(row, where):
             if role not in ('gpt', 'assistant'):
                 continue
             for reply in _replies(text):
@@ -273,9 +270,10 @@ def _swift_labels(document: Document, options: Options) -> Iterator[Label]:
     """Labels of ``objects``: ``ref`` and ``bbox``, one to one or one to many."""
     stem, split = document.path.stem, split_of(document.path.stem)
     units = dict(real='pixel', norm1000='1000', norm1='1')
-    for number, row in document.rows():
-        where = document.where(number)
-        objects = entry_of(row['objects'], dict, f'{where}, objects', 'a dict')
+    for number, row, where in document.records():
+        objects = entry_of(
+            required(row, 'objects', where), dict, f'{where}, objects', 'a dict'
+        )
         boxes = targets_of(required(objects, 'bbox', f'{where}, objects'))
         unit = units.get(str(objects.get('bbox_type') or 'real'))
         if unit is None:
@@ -314,11 +312,11 @@ def _florence_labels(document: Document, options: Options) -> Iterator[Label]:
     """Locations in a suffix: x first of Florence-2, y first of PaliGemma."""
     del options
     stem, split = document.path.stem, split_of(document.path.stem)
-    for number, row in document.rows():
-        where = document.where(number)
+    for number, row, where in document.records():
+        texts = (required(row, key, where) for key in ('prefix', 'suffix'))
         prefix, suffix = (
-            entry_of(row[key], str, f'{where}, {key}', 'a text')[:_MOST_TEXT]
-            for key in ('prefix', 'suffix')
+            entry_of(text, str, where, 'texts as prefix and suffix')[:_MOST_TEXT]
+            for text in texts
         )
         y_first = '<loc_' not in suffix
         labels: dict[str, list] = {}

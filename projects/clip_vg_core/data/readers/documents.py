@@ -61,6 +61,16 @@ class Document:
         elif isinstance(self.value, list | tuple):
             yield from enumerate(self.value)
 
+    def records(self) -> Iterator[tuple[int, dict, str]]:
+        """Number, content and place for errors of rows that must be dicts.
+
+        Raises:
+            ValueError: A row is none.
+        """
+        for number, row in self.rows():
+            where = self.where(number)
+            yield number, entry_of(row, dict, where, 'a JSON object'), where
+
     def where(self, number: int) -> str:
         """File and row, for errors."""
         return f'{self.path}, {self.noun} {number}'

@@ -87,6 +87,8 @@ class Layout:
         training_split (bool): Whether the data set has one. Defaults to True.
         unique_names (bool): Whether files hold ``sample_id``, which may come twice.
             Defaults to False.
+        takes_fields (bool): Whether ``fields`` names something in it; in other files it
+            names columns of rows. Defaults to False.
     """
 
     name: str
@@ -100,6 +102,7 @@ class Layout:
     refusal: str = ''
     training_split: bool = True
     unique_names: bool = False
+    takes_fields: bool = False
 
 
 def value_at(row: Any, path: str, where: str) -> Any:
@@ -162,9 +165,7 @@ def read_rows(
     def read(document: Document, options: Options) -> Iterator[Label]:
         del options
         stem, split = document.path.stem, split_of(document.path.stem)
-        for number, row in document.rows():
-            where = document.where(number)
-            entry_of(row, dict, where, 'a JSON object')
+        for number, row, where in document.records():
             expressions = get(row, text, where)
             if texts_in:
                 entry_of(expressions, list, f'{where}, {text}', 'a list')

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..box_formats import BoxKind
-from .common import entry_of, image_size, split_of, targets_of
+from .common import image_size, split_of, targets_of
 from .documents import Document
 from .layout import PIXEL_XYWH, PIXEL_XYXY, UNSETTLED, Label, Layout, Options, value_at
 
-__all__ = ['FIELDS', 'ROWS']
+__all__ = ['FIELDS', 'ROWS', 'parse_fields']
 
 # What `fields` may name, and the names that are taken where it does not.
 FIELDS: dict[str, tuple[str, ...]] = {
@@ -142,9 +142,7 @@ def _side(value: Any) -> Any:
 def _labels(document: Document, options: Options) -> Iterator[Label]:
     fields = _fields(document, options.fields)
     stem, split = document.path.stem, split_of(document.path.stem)
-    for number, row in document.rows():
-        where = document.where(number)
-        entry_of(row, dict, where, 'a JSON object')
+    for number, row, where in document.records():
         image = value_at(row, fields['image'], where)
         if isinstance(image, dict):  # Hugging Face's images
             image = image.get('path') or f'{stem}_{number}.jpg'
@@ -208,3 +206,20 @@ ROWS = Layout(
     ),
     unique_names=True,
 )
+
+
+def parse_fields(pairs: list[str] | None) -> dict[str, str | list[str]]:
+    """Columns by their field, of the ``FIELD=COLUMN`` of a command line.
+
+    Raises:
+        ValueError: One is not of this form.
+    """
+    fields: dict[str, str | list[str]] = {}
+    for pair in pairs or []:
+        field, separator, column = pair.partition('=')
+        if not separator or not column:
+            raise ValueError(
+                f'--fields {pair}: expected FIELD=COLUMN, e.g. text=words.'
+            )
+        fields[field] = column.split(',') if ',' in column else column
+    return fields

@@ -15,6 +15,7 @@ from .chat import CHAT, FLORENCE, MS_SWIFT, VLM
 from .coco import COCO, MDETR, REFER, REFS_ALONE
 from .common import entry_of, image_size, required, split_of, targets_of
 from .documents import Document
+from .labelling_tools import COCO_TEXTS, CVAT, LABEL_STUDIO, LABEL_STUDIO_MIN
 from .layout import (
     PIXEL_XYWH,
     PIXEL_XYXY,
@@ -132,8 +133,7 @@ def _refcoco_m_labels(document: Document, options: Options) -> Iterator[Label]:
     """An image a row; ``samples`` have sentences, a box, and a mask with a size."""
     del options
     stem, split = document.path.stem, split_of(document.path.stem)
-    for number, row in document.rows():
-        where = document.where(number)
+    for number, row, where in document.records():
         for index, sample in enumerate(
             entry_of(
                 required(row, 'samples', where), list, f'{where}, samples', 'a list'
@@ -167,9 +167,8 @@ def _imagefolder_labels(document: Document, options: Options) -> Iterator[Label]
         *('phrase', 'phrases', 'sentence', 'sentences', 'label', 'labels'),
     )
     stem, split = document.path.stem, split_of(document.path.stem)
-    for number, row in document.rows():
-        where = document.where(number)
-        objects = row['objects']
+    for number, row, where in document.records():
+        objects = required(row, 'objects', where)
         if isinstance(objects, list):  # one dict each, in place of columns
             names = {name for one in objects if isinstance(one, dict) for name in one}
             objects = {
@@ -213,8 +212,7 @@ def _genome_labels(document: Document, options: Options) -> Iterator[Label]:
     """Regions of images; the image ``<image_id>.jpg`` is in VG_100K or VG_100K_2."""
     del options
     stem = document.path.stem
-    for number, row in document.rows():
-        where = document.where(number)
+    for number, row, where in document.records():
         regions = entry_of(
             required(row, 'regions', where), list, f'{where}, regions', 'a list'
         )
@@ -310,10 +308,13 @@ def _has(*keys: str) -> Any:
 _ALL = (
     REFER,
     MDETR,
+    COCO_TEXTS,
     COCO,
     TRANSVG,
     ODVG,
     ODVG_DETECTION,
+    LABEL_STUDIO,
+    LABEL_STUDIO_MIN,
     MS_SWIFT,
     CHAT,
     VLM,
@@ -413,7 +414,9 @@ _ALL = (
         _imagefolder_labels,
         PIXEL_XYWH,
         pitfalls='xywh as in their documentation',
+        takes_fields=True,
     ),
+    CVAT,
     Layout(
         'voc',
         'Pascal VOC XML with `description` (DIOR-RSVG): a file or a folder',

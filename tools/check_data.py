@@ -1,0 +1,197 @@
+"""Say what annotation files are, what is wrong with them, and how to train on them.
+
+    python tools/check_data.py FILE... --images DIR --page check.html
+
+FILE is an annotation file of any layout of docs/data.md; of REFER's data sets
+`instances.json`, `refs(unc).p` or their folder. The exit code is 1 if something spoils
+training (with --strict, if anything was found).
+"""
+
+import argparse
+import json
+import logging
+import sys
+from io import TextIOWrapper
+from pathlib import Path
+
+from projects.clip_vg_core.data.box_formats import BOX_FORMATS, BOX_UNITS
+from projects.clip_vg_core.data.image_roots import ImageRoots
+from projects.clip_vg_core.data.inspection import (
+    Inspection,
+    find_leaks,
+    find_parts,
+    inspect_file,
+)
+from projects.clip_vg_core.data.inspection_text import (
+    format_inspection,
+    format_problems,
+)
+from projects.clip_vg_core.data.label_checks import Problem
+from projects.clip_vg_core.data.readers import LAYOUTS, parse_fields
+from projects.clip_vg_core.data.training_config import BASE, training_config
+from projects.clip_vg_core.pseudo_labels.statistics import describe_manifest
+from projects.clip_vg_core.utils.atomic import replacing
+from projects.clip_vg_core.utils.command_line import run_command
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        'files', nargs='+', type=Path, metavar='FILE', help='annotation files to check'
+    )
+    parser.add_argument(
+        '--split-file',
+        type=Path,
+        help="REFER's refs, or VOC's list of a split (default: what lies beside FILE)",
+    )
+    parser.add_argument(
+        '--images',
+        nargs='+',
+        metavar='DIR',
+        help='folders of the images, to look for missing, turned and resized ones '
+        '(default: images are not read)',
+    )
+    parser.add_argument(
+        '--format',
+        choices=sorted(LAYOUTS),
+        metavar='LAYOUT',
+        help='layout of the files, one of docs/data.md (default: by their content)',
+    )
+    parser.add_argument(
+        '--box-format',
+        choices=BOX_FORMATS,
+        help='format of the boxes (default: as their layout has them)',
+    )
+    parser.add_argument(
+        '--box-unit',
+        choices=BOX_UNITS,
+        help='unit of the boxes (default: as their layout has them)',
+    )
+    parser.add_argument(
+        '--fields',
+        nargs='+',
+        metavar='FIELD=COLUMN',
+        help='columns of rows: image=file text=caption box=bbox, or box=x1,y1,x2,y2 '
+        '(default: told by their usual names)',
+    )
+    parser.add_argument(
+        '--instruction',
+        help='form of the questions of a chat file, with {expression} (default: one of '
+        'the known forms)',
+    )
+    parser.add_argument(
+        '--page',
+        type=Path,
+        metavar='FILE.html',
+        help='also write a page, with labels drawn on images if --images is given '
+        '(default: do not)',
+    )
+    parser.add_argument(
+        '--json',
+        type=Path,
+        metavar='FILE.json',
+        help='also write all of it as JSON (default: do not)',
+    )
+    parser.add_argument(
+        '--base',
+        default=BASE,
+        metavar='CONFIG',
+        help='config that the printed one inherits (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--strict',
+        action='store_true',
+        help='exit with 1 if anything was found (default: if it spoils training)',
+    )
+    return parser.parse_args()
+
+
+def inspect(args: argparse.Namespace, roots: ImageRoots | None) -> list[Inspection]:
+    """Look at all files, one after another, and print what is found."""
+    inspections = []
+    for path in args.files:
+        for ann_file, split_file in find_parts(path, args.split_file):
+            found = inspect_file(
+                ann_file,
+                split_file,
+                roots,
+                ann_format=args.format,
+                box_format=args.box_format,
+                box_unit=args.box_unit,
+                fields=parse_fields(args.fields),
+                instruction=args.instruction,
+            )
+            _add_manifest(found)
+            logging.info('%s\n', format_inspection(found))
+            logging.info('%s\n', format_problems(found.problems))
+            inspections.append(found)
+    return inspections
+
+
+def _add_manifest(found: Inspection) -> None:
+    """How pseudo-labels were made, as recorded beside them."""
+    if found.table is None:
+        return
+    try:
+        found.manifest = describe_manifest(
+            Path(found.file), found.table.sample_ids.sha256()
+        )
+    except ValueError as error:
+        found.problems.append(Problem('manifest', str(error), 0))
+        return
+    if found.manifest and not found.manifest['same']:
+        text = (
+            f'The manifest beside {found.file} is of other labels '
+            f'({found.manifest["labels"]:,}): the file was cut or changed since.'
+        )
+        found.problems.append(Problem('manifest', text, len(found.table)))
+
+
+def main() -> None:
+    """Look, print, and write."""
+    if isinstance(sys.stdout, TextIOWrapper):  # names may be of no encoding at all
+        sys.stdout.reconfigure(errors='backslashreplace')
+    logging.basicConfig(level=logging.INFO, format='%(message)s', stream=sys.stdout)
+    args = parse_args()
+    roots = ImageRoots(args.images) if args.images else None
+    inspections = inspect(args, roots)
+    leaks = find_leaks(inspections) if len(inspections) > 1 else []
+    if leaks:
+        logging.info('between the files\n%s\n', format_problems(leaks))
+    config = training_config(inspections, args.images or (), args.base)
+    problems = [*leaks, *(p for found in inspections for p in found.problems)]
+    spoilt = any(problem.spoils_training for problem in problems)
+    if config:
+        when = 'once the errors are mended, ' * spoilt
+        where = '' if args.images else ' (IMAGES/ is the folder of the images)'
+        logging.info(
+            'To train on it, %ssave it in the folder configs%s:\n\n%s',
+            when,
+            where,
+            config,
+        )
+    if args.json:
+        content = dict(
+            files=[found.described() for found in inspections],
+            leaks=[vars(leak) for leak in leaks],
+            config=config,
+        )
+        with replacing(args.json) as partial:
+            partial.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
+        logging.info('%s', args.json)
+    if args.page:
+        # Matplotlib, which it imports, takes a second.
+        from projects.clip_vg_core.visualization.data_report import write_data_report
+
+        logging.info(
+            '%s', write_data_report(args.page, inspections, leaks, config, roots)
+        )
+    if spoilt or (args.strict and problems):
+        raise SystemExit(1)
+
+
+if __name__ == '__main__':
+    run_command(main)
