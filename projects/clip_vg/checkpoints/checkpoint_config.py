@@ -75,11 +75,18 @@ def _plain(value: ast.expr, name: str) -> Any:
 
 
 class _DictCalls(ast.NodeTransformer):
-    """Turns ``dict(a=1)``, which MMEngine writes, into the literal ``{'a': 1}``."""
+    """Turns ``dict(a=1)`` and ``dict({'a+': 1})`` into literals, as ``{'a': 1}``.
+
+    MMEngine writes the second where a key is no name.
+    """
 
     def visit_Call(self, node: ast.Call) -> ast.AST:  # noqa: N802
-        """A call of ``dict`` with names alone, the only one that may stand there."""
+        """A call of ``dict`` with names or a literal, the only one that may be."""
         is_dict = isinstance(node.func, ast.Name) and node.func.id == 'dict'
+        if is_dict and not node.keywords and len(node.args) == 1:
+            (literal,) = node.args
+            if isinstance(literal, ast.Dict) and None not in literal.keys:
+                return self.visit(literal)
         if not is_dict or node.args or not all(word.arg for word in node.keywords):
             raise ValueError(f'it has "{ast.unparse(node)[:80]}"')
         return ast.Dict(
