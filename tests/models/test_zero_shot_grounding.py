@@ -10,6 +10,7 @@ from mmdet.registry import DATASETS, MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.registry import init_default_scope
 
 from projects.clip_vg.models.proposals import (
     FileProposals,
@@ -29,6 +30,7 @@ from ..helpers.shrink import rtmdet
 @pytest.fixture(scope='module')
 def cfg(shapes):
     """The synthetic config on ``shapes``, with their true boxes as proposals."""
+    init_default_scope('mmdet')  # before the one of each test
     cfg = Config.fromfile(ROOT / 'configs/zero_shot_synthetic.py')
     cfg.test_dataloader.dataset.update(data_root=str(shapes), split='train')
     cfg.model.clip.pretrained = str(ROOT / cfg.model.clip.pretrained)
