@@ -46,9 +46,24 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--out', default='work_dirs/zero_shot', help='output folder')
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
-    parser.add_argument('--images', type=int, default=60, help='of each measurement')
+    parser.add_argument(
+        '--out',
+        default='work_dirs/zero_shot',
+        help='output folder (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--seeds',
+        type=int,
+        nargs='+',
+        default=[0, 1, 2],
+        help='seeds of images and labels (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--images',
+        type=int,
+        default=60,
+        help='images of each measurement (default: %(default)s)',
+    )
     return parser.parse_args(argv)
 
 
