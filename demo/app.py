@@ -74,8 +74,9 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         default=[],
         metavar='FILE',
-        help='checkpoint files, work dirs (their best checkpoint, else their last), or '
-        'exported folders (no default: at least one)',
+        help='checkpoint files, work dirs (their best checkpoint, else their last), '
+        'exported folders, or configs of ZeroShotGrounding, which needs no checkpoint '
+        '(no default: at least one)',
     )
     parser.add_argument(
         '--config', type=Path, help='config file (default: the one in the checkpoint)'

@@ -1,10 +1,10 @@
 """Ground expressions in images.
 
     python demo/ground.py IMAGE EXPRESSION... --checkpoint FILE --out-dir DIR
-
+    python demo/ground.py IMAGE EXPRESSION... --zero-shot [CONFIG] --out-dir DIR
     python demo/ground.py DIR --expressions-file FILE --checkpoint FILE --out-dir DIR
 
-Prints the boxes, and writes the image with them and a JSON. FILE of the second form is
+Prints the boxes, and writes the image with them and a JSON. FILE of the last form is
 CSV with a head, or JSON Lines: image (in the folder) and expression; interrupted, rerun
 the same command to resume.
 """
@@ -34,6 +34,8 @@ from projects.clip_vg_core.utils.image_files import load_image
 from projects.clip_vg_core.utils.resumable import resumable_map
 from projects.clip_vg_core.visualization.boxes import draw_predictions
 
+ZERO_SHOT = Path(__file__).parent.parent / 'configs' / 'zero_shot_refcoco.py'
+
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
@@ -47,9 +49,17 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--checkpoint',
         type=Path,
-        required=True,
         help='checkpoint file, work dir (its best checkpoint, else its last), or '
-        'exported folder',
+        'exported folder (default: --zero-shot)',
+    )
+    parser.add_argument(
+        '--zero-shot',
+        type=Path,
+        nargs='?',
+        const=ZERO_SHOT,
+        metavar='CONFIG',
+        help='no checkpoint: a detector, CLIP and geometry, by a config (default: '
+        f'--checkpoint; CONFIG: {ZERO_SHOT.name}, which fetches weights)',
     )
     parser.add_argument(
         '--precision',
@@ -99,6 +109,10 @@ def parse_args() -> argparse.Namespace:
     args = parse_command(parser, 'demo/ground.py')
     if bool(args.expressions) == bool(args.expressions_file):
         parser.error('give expressions, or a file of them by --expressions-file')
+    if bool(args.checkpoint) == bool(args.zero_shot):
+        parser.error('give a model by --checkpoint, or --zero-shot')
+    if args.zero_shot and (args.config or args.precision):
+        parser.error('--config and --precision are of a checkpoint')
     return args
 
 
@@ -143,9 +157,11 @@ def predict_file(
         return infer(files, [expressions[name] for name in names])['predictions']
 
     lines = args.out_dir / f'{args.expressions_file.stem}.jsonl'
+    config = args.config or args.zero_shot
     origin = dict(
-        checkpoint=checkpoint_sha256(find_checkpoint(args.checkpoint)),
-        config=file_sha256(args.config) if args.config else None,
+        checkpoint=args.checkpoint
+        and checkpoint_sha256(find_checkpoint(args.checkpoint)),
+        config=file_sha256(config) if config else None,
         precision=args.precision,
         # The name that files of interrupted runs have.
         questions=hashlib.sha256(json.dumps(expressions).encode()).hexdigest(),
@@ -181,7 +197,7 @@ def main() -> None:
         raise FileNotFoundError(f'{args.image}: no such image.')
     with lock_folder(args.out_dir):
         infer = GroundingInferencer(
-            args.checkpoint,
+            args.checkpoint or args.zero_shot,
             config=args.config,
             device=args.device,
             batch_size=args.batch_size,

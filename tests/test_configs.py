@@ -18,9 +18,30 @@ CONFIGS = sorted(path.name for path in (ROOT / 'configs').glob('*.py'))
 
 # The rest are MMDetection's detectors with parts of ours (docs/composition.md).
 OURS = [name for name in CONFIGS if name.startswith(('clip_vg', 'my_data'))]
+ZERO_SHOT = [name for name in CONFIGS if name.startswith('zero_shot')]
 
 
-@pytest.mark.parametrize('name', CONFIGS)
+@pytest.mark.parametrize('name', ZERO_SHOT)
+def test_a_config_that_is_not_trained_predicts(name, shapes, bert, offline):
+    cfg = shrunk(name, shapes, bert)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    test = DATASETS.build(cfg.test_dataloader.dataset)
+    batch = pseudo_collate([test[0, 1], test[2]])
+    grouped, single = model.eval().test_step(copy.deepcopy(batch))
+    assert len(grouped.pred_instances.bboxes) == 2
+    assert len(single.pred_instances.bboxes) == 1
+    for sample in (grouped, single):
+        scores = sample.pred_instances.scores
+        assert ((scores > 0) & (scores <= 1)).all()
+        height, width = sample.ori_shape
+        limits = torch.tensor([width, height, width, height]) + 1e-3
+        assert (sample.pred_instances.bboxes <= limits).all()
+    with pytest.raises(ValueError, match='score_reliability'):
+        model(**model.data_preprocessor(batch, True), mode='loss')
+
+
+@pytest.mark.parametrize('name', sorted({*CONFIGS} - {*ZERO_SHOT}))
 def test_a_config_trains_and_predicts(name, shapes, bert, offline):
     cfg = shrunk(name, shapes, bert)
     model = MODELS.build(cfg.model)
@@ -44,7 +65,7 @@ def test_a_top_level_config_is_short_and_inherits(name):
     text = (ROOT / 'configs' / name).read_text()
     assert '_base_' in text
     code = [line for line in text.splitlines() if line and '"""' not in line]
-    if name not in OURS:
+    if name not in {*OURS, *ZERO_SHOT}:
         assert "_base_ = 'mmdet::" in text.replace("(\n    '", "'")
         assert len(code) <= 60  # MMDetection's lists of transforms come as a whole
     elif 'synthetic' not in name and 'tiny' not in name:
@@ -56,7 +77,7 @@ READ = {
     *('agreement', 'custom_hooks', 'custom_imports', 'default_hooks', 'default_scope'),
     *('env_cfg', 'load_from', 'log_level', 'log_processor', 'model', 'optim_wrapper'),
     *('param_scheduler', 'randomness', 'resume', 'vis_backends', 'visualizer'),
-    *('tta_model', 'tta_pipeline', 'train_pipeline', 'test_pipeline'),
+    *('tta_model', 'tta_pipeline', 'train_pipeline', 'test_pipeline', 'zero_shot'),
     *(
         f'{split}_{key}'
         for split in ('train', 'val', 'test')
@@ -112,7 +133,7 @@ def test_all_pipelines_have_one_size(name):
 def test_no_name_of_ours_is_one_of_mmdetections(name):
     cfg = Config.fromfile(ROOT / 'configs' / name)
     assert cfg.default_scope == 'mmdet'
-    owner = 'projects.clip_vg' if name in OURS else 'mmdet'
+    owner = 'projects.clip_vg' if name in {*OURS, *ZERO_SHOT} else 'mmdet'
     assert MODELS.get(cfg.model.type).__module__.startswith(owner)
     assert DATASETS.get('RefExpDataset').__module__.startswith('projects.clip_vg')
 
@@ -132,6 +153,17 @@ def test_the_full_size_model_builds_offline(name, offline):
     depth = len(model.visual_encoder.vit.transformer.resblocks)
     assert max(model.visual_encoder.extract_layers) == depth - 1
     assert model.fusion.embed_dims == model.text_encoder.out_channels
+
+
+@pytest.mark.parametrize('name', ZERO_SHOT)
+def test_the_full_size_model_that_is_not_trained_builds_offline(name, offline):
+    cfg = Config.fromfile(ROOT / 'configs' / name)
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    assert model.clip.has_patches
+    assert any(model.signals.values())
+    detector = getattr(model.proposals, 'detector', None)
+    assert detector is None or len(model.proposals.classes) == 80
 
 
 def test_the_full_size_backbone_fits_its_detector(offline):

@@ -26,6 +26,7 @@ train_dataloader = dict(dataset=dict(
     _delete_=True, type='RefExpDataset', ann_file=['{sources}/one.jsonl'],
     data_prefix=dict(img='{data}/images'), pipeline=_base_.train_pipeline))
 # The towers here have random weights.
+zero_shot = dict(signals=dict(crop=0.5, heat=1.0))
 agreement = dict(
     arch={arch}, pretrained='projects/clip_vg/assets/tiny_clip.safetensors')
 """
@@ -105,6 +106,42 @@ def test_two_processes_score_as_one(searched, tmp_path):
     assert np.isfinite(two).all()
     assert two == pytest.approx(one, abs=1e-5)
     assert (tmp_path / 'two.html').is_file()
+
+
+def test_zero_shot_grounding_scores_without_a_checkpoint(config, tmp_path):
+    command = ('tools/score_reliability.py', config, '--work-dir', tmp_path / 'work')
+    out = ('--out-dir', tmp_path / 'scores')
+    tool(*command, '--zero-shot', *out)
+    own = np.load(tmp_path / 'scores/zero_shot__one.npy')
+    # The labels of `sources` are true, and the tiny CLIP knows shapes.
+    assert np.isfinite(own).all() and own.mean() > 0.6
+    given = ROOT / 'configs/zero_shot_synthetic.py'
+    tool(*command, '--zero-shot', given, *out, '--name', 'given')
+    given = np.load(tmp_path / 'scores/given__one.npy')
+    assert np.isfinite(given).all() and given.mean() > 0.6
+    changed = ('--cfg-options', 'zero_shot.geometry.margin=1.0')
+    done = tool(*command, '--zero-shot', *out, *changed, check=False)
+    assert done.returncode and 'zero_shot__one' in done.stderr
+
+
+def test_scores_of_a_file_are_joined_by_sample_id(config, sources, tmp_path):
+    names = list(read_annotations(sources / 'one.jsonl').sample_ids)
+    rows = [f'{name},{i / len(names)}' for i, name in enumerate(names)]
+    file = tmp_path / 'outside.csv'
+    command = ('tools/score_reliability.py', config, '--measurer-file', file)
+    out = ('--out-dir', tmp_path / 'scores', '--work-dir', tmp_path / 'work')
+
+    def write(lines):
+        file.write_text('sample_id,probability\n' + '\n'.join(lines) + '\n')
+
+    write(rows[::-1])
+    tool(*command, *out)
+    values = np.load(tmp_path / 'scores/outside__one.npy')
+    np.testing.assert_allclose(values, np.arange(len(names)) / len(names), rtol=1e-6)
+    for lines, named in ((rows[1:], names[0]), ([*rows, 'nobody,0.5'], 'nobody')):
+        write(lines)
+        done = tool(*command, *out, '--overwrite', check=False)
+        assert done.returncode and named in done.stderr
 
 
 def test_clips_agreement_scores_without_a_checkpoint(config, tmp_path):

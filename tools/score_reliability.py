@@ -2,6 +2,8 @@
 
     python tools/score_reliability.py CONFIG CHECKPOINT --out-dir DIR
     python tools/score_reliability.py CONFIG --agreement --out-dir DIR
+    python tools/score_reliability.py CONFIG --zero-shot [CONFIG] --out-dir DIR
+    python tools/score_reliability.py CONFIG --measurer-file FILE --out-dir DIR
 
 The labels are those that the config trains on. For each source, DIR gets
 MEASURER__SOURCE.npy (reliability of every label), .keys.npy (the labels' keys),
@@ -9,7 +11,9 @@ MEASURER__SOURCE.npy (reliability of every label), .keys.npy (the labels' keys),
 resume an interrupted one.
 
 With --agreement nothing needs to be trained: the frozen CLIP of the config matches
-crops of an image's labelled boxes with each expression.
+crops of an image's labelled boxes with each expression. With --zero-shot, places, sizes
+and relations that the expression names count as well. With --measurer-file the scores
+are those of a file.
 """
 
 import argparse
@@ -43,6 +47,8 @@ from projects.clip_vg.engine.clip_matching import (
     AgreementScorer,
     agreement_config,
     agreement_measurer,
+    zero_shot_config,
+    zero_shot_measurer,
 )
 from projects.clip_vg.engine.scoring import (
     choose_sources,
@@ -50,7 +56,8 @@ from projects.clip_vg.engine.scoring import (
     score_predictions,
     score_sources,
 )
-from projects.clip_vg_core.curriculum.reliability_file import AGREEMENT
+from projects.clip_vg_core.curriculum.outside_scores import write_outside_scores
+from projects.clip_vg_core.curriculum.reliability_file import AGREEMENT, ZERO_SHOT
 from projects.clip_vg_core.utils.command_line import parse_command, run_command
 from projects.clip_vg_core.utils.folder_lock import lock_folder
 from projects.clip_vg_core.visualization.curriculum_report import write_scoring_report
@@ -78,10 +85,25 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--out-dir', required=True, metavar='DIR', help='folder for reliability files'
     )
+    measurer.add_argument(
+        '--zero-shot',
+        nargs='?',
+        const='',
+        metavar='CONFIG',
+        help='score by zero-shot grounding: CLIP, and the geometry of the boxes '
+        "(default: by the checkpoint; CONFIG: CLIP and `zero_shot` of the labels')",
+    )
+    measurer.add_argument(
+        '--measurer-file',
+        type=Path,
+        metavar='FILE',
+        help='scores from elsewhere: CSV or JSON Lines of sample_id and probability '
+        '(default: by the checkpoint)',
+    )
     parser.add_argument(
         '--name',
-        help="the measurer's name in the files (default: that of the checkpoint's "
-        'file, or agreement)',
+        help="the measurer's name in the files (default: that of the checkpoint or "
+        'file, agreement, or zero_shot)',
     )
     parser.add_argument(
         '--sources',
@@ -119,16 +141,30 @@ def parse_args() -> argparse.Namespace:
     )
     args = parse_command(parser, 'tools/score_reliability.py')
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    # Those that compare the boxes of an image's labels.
+    args.compares = args.agreement or args.zero_shot is not None
     return args
+
+
+def default_name(args: argparse.Namespace) -> str:
+    """The measurer's name, where none is given."""
+    if args.compares:
+        return AGREEMENT if args.agreement else ZERO_SHOT
+    return (args.measurer_file or args.checkpoint).stem
 
 
 def build_measurer(
     args: argparse.Namespace, cfg: Config, dataset: BaseDataset
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The model that scores the labels, and its entries in the manifests."""
-    if args.agreement:
-        options = agreement_config(cfg)
-        measurer = agreement_measurer(options, dataset.label_files)
+    if args.compares:
+        options = (
+            agreement_config(cfg)
+            if args.agreement
+            else zero_shot_config(cfg, args.zero_shot or None)
+        )
+        describe = agreement_measurer if args.agreement else zero_shot_measurer
+        measurer = describe(options, dataset.label_files)
         clip = MODELS.build(options)
         clip.init_weights()
         return clip, measurer
@@ -165,37 +201,53 @@ def main() -> None:
     if args.launcher != 'none' and not is_distributed():
         init_dist(args.launcher)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
-    if not args.agreement:
+    if args.checkpoint is not None:
         args.checkpoint = find_checkpoint(args.checkpoint)
         if args.checkpoint.is_dir():
             use_exported(cfg, args.checkpoint)
             args.device = 'cpu'
     loader = cfg.test_dataloader
-    pipeline = AGREEMENT_PIPELINE if args.agreement else loader.dataset.pipeline
+    pipeline = AGREEMENT_PIPELINE if args.compares else loader.dataset.pipeline
     dataset = evaluation_view(DATASETS.build(cfg.train_dataloader.dataset), pipeline)
     files = choose_sources(dataset, args.sources)
-    name = args.name or (AGREEMENT if args.agreement else args.checkpoint.stem)
+    name = args.name or default_name(args)
     if '__' in name:
         raise ValueError(
             f'--name {name}: expected a name without "__", which separates measurer '
             'and source in the names of files.'
         )
-    model, measurer = build_measurer(args, cfg, dataset)
-    model.to(args.device).eval()
     with lock_folder(args.out_dir):
-        score_sources(
-            model,
-            dataset,
-            files,
-            args.out_dir,
-            dict(measurer, name=name),
-            [dict(step) for step in pipeline],
-            grouped=args.agreement or is_grouped(loader.get('sampler', {})),
-            batch_size=args.batch_size or loader.batch_size,
-            num_workers=loader.num_workers,
-            scorer=AgreementScorer(dataset) if args.agreement else score_predictions,
-            overwrite=args.overwrite,
-        )
+        if args.measurer_file is not None:
+            if is_main_process():
+                ids = {
+                    file.source: dataset.table.sample_ids.take(dataset.indices_of(file))
+                    for file in dataset.label_files
+                }
+                write_outside_scores(
+                    *(
+                        args.measurer_file,
+                        ids,
+                        files,
+                        args.out_dir,
+                        name,
+                        args.overwrite,
+                    )
+                )
+        else:
+            model, measurer = build_measurer(args, cfg, dataset)
+            score_sources(
+                model.to(args.device).eval(),
+                dataset,
+                files,
+                args.out_dir,
+                dict(measurer, name=name),
+                [dict(step) for step in pipeline],
+                grouped=args.compares or is_grouped(loader.get('sampler', {})),
+                batch_size=args.batch_size or loader.batch_size,
+                num_workers=loader.num_workers,
+                scorer=AgreementScorer(dataset) if args.compares else score_predictions,
+                overwrite=args.overwrite,
+            )
         if args.report and is_main_process():
             sources = [file.source for file in files]
             report = write_scoring_report(

@@ -15,7 +15,12 @@ from mmengine.registry import init_default_scope
 from train import add_common_options, load_config
 
 from projects.clip_vg.self_paced.launch import LAUNCHERS, Launcher
-from projects.clip_vg.self_paced.search import STRATEGIES, SelfPaced, Settings
+from projects.clip_vg.self_paced.search import (
+    MEASURERS,
+    STRATEGIES,
+    SelfPaced,
+    Settings,
+)
 from projects.clip_vg_core.utils.command_line import run_command
 from projects.clip_vg_core.visualization.curriculum_report import write_report
 
@@ -73,12 +78,25 @@ def parse_args() -> argparse.Namespace:
         help='measurers of a source; from 2 on each scores images that it was not '
         'trained on (default: %(default)s)',
     )
-    parser.add_argument(
+    measurer = parser.add_mutually_exclusive_group()
+    measurer.add_argument(
+        '--measurer',
+        choices=[name for name in MEASURERS if name != 'file'],
+        help='what scores the labels: a model trained on a source, as in the paper; '
+        'zero-shot CLIP matching or zero-shot grounding, for which nothing is trained '
+        'and with which --strategy online begins; or the mean of model and zero-shot '
+        '(default: model)',
+    )
+    measurer.add_argument(
         '--agreement',
         action='store_true',
-        help='measure by zero-shot CLIP matching of crops with expressions; no '
-        'measurer is trained, and --strategy online begins with it (default: trained '
-        'measurers)',
+        help='the same as --measurer clip (default: --measurer)',
+    )
+    measurer.add_argument(
+        '--measurer-file',
+        metavar='FILE',
+        help='scores from elsewhere: CSV or JSON Lines of sample_id and probability '
+        '(default: --measurer)',
     )
     parser.add_argument(
         '--processes',
@@ -112,8 +130,10 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if not 0 < args.step <= 0.5 or not 0 <= args.start <= 1 or args.folds < 1:
         parser.error('expected 0 < --step <= 0.5, 0 <= --start <= 1, --folds >= 1')
-    if args.agreement and args.folds > 1:
-        parser.error('--agreement trains no measurers; expected --folds 1')
+    args.measurer = 'clip' if args.agreement else args.measurer or 'model'
+    args.measurer = 'file' if args.measurer_file else args.measurer
+    if args.measurer not in ('model', 'mean') and args.folds > 1:
+        parser.error(f'{args.measurer} trains no measurers; expected --folds 1')
     return args
 
 
@@ -126,7 +146,8 @@ def main() -> None:
     work_dir = Path(cfg.work_dir)
     if args.work_dir is None and not (args.cfg_options or {}).get('work_dir'):
         work_dir = Path('work_dirs') / (
-            f'{Path(args.config).stem}_{args.strategy}' + '_agreement' * args.agreement
+            f'{Path(args.config).stem}_{args.strategy}'
+            + dict(model='', clip='_agreement').get(args.measurer, f'_{args.measurer}')
         )
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     search = SelfPaced(
@@ -140,7 +161,8 @@ def main() -> None:
             args.valley,
             tuple(args.order) if args.order else None,
             args.folds,
-            args.agreement,
+            args.measurer,
+            args.measurer_file,
         ),
         Launcher(Path(__file__).parent, launcher, args.processes, args.jobs, args.gpus),
     )

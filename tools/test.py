@@ -9,6 +9,7 @@ import argparse
 import os
 
 from mmengine.config import Config
+from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from train import add_common_options, load_config  # imports compat: before mmdet
@@ -16,6 +17,7 @@ from train import add_common_options, load_config  # imports compat: before mmde
 # isort: split
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
+from mmdet.registry import MODELS
 
 from projects.clip_vg.checkpoints.work_dir import find_checkpoint
 from projects.clip_vg.deployment.served_clip_vg import use_exported
@@ -31,8 +33,9 @@ def parse_args() -> argparse.Namespace:
     add_common_options(parser)
     parser.add_argument(
         'checkpoint',
+        nargs='?',
         help='checkpoint file, work dir (its best checkpoint, else its last), or '
-        'exported folder',
+        'exported folder (default: none, for models like ZeroShotGrounding)',
     )
     parser.add_argument(
         '--out',
@@ -79,15 +82,27 @@ def augment(cfg: Config) -> None:
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
 
 
+def refuse_untrained(cfg: Config) -> None:
+    """Refuse a config whose model needs a checkpoint."""
+    if getattr(MODELS.get(cfg.model.type), 'needs_checkpoint', True):
+        raise ValueError(
+            f'{cfg.filename}: {cfg.model.type} is trained, and no checkpoint is given; '
+            'expected tools/test.py CONFIG CHECKPOINT.'
+        )
+
+
 def main() -> None:
     """Test."""
     args = parse_args()
     cfg = load_config(args)
-    checkpoint = find_checkpoint(args.checkpoint)
-    if checkpoint.is_dir():
-        use_exported(cfg, checkpoint)
+    if args.checkpoint is None:
+        refuse_untrained(cfg)
     else:
-        cfg.load_from = str(checkpoint)
+        checkpoint = find_checkpoint(args.checkpoint)
+        if checkpoint.is_dir():
+            use_exported(cfg, checkpoint)
+        else:
+            cfg.load_from = str(checkpoint)
     if args.tta:
         augment(cfg)
     if args.show or args.show_dir:
@@ -99,6 +114,9 @@ def main() -> None:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
     # Strict: a score of weights that are not the model's would be wrong without a sign.
     check_run(runner, strict=True)
+    if args.checkpoint is None:
+        model = runner.model
+        (model.module if is_model_wrapper(model) else model).init_weights()
     runner.test()
 
 

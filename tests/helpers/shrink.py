@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from mmengine.hub import get_config
 
 from . import ROOT
 from .configs import ARCH
@@ -21,7 +22,7 @@ def shrunk(name, shapes, bert):
         bert (Callable): Gives the folder of a tiny BERT, where one is needed.
     """
     cfg = Config.fromfile(ROOT / 'configs' / name)
-    for key in LOADERS:
+    for key in cfg.keys() & set(LOADERS):
         dataset = cfg[key].dataset
         dataset.update(
             data_root=str(shapes),
@@ -32,9 +33,13 @@ def shrunk(name, shapes, bert):
             dataset.update(split_file='shapes/refs(synthetic).p', source=None)
             dataset.update(image_folds=None, held_out=())
             dataset.split = 'train' if key == LOADERS[0] else 'val'
-    dict(CLIPVG=clip_vg, GroundingDINO=grounding_dino, YOLOF=yolof)[cfg.model.type](
-        cfg, shapes, bert
+    shrink = dict(
+        CLIPVG=clip_vg,
+        GroundingDINO=grounding_dino,
+        YOLOF=yolof,
+        ZeroShotGrounding=zero_shot,
     )
+    shrink[cfg.model.type](cfg, shapes, bert)
     return cfg
 
 
@@ -46,6 +51,27 @@ def clip_vg(cfg, shapes, bert):
     steps = cfg.test_dataloader.dataset.pipeline
     size = next(step.size for step in steps if step.type == 'Letterbox')
     cfg.model.visual_encoder.image_size = size
+
+
+def zero_shot(cfg, shapes, bert):
+    cfg.model.clip.update(arch=ARCH, pretrained=None)
+    if cfg.model.proposals.type == 'DetectorProposals':
+        cfg.model.proposals.update(detector=rtmdet(), checkpoint=None, min_score=0.0)
+    cfg.model.max_proposals = 8
+
+
+def rtmdet(size=64):
+    """MMDetection's RTMDet, small, without weights."""
+    cfg = get_config('mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py')
+    model = cfg.model
+    model.backbone.update(widen_factor=0.0625, init_cfg=None)
+    model.neck.update(in_channels=[16, 32, 64], out_channels=16, num_csp_blocks=1)
+    model.bbox_head.update(in_channels=16, feat_channels=16)
+    model.test_cfg.score_thr = 0.0
+    for step in cfg.test_dataloader.dataset.pipeline:
+        for key in step.keys() & {'scale', 'size'}:
+            step[key] = (size, size)
+    return cfg
 
 
 def grounding_dino(cfg, shapes, bert):

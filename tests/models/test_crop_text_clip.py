@@ -140,3 +140,43 @@ def test_towers_that_no_detector_takes_embed_as_open_clip_does(vision, text, tmp
         texts = net.encode_text(tokens, normalize=True)
     torch.testing.assert_close(crops, expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(clip.encode_texts(['a cup']), texts)
+
+
+def test_an_image_is_sharp_in_the_box_alone(options):
+    clip = CropTextCLIP(**options, blur=0.05)
+    rng = torch.Generator().manual_seed(0)
+    # 128 x 64: half of the tower's 64 pixels a side, and a border above and below.
+    image = torch.randint(0, 256, (3, 64, 128), dtype=torch.uint8, generator=rng)
+    boxes = torch.tensor([[16.0, 8, 48, 40], [0, 0, 128, 64]])
+    part, whole = clip.blurs(image, boxes)
+    sharp = (part == whole).all(0)
+    inside = torch.zeros(64, 64, dtype=torch.bool)
+    inside[20:36, 8:24] = True  # the box in the square
+    assert sharp[inside].all()
+    assert not sharp[16:48][~inside[16:48]].float().mean() > 0.1
+    assert part[:, 40].std() < whole[:, 40].std() / 2
+    clip.context = 1
+    (crop,) = clip.crops(image, boxes[1:])
+    assert torch.equal(crop[:, 16:48], whole[:, 16:48])
+
+
+def test_patches_are_covered_by_their_share_of_a_box(options):
+    clip = initialised(CropTextCLIP(**options))
+    image = torch.zeros(3, 32, 64, dtype=torch.uint8)
+    # Patches of 8 pixels of 64; the image begins at row 16.
+    boxes = torch.tensor([[0.0, 0, 8, 8], [4, 0, 12, 8], [0, 0, 64, 32], [8, 8, 8, 8]])
+    shares = clip.patch_coverage(boxes, 32, 64).unflatten(1, (8, 8))
+    assert shares[0, 2, 0] == 1 and shares[0].sum() == 1
+    assert shares[1, 2, :2].tolist() == [0.5, 0.5]
+    assert torch.allclose(shares[2, 2:6], torch.tensor(1 / 32))
+    assert shares[3].sum() == 1  # also of a box without an area
+    patches = clip.encode_patches(image)
+    assert patches.shape == (64, 64)
+    assert torch.allclose(patches.norm(dim=-1), torch.ones(64))
+
+
+def test_a_tower_without_patches_has_no_heat_map():
+    clip = CropTextCLIP('RN50', None)
+    assert not clip.has_patches
+    with pytest.raises(ValueError, match='RN50'):
+        clip.encode_patches(torch.zeros(3, 8, 8, dtype=torch.uint8))

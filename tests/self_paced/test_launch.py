@@ -81,8 +81,8 @@ def test_a_scoring_is_told_its_measurer_and_its_folders(tmp_path):
     (tmp_path / 'score_reliability.py').write_text(tool)
     folder = tmp_path / 'm'
     folder.mkdir()
-    for checkpoint, measurer in ((None, '--agreement'), (tmp_path / 'x.pth',) * 2):
-        Launcher(tmp_path).score(folder / 'score.py', checkpoint, '-n', tmp_path / 'r')
+    for measurer in ('--agreement', tmp_path / 'x.pth'):
+        Launcher(tmp_path).score(folder / 'score.py', measurer, '-n', tmp_path / 'r')
         arguments = (folder / 'score.txt').read_text().splitlines()[-1]
         assert arguments == (
             f'arguments: {folder}/score.py {measurer} --out-dir {tmp_path}/r --name=-n '

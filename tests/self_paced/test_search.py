@@ -95,9 +95,10 @@ CASES = [
     dict(strategy='valley'),
     dict(strategy='online'),
     dict(names=['one'], folds=2),
-    dict(agreement=True),
-    dict(strategy='valley', agreement=True),
-    dict(strategy='online', agreement=True),
+    dict(measurer='clip'),
+    dict(strategy='valley', measurer='clip'),
+    dict(strategy='online', measurer='zero-shot'),
+    dict(names=['one'], measurer='mean'),
     dict(names=['one'], criterion='label-free'),
 ]
 
@@ -182,7 +183,7 @@ def test_msa_orders_sources_by_words_and_builds_on_what_it_chose(
 
 def test_with_agreement_clip_is_the_only_measurer(shapes, sources, tmp_path):
     runs = Runs()
-    options = dict(agreement=True, strategy='online')
+    options = dict(measurer='clip', strategy='online')
     make(shapes, sources, tmp_path / 'on', runs, **options).run()
     assert runs.scored == ['agreement'] and runs.trained == ['online']
     online = Config.fromfile(tmp_path / 'on/trials/online/config.py')
@@ -190,7 +191,7 @@ def test_with_agreement_clip_is_the_only_measurer(shapes, sources, tmp_path):
     files = {f'agreement__{name}.npy' for name in ('one', 'two')}
     assert set(hook.prior) == {str(tmp_path / 'on/reliability' / f) for f in files}
     runs = Runs()
-    make(shapes, sources, tmp_path / 'v', runs, agreement=True).run()
+    make(shapes, sources, tmp_path / 'v', runs, measurer='clip').run()
     record = record_of(tmp_path / 'v')
     assert record['measurers'] == [] and runs.scored == ['agreement']
     picks = [pick for trial in record['trials'] for pick in trial['picks']]
@@ -199,7 +200,57 @@ def test_with_agreement_clip_is_the_only_measurer(shapes, sources, tmp_path):
         search = make(shapes, sources, tmp_path / 'n', Runs())
         cfg = search.cfg
         cfg.train_dataloader.dataset.source = ['one', 'agreement']
-        SelfPaced(cfg, tmp_path / 'n', Settings(agreement=True), Runs())
+        SelfPaced(cfg, tmp_path / 'n', Settings(measurer='clip'), Runs())
+
+
+def test_the_mean_is_of_the_own_model_and_zero_shot(shapes, sources, tmp_path):
+    runs = Runs()
+    make(shapes, sources, tmp_path, runs, measurer='mean', strategy='valley').run()
+    assert sorted(runs.scored) == ['one', 'two', 'zero_shot']
+    folder = tmp_path / 'reliability'
+    for source in ('one', 'two'):
+        mean, own, other = (
+            np.load(folder / f'{name}__{source}.npy')
+            for name in ('mean', source, 'zero_shot')
+        )
+        np.testing.assert_allclose(mean, (own + other) / 2, rtol=1e-6)
+    record = record_of(tmp_path)
+    assert record['settings']['measurer'] == 'mean' and len(record['measurers']) == 2
+
+
+def test_a_file_is_told_to_the_scoring_and_its_content_counts(
+    shapes, sources, tmp_path, monkeypatch
+):
+    file = tmp_path / 'judged.csv'
+    file.write_text('sample_id,probability\n')
+    runs, told = Runs(), []
+    score = runs.score
+
+    def note(config, measurer, name, out_dir):
+        told.append((measurer, name))
+        score(config, measurer, name, out_dir)
+
+    monkeypatch.setattr(runs, 'score', note)
+    options = dict(measurer='file', measurer_file=str(file), strategy='valley')
+    make(shapes, sources, tmp_path / 'w', runs, **options).run()
+    assert told == [(f'--measurer-file={file}', 'file')]
+    file.write_text('sample_id,probability\na,1\n')
+    with pytest.raises(ValueError, match='measurer_sha256'):
+        make(shapes, sources, tmp_path / 'w', runs, **options).run()
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [
+        dict(measurer='nobody'),
+        dict(measurer='file'),
+        dict(measurer='clip', measurer_file='a.csv'),
+        dict(measurer='mean', strategy='online'),
+    ],
+)
+def test_unusable_measurers_are_refused(settings):
+    with pytest.raises(ValueError, match='measurer'):
+        Settings(**settings)
 
 
 def test_label_free_validates_on_images_it_does_not_train_on(shapes, sources, tmp_path):

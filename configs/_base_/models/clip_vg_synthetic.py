@@ -39,4 +39,6 @@ model = dict(
 agreement = dict(
     template='{}', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]
 )
+# Of `--zero-shot`; see zero_shot_synthetic.py.
+zero_shot = dict(signals=dict(crop=0.5, heat=1.0), geometry=dict(margin=5.0))
 del arch, weights

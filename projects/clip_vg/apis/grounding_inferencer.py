@@ -53,7 +53,8 @@ class GroundingInferencer:
         config (str or Path, optional): The config of a checkpoint. Defaults to None:
             the one that the checkpoint holds, of which only plain values are read.
         checkpoint (str or Path, optional): The weights for a config. Defaults to None:
-            a config alone is a model without training, with a warning.
+            a config alone is a model without training, with a warning where it would
+            need one (not :obj:`ZeroShotGrounding`).
         device (str, optional): Defaults to None: a GPU where there is one.
         batch_size (int): Images encoded at once. Defaults to 8.
         dtype (torch.dtype): Of the weights; ``torch.bfloat16`` is fast on CPUs with
@@ -321,11 +322,12 @@ def _build_model(cfg: Config, loaded: dict[str, Any] | None, source: str | Path)
 
 def _start(model: Any, source: str | Path) -> None:
     """Give a model the weights that its training run would start from."""
-    print_log(
-        f'{source}: no checkpoint is given, so the model is not trained.',
-        logger='current',
-        level=logging.WARNING,
-    )
+    if getattr(model, 'needs_checkpoint', True):
+        print_log(
+            f'{source}: no checkpoint is given, so the model is not trained.',
+            logger='current',
+            level=logging.WARNING,
+        )
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel(logging.WARNING)  # MMEngine logs a line for each parameter

@@ -1,6 +1,7 @@
 """Zero-shot CLIP matching as a measurer: which labelled box does an expression mean?"""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ __all__ = [
     'agreement_measurer',
     'distinct_boxes',
     'expected_iou',
+    'zero_shot_config',
+    'zero_shot_measurer',
 ]
 
 # Images as they are: crops are resized on their own.
@@ -80,6 +83,57 @@ def agreement_measurer(
         options={k: v for k, v in options.items() if k != 'pretrained'},
         candidates={file.source: file.fingerprint for file in files},
     )
+
+
+def zero_shot_config(cfg: Config, path: str | Path | None = None) -> dict[str, Any]:
+    """The zero-shot detector that scores the labels of a config.
+
+    Args:
+        cfg (Config): Whose labels are scored; ``zero_shot`` may have options of
+            :obj:`ZeroShotGrounding`, beside the CLIP of :func:`agreement_config`.
+        path (str or Path, optional): A config whose ``model`` it is. Defaults to None:
+            the one of ``cfg``.
+
+    Returns:
+        dict: Config of a :obj:`ZeroShotGrounding`, without its own proposals: the
+        boxes of the labels are compared.
+
+    Raises:
+        ValueError: The file's model is another one, or ``cfg`` names no CLIP.
+    """
+    if path is None:
+        options = dict(
+            type='ZeroShotGrounding',
+            signals=dict(crop=0.5, blur=0.5),
+            clip=agreement_config(cfg),
+        )
+        options.update(cfg.get('zero_shot', {}))
+    else:
+        options = Config.fromfile(path).model.to_dict()
+        if options['type'] != 'ZeroShotGrounding':
+            raise ValueError(
+                f'{path}: model is {options["type"]}; expected a ZeroShotGrounding, as '
+                'configs/zero_shot_refcoco.py has it.'
+            )
+    options['proposals'] = dict(type='GridProposals')
+    return ConfigDict(options).to_dict()
+
+
+def zero_shot_measurer(
+    options: Mapping[str, Any], files: Sequence[LabelFile]
+) -> dict[str, Any]:
+    """Manifest entries of such a measurer: all that its scores depend on.
+
+    Args:
+        options (Mapping): Of :func:`zero_shot_config`.
+        files (Sequence[LabelFile]): Of the data set, whose boxes are candidates.
+
+    Returns:
+        dict: As of :func:`agreement_measurer`.
+    """
+    clip = agreement_measurer(options['clip'], files)
+    others = {k: v for k, v in options.items() if k not in ('clip', 'proposals')}
+    return dict(clip, options=dict(others, clip=clip['options']))
 
 
 def distinct_boxes(boxes: Tensor, overlap: float = 0.5) -> Tensor:
@@ -146,7 +200,8 @@ class AgreementScorer:
         """Score the labels of a batch.
 
         Args:
-            model (nn.Module): A :obj:`CropTextCLIP`.
+            model (nn.Module): A :obj:`CropTextCLIP`, or a model with its
+                ``score_boxes``.
             dataset (BaseDataset): The same.
             batch (list[tuple[int, ...]]): Labels of each image.
             data (dict): ``inputs``, BGR images as they are.
@@ -157,7 +212,9 @@ class AgreementScorer:
         """
         candidates = [self._candidates(dataset, sample[0]) for sample in batch]
         table = dataset.table
-        logits = model(
+        # Of a detector, forward is MMDetection's.
+        match = getattr(model, 'score_boxes', model)
+        logits = match(
             [image.flip(0) for image in data['inputs']],  # CLIP takes RGB
             candidates,
             [[table.texts[label] for label in sample] for sample in batch],

@@ -8,15 +8,21 @@ from .crop_text_clip import CropTextCLIP
 from .data_preprocessor import GroundingDataPreprocessor
 from .fusion import VisionLanguageFusion
 from .grounding_tta_model import GroundingTTAModel
+from .proposals import DetectorProposals, FileProposals, GridProposals
+from .zero_shot_grounding import ZeroShotGrounding
 
 __all__ = [
     'CLIPVG',
     'CLIPTextEncoder',
     'CLIPVisualEncoder',
     'CropTextCLIP',
+    'DetectorProposals',
+    'FileProposals',
+    'GridProposals',
     'GroundingBoxHead',
     'GroundingConfidenceHead',
     'GroundingDataPreprocessor',
     'GroundingTTAModel',
     'VisionLanguageFusion',
+    'ZeroShotGrounding',
 ]

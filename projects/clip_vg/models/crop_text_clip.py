@@ -8,14 +8,17 @@ import open_clip
 import torch
 from mmdet.registry import MODELS
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip.transformer import VisionTransformer
 from open_clip.utils import to_2tuple
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.functional import normalize as unit
 from torch.nn.functional import pad
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import (
     center_crop,
     crop,
+    gaussian_blur,
     normalize,
     pil_to_tensor,
     resize,
@@ -66,7 +69,8 @@ class CropTextCLIP(nn.Module):
 
     Args:
         arch (str or dict): See :func:`clip_config`; here of any towers.
-        pretrained (str): A tag of open_clip or a local file.
+        pretrained (str, optional): A tag of open_clip or a local file; None: random
+            weights.
         context (float, optional): Side of a square crop in longer sides of its box,
             black beyond the image. None: the box itself, whose shorter side is
             resized to CLIP's and whose middle is taken, as open_clip prepares an
@@ -76,6 +80,8 @@ class CropTextCLIP(nn.Module):
         mean (Sequence[float], optional): RGB mean that CLIP was trained with, of
             [0, 255]. Defaults to None: of the tag, else OpenAI's.
         std (Sequence[float], optional): Of the same. Defaults to None: likewise.
+        blur (float): Standard deviation of the blur around a box, in sides of CLIP's
+            image; see :meth:`blurs`. Defaults to 0.1.
 
     Raises:
         ValueError: The architecture is unknown.
@@ -84,13 +90,15 @@ class CropTextCLIP(nn.Module):
     def __init__(
         self,
         arch: str | dict,
-        pretrained: str,
+        pretrained: str | None,
         context: float | None = 1.5,
         template: str = 'a photo of {}',
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        blur: float = 0.1,
     ) -> None:
         super().__init__()
+        self.blur = blur
         self.arch, self.pretrained = arch, pretrained
         self.config = clip_config(arch, any_tower=True)
         self.is_init = False
@@ -103,7 +111,7 @@ class CropTextCLIP(nn.Module):
         self.net = net.eval()
         freeze(self.net)
         known: dict[str, Any] = {}
-        if isinstance(arch, str):
+        if isinstance(arch, str) and pretrained:
             known = open_clip.get_pretrained_cfg(arch, pretrained) or {}
         self.mean = mean or [255 * m for m in known.get('mean', OPENAI_DATASET_MEAN)]
         self.std = std or [255 * s for s in known.get('std', OPENAI_DATASET_STD)]
@@ -123,7 +131,7 @@ class CropTextCLIP(nn.Module):
         Raises:
             ValueError: They cannot be had, or do not fit.
         """
-        if self.is_init:
+        if self.is_init or self.pretrained is None:
             return
         known: dict[Path, ClipFile] = {}  # one reading for both towers and the scale
         for tower in ('visual', 'text'):
@@ -162,6 +170,120 @@ class CropTextCLIP(nn.Module):
                 part = pil_to_tensor(part)
             cut.append(normalize(part.float(), list(self.mean), list(self.std)))
         return torch.stack(cut)
+
+    def whole(self, image: Image.Image | Tensor) -> Tensor:
+        """An image in the middle of a square of CLIP's size, black beyond it.
+
+        Args:
+            image (PIL.Image.Image or Tensor): The image.
+
+        Returns:
+            Tensor: uint8, of shape (3, S, S).
+        """
+        if isinstance(image, Image.Image):
+            return self.whole(pil_to_tensor(image))
+        height, width = image.shape[-2:]
+        top, left, side = square_around((0, 0, width, height), 1)
+        square = crop(image, top, left, side, side)
+        return resize(square, list(self.image_size), InterpolationMode.BICUBIC)
+
+    def in_whole(self, boxes: Tensor, height: int, width: int) -> Tensor:
+        """Boxes (K, 4) of an image in pixels of :meth:`whole`."""
+        top, left, side = square_around((0, 0, width, height), 1)
+        shift = boxes.new_tensor([left, top, left, top])
+        return (boxes - shift) * (self.image_size[0] / side)
+
+    def blurs(self, image: Image.Image | Tensor, boxes: Tensor) -> Tensor:
+        """The whole image, sharp in a box and blurred around it, as in ReCLIP.
+
+        Args:
+            image (PIL.Image.Image or Tensor): The image.
+            boxes (Tensor): Of shape (K, 4).
+
+        Returns:
+            Tensor: Normalised, of shape (K, 3, S, S).
+        """
+        if isinstance(image, Image.Image):
+            return self.blurs(pil_to_tensor(image), boxes)
+        square = self.whole(image)
+        sigma = self.blur * self.image_size[0]
+        # As many pixels as there are, or three standard deviations to each side.
+        kernel = 2 * min(round(3 * sigma), self.image_size[0] - 1) + 1
+        blurred = gaussian_blur(square, [kernel, kernel], [sigma, sigma])
+        views = []
+        for box in self.in_whole(boxes, *image.shape[-2:]).clamp(min=0).tolist():
+            top, left, height, width = pixels_of(box)
+            view = blurred.clone()
+            sharp = slice(top, top + height), slice(left, left + width)
+            view[:, sharp[0], sharp[1]] = square[:, sharp[0], sharp[1]]
+            views.append(normalize(view.float(), list(self.mean), list(self.std)))
+        return torch.stack(views)
+
+    @torch.inference_mode()
+    def encode_views(self, views: Tensor, batch_size: int = 64) -> Tensor:
+        """Embeddings of normalised images (N, 3, S, S), unit vectors (N, C)."""
+        scale = self.net.logit_scale
+        return torch.cat(
+            [
+                self.net.encode_image(part.to(scale), normalize=True)
+                for part in views.split(batch_size)
+            ]
+        )
+
+    @property
+    def has_patches(self) -> bool:
+        """Whether the visual tower is a plain ViT, see :meth:`encode_patches`."""
+        visual = self.net.visual
+        return isinstance(visual, VisionTransformer) and visual.attn_pool is None
+
+    @torch.inference_mode()
+    def encode_patches(self, image: Image.Image | Tensor) -> Tensor:
+        """Embeddings of the patches of :meth:`whole`, through CLIP's projection.
+
+        Args:
+            image (PIL.Image.Image or Tensor): The image.
+
+        Returns:
+            Tensor: Unit vectors in rows of patches, of shape (P, C).
+
+        Raises:
+            ValueError: The visual tower is no plain ViT.
+        """
+        if not self.has_patches:
+            raise ValueError(
+                f'{self.arch!r}: the heat map of patches needs a plain ViT of '
+                f'open_clip, not {type(self.net.visual).__name__}; switch it off by '
+                'signals=dict(heat=0).'
+            )
+        visual: Any = self.net.visual
+        square = self.whole(image)
+        view = normalize(square.float(), list(self.mean), list(self.std))
+        embedded = visual._embeds(view[None].to(self.net.logit_scale))
+        tokens = visual.ln_post(visual.transformer(embedded)[0, 1:])
+        return unit(tokens if visual.proj is None else tokens @ visual.proj, dim=-1)
+
+    def patch_coverage(self, boxes: Tensor, height: int, width: int) -> Tensor:
+        """Shares of the patches of :meth:`whole` in boxes of an image.
+
+        Args:
+            boxes (Tensor): Of shape (K, 4).
+            height (int): Of the image, in pixels.
+            width (int): Of the image, in pixels.
+
+        Returns:
+            Tensor: Of shape (K, P); each row sums to 1.
+        """
+        visual: Any = self.net.visual
+        shares = []
+        within = self.in_whole(boxes, height, width)
+        for axis, count in ((1, visual.grid_size[0]), (0, visual.grid_size[1])):
+            edges = torch.arange(count + 1).to(within) * self.image_size[0] / count
+            low = within[:, axis, None].clamp(max=self.image_size[0] - 1)
+            high = torch.maximum(within[:, axis + 2, None], low + 1)
+            shared = torch.minimum(high, edges[1:]) - torch.maximum(low, edges[:-1])
+            shares.append(shared.clamp(min=0))
+        cells = (shares[0][:, :, None] * shares[1][:, None]).flatten(1)
+        return cells / cells.sum(1, keepdim=True)
 
     @torch.inference_mode()
     def encode_crops(

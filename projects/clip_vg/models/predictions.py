@@ -71,8 +71,9 @@ def to_original(
 
     Args:
         boxes (Tensor): xyxy, of shape (E, 4).
-        data_samples (list[:obj:`DetDataSample`]): With ``scale_factor`` and, where
-            the image does not begin in the corner, ``letterbox``.
+        data_samples (list[:obj:`DetDataSample`]): With ``scale_factor`` where the
+            image was resized, and ``letterbox`` where it does not begin in the
+            corner.
         counts (Sequence[int]): How many of the boxes each sample has.
 
     Returns:
@@ -80,5 +81,5 @@ def to_original(
     """
     # The border goes first: `scale_factor` is of the image without it.
     corners = [tuple(s.get('letterbox', (0, 0))[:2]) * 2 for s in data_samples]
-    scales = [tuple(s.scale_factor) * 2 for s in data_samples]
+    scales = [tuple(s.get('scale_factor', (1, 1))) * 2 for s in data_samples]
     return (boxes - rows_of(corners, counts, boxes)) / rows_of(scales, counts, boxes)

@@ -93,18 +93,18 @@ class Launcher:
             yield folder, result, seconds
 
     def score(
-        self, config: Path, checkpoint: Path | None, name: str, out_dir: Path
+        self, config: Path, measurer: Path | str, name: str, out_dir: Path
     ) -> None:
         """Score all labels of a config with a measurer.
 
         Args:
             config (Path): Its folder takes the logs.
-            checkpoint (Path, optional): The measurer; None: zero-shot CLIP matching.
+            measurer (Path or str): A checkpoint, or an option of the scoring tool.
             name (str): The measurer's name in reliability files.
             out_dir (Path): Folder of the reliability files.
         """
         arguments = [
-            *(f'{config}', '--agreement' if checkpoint is None else f'{checkpoint}'),
+            *(f'{config}', f'{measurer}'),
             # With `=`, as a name may begin with a dash.
             *('--out-dir', f'{out_dir}', f'--name={name}'),
             # A folder of its own: MMEngine would log into work_dirs.

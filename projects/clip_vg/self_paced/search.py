@@ -14,8 +14,10 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from projects.clip_vg_core.curriculum.outside_scores import mean_scores
 from projects.clip_vg_core.curriculum.reliability_file import (
     AGREEMENT,
+    ZERO_SHOT,
     ReliabilityFile,
     read_boxes,
     read_reliability,
@@ -53,9 +55,18 @@ from .trials import (
     write_config,
 )
 
-__all__ = ['STRATEGIES', 'SelfPaced', 'Settings', 'join_folds']
+__all__ = ['MEASURERS', 'STRATEGIES', 'SelfPaced', 'Settings', 'join_folds']
 
 STRATEGIES = (*THRESHOLD_SEARCHES, 'valley', 'online')
+# What scores labels beside trained models: its name in reliability files, and what the
+# plan says of it.
+_OTHERS = {
+    'clip': (AGREEMENT, 'Zero-shot CLIP matching scores all labels.'),
+    'zero-shot': (ZERO_SHOT, 'Zero-shot grounding scores all labels.'),
+    'file': ('file', 'A file scores all labels.'),
+    'mean': ('mean', "The mean of a source's measurer and zero-shot grounding counts."),
+}
+MEASURERS = ('model', *_OTHERS)
 
 
 @dataclass(frozen=True)
@@ -77,9 +88,13 @@ class Settings:
         folds (int): Measurers of a source. From 2 on, each scores the images that it
             was not trained on. Defaults to 1: one measurer scores the labels that it
             was trained on, as in the paper.
-        agreement (bool): Whether zero-shot CLIP matching of crops with expressions is
-            the measurer, and none is trained; 'online' begins with it. Defaults to
-            False.
+        measurer (str): What scores the labels. 'model': a model trained on the source,
+            as in the paper. None is trained for 'clip', zero-shot CLIP matching of
+            crops with expressions; 'zero-shot', the same with geometry; and 'file',
+            ``measurer_file``; 'online' begins with their scores. 'mean': the mean of
+            the source's model and 'zero-shot'. Defaults to 'model'.
+        measurer_file (str, optional): CSV or JSON Lines of ``sample_id`` and
+            ``probability``. Defaults to None.
     """
 
     strategy: str = 'greedy'
@@ -89,7 +104,39 @@ class Settings:
     valley: str = 'otsu'
     order: tuple[str, ...] | None = None
     folds: int = 1
-    agreement: bool = False
+    measurer: str = 'model'
+    measurer_file: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.measurer not in MEASURERS:
+            raise ValueError(
+                f'measurer={self.measurer!r}; expected one of {MEASURERS}.'
+            )
+        if (self.measurer == 'file') != (self.measurer_file is not None):
+            raise ValueError(
+                f'measurer={self.measurer!r} with measurer_file='
+                f'{self.measurer_file!r}; expected both of a file, or neither.'
+            )
+        if self.measurer == 'mean' and self.strategy == 'online':
+            raise ValueError(
+                "strategy='online' trains no measurers, of which measurer='mean' takes "
+                "the mean: use 'zero-shot', which it begins with."
+            )
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether measurers are trained."""
+        return self.measurer in ('model', 'mean')
+
+    def described(self) -> dict[str, Any]:
+        """The settings in journals and records, as earlier searches have them."""
+        described = dict(asdict(self), agreement=self.measurer == 'clip')
+        path = described.pop('measurer_file')
+        if self.measurer in ('model', 'clip'):
+            described.pop('measurer')
+        if path is not None:
+            described['measurer_sha256'] = file_sha256(path)
+        return described
 
 
 class SelfPaced:
@@ -144,16 +191,19 @@ class SelfPaced:
             raise ValueError(
                 f'order={list(self.sources)}, but the sources are {list(self.files)}.'
             )
-        if settings.agreement and AGREEMENT in self.sources:
+        # The one of all sources; empty: a model of each.
+        self.measurer, self._told = _OTHERS.get(settings.measurer, ('', ''))
+        taken = {self.measurer, ZERO_SHOT if settings.measurer == 'mean' else ''}
+        if same := sorted(taken & {*self.sources}):
             raise ValueError(
-                f'A source is called {AGREEMENT!r}, as the measurer of all sources is: '
+                f'A source is called {same[0]!r}, as the measurer of all sources is: '
                 'name it otherwise (`source` of RefExpDataset).'
             )
         self.reliability_dir = self.work_dir / 'reliability'
         # Measurers of each source; the first wins over equals.
         self.measurers = (
-            dict.fromkeys(self.sources, [AGREEMENT])
-            if settings.agreement
+            dict.fromkeys(self.sources, [self.measurer])
+            if self.measurer
             else rank_measurers(self.sources)
         )
         self.models = self._models()
@@ -162,7 +212,7 @@ class SelfPaced:
 
     def _models(self) -> dict[str, tuple[str, list[int] | None]]:
         """Name of each model to measure with, its source, the image parts it scores."""
-        if self.settings.agreement:
+        if not self.settings.is_trained:
             return {}
         folds = self.settings.folds
         if folds == 1:
@@ -190,9 +240,8 @@ class SelfPaced:
             for name in self.sources
         ]
         fewest = most = 1
-        if settings.agreement:
-            lines.append('Zero-shot CLIP matching scores all labels.')
-        elif settings.strategy != 'online':
+        lines += [self._told] if self._told else []
+        if settings.is_trained and settings.strategy != 'online':
             lines.append(f'{_many(models, "measurer")} to train.')
         if settings.strategy == 'online':
             models = 0
@@ -241,7 +290,7 @@ class SelfPaced:
 
     def _search(self) -> Path:
         settings = self.settings
-        if settings.strategy != 'online' or settings.agreement:
+        if settings.strategy != 'online' or not settings.is_trained:
             self._measure()
         if settings.strategy == 'online':
             result = self._online()
@@ -268,7 +317,7 @@ class SelfPaced:
         path = self.work_dir / 'journal.jsonl'
         text = self.cfg.pretty_text
         settings = dict(
-            asdict(self.settings),
+            self.settings.described(),
             config_sha256=hashlib.sha256(text.encode()).hexdigest(),
             labels={name: file.fingerprint for name, file in self.files.items()},
             val_labels=self._val_fingerprint(),
@@ -330,8 +379,9 @@ class SelfPaced:
 
     def _measure(self) -> None:
         """Train the measurers, and score all sources with each."""
-        if self.settings.agreement:
-            self._score(AGREEMENT, None, self.cfg, self.work_dir / 'measurers')
+        folder = self.work_dir / 'measurers'
+        if not self.settings.is_trained:
+            self._score(self.measurer, None, self.cfg, folder)
             return
         parts = image_folds(self.cfg)['keep']
         configs = {}
@@ -357,6 +407,26 @@ class SelfPaced:
                 hashes = [file_sha256(self.work_dir / path) for path in checkpoints]
                 for file in self.files.values():
                     join_folds(self.reliability_dir, measurer, folds, hashes, file)
+        if self.settings.measurer == 'mean':
+            self._score(ZERO_SHOT, None, self.cfg, folder)
+            for file in self.files.values():
+                self._write_mean(file)
+
+    def _write_mean(self, file: LabelFile) -> None:
+        """Write the mean of the own measurer and zero-shot grounding of a source."""
+        names = (file.source, ZERO_SHOT)
+        paths = [reliability_path(self.reliability_dir, n, file.source) for n in names]
+        values, boxes = mean_scores(
+            [(read_reliability(path, file), read_boxes(path, file)) for path in paths]
+        )
+        origin = dict(
+            name=self.measurer,
+            of=list(names),
+            sha256=','.join(file_sha256(path) for path in paths),
+        )
+        mean = ReliabilityFile(self.reliability_dir, origin, file)
+        mean.write(file.keys, values, boxes)
+        mean.flush()
 
     def _score(
         self, name: str, checkpoint: Path | None, cfg: Config, folder: Path
@@ -365,10 +435,18 @@ class SelfPaced:
         step = f'score_{name}'
         if step not in self.steps:
             write_config(cfg, folder / 'score.py')
-            self.launcher.score(
-                folder / 'score.py', checkpoint, name, self.reliability_dir
-            )
+            how: Path | str = self._option(name) if checkpoint is None else checkpoint
+            self.launcher.score(folder / 'score.py', how, name, self.reliability_dir)
             self._finish(step)
+
+    def _option(self, name: str) -> str:
+        """The option of the scoring tool for a measurer that is not trained."""
+        if name == AGREEMENT:
+            return '--agreement'
+        if name == ZERO_SHOT:
+            return '--zero-shot'
+        assert self.settings.measurer_file is not None
+        return f'--measurer-file={Path(self.settings.measurer_file).resolve()}'
 
     def _reliability_path(self, pick: Pick) -> Path:
         return reliability_path(self.reliability_dir, pick.measurer, pick.source)
@@ -456,10 +534,10 @@ class SelfPaced:
         """One training run that selects as it goes."""
         trial = tuple(Pick(source, 'online', float('nan')) for source in self.sources)
         prior = None
-        if self.settings.agreement:
+        if not self.settings.is_trained:
             # Scores that are there before any training; a selection from the start.
             prior = [
-                str(reliability_path(self.reliability_dir, AGREEMENT, source))
+                str(reliability_path(self.reliability_dir, self.measurer, source))
                 for source in self.sources
             ]
         cfg = with_online(
@@ -503,7 +581,7 @@ class SelfPaced:
             if f'measurer_{model}' in self.steps
         ]
         record = dict(
-            settings=asdict(self.settings),
+            settings=self.settings.described(),
             metric=self._metric,
             sources=[
                 dict(

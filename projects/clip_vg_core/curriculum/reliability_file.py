@@ -13,6 +13,7 @@ from ..utils.file_names import file_name
 
 __all__ = [
     'AGREEMENT',
+    'ZERO_SHOT',
     'KeyIndex',
     'ReliabilityFile',
     'read_boxes',
@@ -23,6 +24,8 @@ __all__ = [
 
 # Name of the measurer that is zero-shot CLIP matching.
 AGREEMENT = 'agreement'
+# And of the one that is zero-shot grounding.
+ZERO_SHOT = 'zero_shot'
 
 
 class KeyIndex:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from ..curriculum.reliability_file import (
     AGREEMENT,
+    ZERO_SHOT,
     read_reliability,
     reliability_path,
 )
@@ -120,6 +121,8 @@ def write_report(record_path: str | Path, dataset: Any) -> Path:
     measurers = [] if online else names
     if record['settings'].get('agreement'):
         measurers = [AGREEMENT]
+    others = {'zero-shot': [ZERO_SHOT], 'file': ['file'], 'mean': ['mean']}
+    measurers = others.get(record['settings'].get('measurer', ''), measurers)
     measurers = measurers + ['online'] * online
     reliability = {
         (source, measurer): np.asarray(

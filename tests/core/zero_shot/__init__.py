@@ -1,0 +1,1 @@
+"""Zero-shot grounding without a model."""
