@@ -14,7 +14,6 @@ import sys
 from io import TextIOWrapper
 from pathlib import Path
 
-from projects.clip_vg_core.data.box_formats import BOX_FORMATS, BOX_UNITS
 from projects.clip_vg_core.data.image_roots import ImageRoots
 from projects.clip_vg_core.data.inspection import (
     Inspection,
@@ -27,7 +26,8 @@ from projects.clip_vg_core.data.inspection_text import (
     format_problems,
 )
 from projects.clip_vg_core.data.label_checks import Problem
-from projects.clip_vg_core.data.readers import LAYOUTS, parse_fields
+from projects.clip_vg_core.data.readers import parse_fields
+from projects.clip_vg_core.data.reading_options import add_reading_options
 from projects.clip_vg_core.data.training_config import BASE, training_config
 from projects.clip_vg_core.pseudo_labels.statistics import describe_manifest
 from projects.clip_vg_core.utils.atomic import replacing
@@ -54,34 +54,7 @@ def parse_args() -> argparse.Namespace:
         help='folders of the images, to look for missing, turned and resized ones '
         '(default: images are not read)',
     )
-    parser.add_argument(
-        '--format',
-        choices=sorted(LAYOUTS),
-        metavar='LAYOUT',
-        help='layout of the files, one of docs/data.md (default: by their content)',
-    )
-    parser.add_argument(
-        '--box-format',
-        choices=BOX_FORMATS,
-        help='format of the boxes (default: as their layout has them)',
-    )
-    parser.add_argument(
-        '--box-unit',
-        choices=BOX_UNITS,
-        help='unit of the boxes (default: as their layout has them)',
-    )
-    parser.add_argument(
-        '--fields',
-        nargs='+',
-        metavar='FIELD=COLUMN',
-        help='columns of rows: image=file text=caption box=bbox, or box=x1,y1,x2,y2 '
-        '(default: told by their usual names)',
-    )
-    parser.add_argument(
-        '--instruction',
-        help='form of the questions of a chat file, with {expression} (default: one of '
-        'the known forms)',
-    )
+    add_reading_options(parser)
     parser.add_argument(
         '--page',
         type=Path,

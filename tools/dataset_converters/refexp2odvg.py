@@ -17,18 +17,17 @@ from pathlib import Path
 import numpy as np
 
 from projects.clip_vg_core.data.box_checks import MANY_INVALID, check_fit
-from projects.clip_vg_core.data.box_formats import BOX_FORMATS, BOX_UNITS
 from projects.clip_vg_core.data.image_checks import describe_missing
 from projects.clip_vg_core.data.image_roots import ImageRoots
 from projects.clip_vg_core.data.label_files import of_images
 from projects.clip_vg_core.data.label_table import LabelTable, invalid_boxes
 from projects.clip_vg_core.data.readers import (
-    LAYOUTS,
     extract_images,
     parse_fields,
     read_annotations,
     write_odvg,
 )
+from projects.clip_vg_core.data.reading_options import add_reading_options
 from projects.clip_vg_core.data.table_builder import TARGETS
 from projects.clip_vg_core.utils.atomic import replacing
 from projects.clip_vg_core.utils.command_line import parse_command, run_command
@@ -52,34 +51,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--split', nargs='+', help='splits that are converted (default: all)'
     )
-    parser.add_argument(
-        '--format',
-        choices=sorted(LAYOUTS),
-        metavar='LAYOUT',
-        help='layout of ann_file, one of docs/data.md (default: told by its content)',
-    )
-    parser.add_argument(
-        '--box-format',
-        choices=BOX_FORMATS,
-        help='format of the boxes in ann_file (default: as its layout has them)',
-    )
-    parser.add_argument(
-        '--box-unit',
-        choices=BOX_UNITS,
-        help='unit of the boxes in ann_file (default: as its layout has them)',
-    )
-    parser.add_argument(
-        '--fields',
-        nargs='+',
-        metavar='FIELD=COLUMN',
-        help='columns of rows: image=file text=caption box=bbox, or box=x1,y1,x2,y2 '
-        '(default: told by their usual names)',
-    )
-    parser.add_argument(
-        '--instruction',
-        help='form of the questions of a chat file, with {expression} (default: one of '
-        'the known forms)',
-    )
+    add_reading_options(parser)
     parser.add_argument(
         '--targets',
         choices=TARGETS,
