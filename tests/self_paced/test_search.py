@@ -122,7 +122,7 @@ def test_killed_at_any_step_it_ends_the_same(shapes, sources, tmp_path, case):
         finished = after - 1 if before is None else before
         assert len(rest.trained) + len(rest.scored) == steps - finished
         assert record_of(tmp_path / name) == reference
-    final = torch.load(tmp_path / 'whole/final/model.pth', weights_only=False)
+    final = torch.load(tmp_path / 'whole/final/model.pth', weights_only=True)
     assert final['name'] == reference['final']['trial']
     plan = make(shapes, sources, tmp_path / 'plan', Runs(), **case).plan()
     total = plan.splitlines()[-1]

@@ -45,7 +45,7 @@ _BOXES_IN_TEXT = tuple(
         r'\{' + '><'.join([r'<(\d+)'] * 4) + r'>\}',
     )
 )
-_LONGEST = 20_000  # characters of an answer in which a box is looked for
+_LONGEST = 20_000  # characters of a text in which a box is looked for
 
 
 @dataclass
