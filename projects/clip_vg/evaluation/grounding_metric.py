@@ -30,18 +30,22 @@ def top_boxes(pred: dict, num_expressions: int) -> Tensor:
 
     Args:
         pred (dict): ``bboxes`` (M, 4) and, where M is not the number of
-            expressions, ``scores`` (M, ).
+            expressions, ``scores`` (M, ); with ``label_names``, ``labels`` (M, ) are
+            the numbers of the expressions, of which each may have several boxes.
         num_expressions (int): E.
 
     Returns:
-        Tensor: Of shape (E, 4). For one expression and many boxes, as detectors
-        predict them, the one of the highest score; a box of NaN where there is
-        none.
+        Tensor: Of shape (E, 4). Of an expression's many boxes the one of the highest
+        score; a box of NaN where there is none.
 
     Raises:
         ValueError: Several expressions, and another number of boxes.
     """
     boxes = torch.as_tensor(pred['bboxes']).float().cpu().reshape(-1, 4)
+    if num_expressions > 1 and 'label_names' in pred:
+        best = _best_rows(pred, num_expressions)
+        padded = torch.cat([boxes, boxes.new_full((1, 4), float('nan'))])
+        return padded[best]
     if len(boxes) == num_expressions:
         return boxes
     if num_expressions != 1:
@@ -68,9 +72,25 @@ def top_scores(pred: dict, num_expressions: int) -> Tensor:
     if 'scores' not in pred:
         return torch.ones(num_expressions)
     scores = torch.as_tensor(pred['scores']).float().cpu()
+    if num_expressions > 1 and 'label_names' in pred:
+        best = _best_rows(pred, num_expressions)
+        return torch.cat([scores, scores.new_zeros(1)])[best]
     if len(scores) == num_expressions:
         return scores
     return scores.max()[None] if len(scores) else scores.new_zeros(num_expressions)
+
+
+def _best_rows(pred: dict, num_expressions: int) -> np.ndarray:
+    """The row of each expression's highest score, (E, ); -1 where it has none."""
+    labels, scores = (
+        torch.as_tensor(pred[key]).float().cpu().numpy() for key in ('labels', 'scores')
+    )
+    # The last row of a number stays: of equal scores, that is the first one.
+    order = np.lexsort([-np.arange(len(scores)), scores])
+    order = order[labels[order] < num_expressions]
+    best = np.full(num_expressions, -1)
+    best[labels[order].astype(int)] = order
+    return best
 
 
 def current_name(metric: str) -> str:
