@@ -15,6 +15,7 @@ from projects.clip_vg.evaluation import joined_metric
 from projects.clip_vg.evaluation.grounding_metric import (
     GroundingMetric,
     current_name,
+    top_boxes,
     top_scores,
 )
 
@@ -311,10 +312,10 @@ def test_of_several_boxes_the_best_of_each_expression_counts():
         labels=torch.tensor(labels),
         label_names=[f'text {label}' for label in labels],
     )
-    top = grounding_metric.top_boxes(pred, 3)
+    top = top_boxes(pred, 3)
     np.testing.assert_allclose(top[[0, 2]], boxes[[3, 2]], rtol=1e-6)
     assert top[1].isnan().all()
-    assert grounding_metric.top_scores(pred, 3).tolist() == pytest.approx([0.7, 0, 0.9])
+    assert top_scores(pred, 3).tolist() == pytest.approx([0.7, 0, 0.9])
     one = sample(0, boxes, true)
     one['pred_instances'] = pred
     scored = evaluate([one])

@@ -35,8 +35,8 @@ def draw_results(
         path (Path): The image.
         results (Sequence[Mapping]): Of one run, or of two, whose true box is the same:
             ``iou``, ``bbox`` and ``gt_bbox`` (xyxy in pixels of the image), as
-            ``GroundingMetric(out_file=...)`` writes them. Of two, the first's line is
-            broken.
+            ``GroundingMetric(out_file=...)`` writes them, or ``gt_bboxes``, a list, in
+            the place of the latter. Of two, the first's line is broken.
         side (int): Pixels of the longer side. Defaults to 340.
 
     Returns:
@@ -49,15 +49,19 @@ def draw_results(
     image, scale = read_reduced(path, upright, side)
     pen = ImageDraw.Draw(image)
     for place, result in enumerate(results):
-        true, predicted = (
-            [edge * scale for edge in result[key]] for key in ('gt_bbox', 'bbox')
-        )
-        if not place:
+        predicted = [edge * scale for edge in result['bbox']]
+        for box in () if place else _boxes(result, 'gt_bboxes', 'gt_bbox'):
+            true = [edge * scale for edge in box]
             draw_box(pen, true, _TRUE, _LINE - 1, halo=_HALO, dash=_DASH)
         color = _HIT if result['iou'] >= HIT else _MISS
         dash = _DASH if place < len(results) - 1 else None
         draw_box(pen, predicted, color, _LINE, halo=_HALO, dash=dash)
     return image
+
+
+def _boxes(item: Mapping, many: str, one: str) -> Sequence[Sequence[float]]:
+    """The boxes of a result that has any number of them, or one."""
+    return item[many] if many in item else [item[one]]
 
 
 def read_reduced(path: Path, upright: bool, side: int) -> tuple[Image.Image, float]:
@@ -117,9 +121,10 @@ def draw_labels(
             missing.append(line['filename'])
             image, scale = Image.new('RGB', (_SIDE, _SIDE), '#eeeeee'), 0.0
         for region in line['grounding']['regions'] if scale else ():
-            box = region['bbox']
-            scaled = [edge * scale for edge in box]
-            draw_box(ImageDraw.Draw(image), scaled, _HIT, _LINE, halo=_HALO)
+            boxes = region['bbox']
+            for box in boxes if isinstance(boxes[0], list) else [boxes]:
+                scaled = [edge * scale for edge in box]
+                draw_box(ImageDraw.Draw(image), scaled, _HIT, _LINE, halo=_HALO)
         axes.imshow(np.asarray(image))
         text = _quoted(line['grounding']['caption'], 32)
         axes.set_title(f'{text}\n[{line["rule"]}]', fontsize=9, parse_math=False)
