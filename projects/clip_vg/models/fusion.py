@@ -129,6 +129,8 @@ class VisionLanguageFusion(BaseModule):
         text_channels (int): Width of the text tokens.
         grid_size (tuple[int, int]): Rows and columns of patches.
         context_length (int): Longest text in tokens.
+        class_token (bool): Whether a class token is before the patches. Defaults to
+            True.
         embed_dims (int, optional): Width D of the fusion. Defaults to None: the
             text tokens' width, as in the paper.
         num_layers (int): Defaults to 6.
@@ -154,6 +156,7 @@ class VisionLanguageFusion(BaseModule):
         text_channels: int,
         grid_size: tuple[int, int],
         context_length: int,
+        class_token: bool = True,
         embed_dims: int | None = None,
         num_layers: int = 6,
         num_heads: int = 8,
@@ -179,8 +182,9 @@ class VisionLanguageFusion(BaseModule):
         self.text_proj = nn.Linear(text_channels, embed_dims)
         self.reg_token = nn.Embedding(1, embed_dims)
         num_patches = grid_size[0] * grid_size[1]
-        # 2 for [REG] and [CLS].
-        self.pos_embed = nn.Embedding(2 + context_length + num_patches, embed_dims)
+        self.class_token = class_token
+        num_tokens = 1 + context_length + class_token + num_patches  # 1 for [REG]
+        self.pos_embed = nn.Embedding(num_tokens, embed_dims)
         self.grid_size = grid_size
         self.pos_embed_init = pos_embed_init
         self.layers = ModuleList(
@@ -213,7 +217,8 @@ class VisionLanguageFusion(BaseModule):
         """Fuse E expressions with the B images they belong to.
 
         Args:
-            visual (Tensor): Class token and patches, of shape (B, 1 + P, Cv).
+            visual (Tensor): Class token, if there is one, and patches, of shape
+                (B, 1 + P, Cv) or (B, P, Cv).
             patch_padding (Tensor): True where a patch is padding, of shape
                 (B, P).
             text (Tensor): Text tokens of shape (E, L, Ct).
@@ -228,7 +233,9 @@ class VisionLanguageFusion(BaseModule):
         most, least, has_padding = torch.stack(
             [counts.max(), counts.min(), text_padding.any()]
         ).tolist()
-        valid, visual_padding = valid_tokens(patch_padding, 1 + most)
+        valid, visual_padding = valid_tokens(
+            patch_padding, self.class_token + most, self.class_token
+        )
         image = self.image_part(gather_tokens(visual, valid), valid)
         padding = torch.cat(
             [F.pad(text_padding, (1, 0)), visual_padding[image_index]], dim=1
@@ -241,8 +248,8 @@ class VisionLanguageFusion(BaseModule):
 
         Args:
             visual (Tensor): Visual tokens of shape (B, K, Cv).
-            valid (Tensor): Which of the class token (0) and the patches they are, of
-                shape (B, K), int64.
+            valid (Tensor): Which of the class token (0) and the patches they are, or of
+                the patches alone, of shape (B, K), int64.
 
         Returns:
             FusionTokens: The K tokens of each image.
@@ -302,7 +309,7 @@ class VisionLanguageFusion(BaseModule):
 
 
 def valid_tokens(
-    patch_padding: Tensor, count: int | None = None
+    patch_padding: Tensor, count: int | None = None, class_token: bool = True
 ) -> tuple[Tensor, Tensor]:
     """Indices of the class token and of the patches that are no padding.
 
@@ -313,12 +320,14 @@ def valid_tokens(
         patch_padding (Tensor): True where a patch is padding, of shape (B, P).
         count (int, optional): K, if it is known. Defaults to None: read from the
             padding, for which the host waits.
+        class_token (bool): Whether one is before the patches. Defaults to True.
 
     Returns:
-        tuple[Tensor, Tensor]: Numbers of tokens, 0 the class token, of shape (B, K),
-        int64; and which of them are padding, bool.
+        tuple[Tensor, Tensor]: Numbers of tokens, 0 the class token or the first patch,
+        of shape (B, K), int64; and which of them are padding, bool.
     """
-    padding = F.pad(patch_padding, (1, 0))  # the class token is always valid
+    # The class token is always valid.
+    padding = F.pad(patch_padding, (1, 0)) if class_token else patch_padding
     if count is None:
         count = int((~padding).sum(1).max())
     # Stable: patches stay in the order of the grid.
