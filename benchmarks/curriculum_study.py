@@ -55,15 +55,13 @@ class Study(Trials):
                 image_folds=dict(number=2, keep=[fold]),
                 score=[TARGET],
                 score_as=f'fold{fold}',
-                score_folds=dict(number=2, keep=[1 - fold]),
             )
         for name, pool in (('agreement', [TARGET]), ('agreement_all', SOURCES)):
             task = dict(task='score_agreement', score_as=name)
             self.start(name, pool, **task).result()
         for name, future in futures.items():
             self._keep(name, future)
-        halves = [self.reliability(f'fold{fold}', TARGET) for fold in (0, 1)]
-        self.derive('oof', TARGET, np.fmax(*halves))
+        self.derive('oof', TARGET, self._out_of_fold())
         for source in SOURCES:
             self.derive('oracle', source, self.right[source].astype(np.float32))
             by_all = [self.reliability(m, source) for m in SOURCES]
