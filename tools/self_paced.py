@@ -15,12 +15,8 @@ from mmengine.registry import init_default_scope
 from train import add_common_options, load_config
 
 from projects.clip_vg.self_paced.launch import LAUNCHERS, Launcher
-from projects.clip_vg.self_paced.search import (
-    MEASURERS,
-    STRATEGIES,
-    SelfPaced,
-    Settings,
-)
+from projects.clip_vg.self_paced.search import SelfPaced
+from projects.clip_vg.self_paced.settings import MEASURERS, STRATEGIES, Settings
 from projects.clip_vg_core.utils.command_line import run_command
 from projects.clip_vg_core.visualization.curriculum_report import write_report
 
@@ -99,6 +95,28 @@ def parse_args() -> argparse.Namespace:
         '(default: --measurer)',
     )
     parser.add_argument(
+        '--init',
+        choices=['clip', 'previous'],
+        default='clip',
+        help='what the training of a trial begins from: CLIP, as in the paper, or the '
+        'model that it builds on, of the sources before or of the measurer '
+        '(default: %(default)s)',
+    )
+    parser.add_argument(
+        '--unhelpful',
+        choices=['skip', 'keep'],
+        default='skip',
+        help='what becomes of a source that does not raise the score: left out, or '
+        "kept as by the paper's loop (default: %(default)s)",
+    )
+    parser.add_argument(
+        '--equal',
+        choices=['steps', 'epochs'],
+        default='steps',
+        help='what trials on few and on many labels have in common: steps, or epochs '
+        'over the selected labels as in the official code (default: %(default)s)',
+    )
+    parser.add_argument(
         '--processes',
         type=int,
         default=1,
@@ -163,6 +181,9 @@ def main() -> None:
             args.folds,
             args.measurer,
             args.measurer_file,
+            args.init,
+            args.unhelpful,
+            args.equal,
         ),
         Launcher(Path(__file__).parent, launcher, args.processes, args.jobs, args.gpus),
     )

@@ -29,6 +29,11 @@ _PAGE = """{% extends 'page' %}{% block body %}
 <p>Strategy {{ record.settings.strategy }}, criterion {{ record.settings.criterion }}
 ({{ record.metric }}). Final model: <b>{{ record.final.trial }}</b>,
 {{ number(record.final.score) }}.</p>
+{% if record.validation %}<p>A score is the {{ record.validation.unit }}. Without any
+expression: {% if record.validation.constant_box is number %}the best constant box
+{{ number(record.validation.constant_box) }}{% endif %}
+{% if record.validation.random_candidate is number %}, a random candidate box
+{{ number(record.validation.random_candidate) }}{% endif %}.</p>{% endif %}
 {% endif %}
 {{ images(figures) }}
 {% if record %}
@@ -39,6 +44,16 @@ _PAGE = """{% extends 'page' %}{% block body %}
 <td class="n">{{ number(m.score) }}</td><td class="n">{{ m.seconds }}</td></tr>
 {% endfor %}
 </table>
+{% if record.agreements %}
+<h2>Agreement with pseudo-labels at IoU 0.5</h2><table>
+<tr><th>measurer</th><th>source</th><th>labels</th><th>agreement</th>
+<th>best constant box</th><th>random candidate box</th></tr>
+{% for a in record.agreements %}
+<tr><td>{{ a.measurer }}</td><td>{{ a.source }}</td><td class="n">{{ a.labels }}</td>
+<td class="n">{{ rate(a.agreement) }}</td><td class="n">{{ rate(a.constant_box) }}</td>
+<td class="n">{{ rate(a.random_candidate) }}</td></tr>{% endfor %}
+</table>
+{% endif %}
 <h2>Trials</h2><table>
 <tr><th>trial</th><th>labels</th><th>score</th><th>seconds</th></tr>
 {% for t in record.trials %}
@@ -52,6 +67,10 @@ _PAGE = """{% extends 'page' %}{% block body %}
 
 def _number(value: float | None) -> str:
     return 'too few labels' if value is None else f'{value:.4f}'
+
+
+def _rate(value: float | None) -> str:
+    return '-' if value is None else f'{value:.4f}'
 
 
 def _sample(labels: np.ndarray, count: int) -> np.ndarray:
@@ -173,7 +192,13 @@ def _write_page(
     record: Mapping[str, Any] | None = None,
 ) -> Path:
     return write_page(
-        path, _PAGE, title=title, record=record, figures=figures, number=_number
+        path,
+        _PAGE,
+        title=title,
+        record=record,
+        figures=figures,
+        number=_number,
+        rate=_rate,
     )
 
 
