@@ -303,18 +303,18 @@ class RefExpDataset(BaseDataset):
             np.ndarray: int64, their indices in this data set, ascending. Dropped
             labels have none.
         """
-        return self._indices_and_rows(label_file)[0]
+        return self.indices_and_rows(label_file)[0]
 
     def label_keys(self) -> np.ndarray:
         """Keys of the labels, uint64 (N, ), see :attr:`LabelFile.keys`."""
         keys = np.empty(len(self), np.uint64)
         for file in self.label_files:
-            indices, rows = self._indices_and_rows(file)
+            indices, rows = self.indices_and_rows(file)
             keys[indices] = file.keys[rows]
         return keys
 
-    def _indices_and_rows(self, label_file: LabelFile) -> tuple[np.ndarray, np.ndarray]:
-        """Labels of a file: their indices here, and their rows in the file."""
+    def indices_and_rows(self, label_file: LabelFile) -> tuple[np.ndarray, np.ndarray]:
+        """Labels of a file: their indices here, and their rows in the file, (n, )."""
         table = self.table
         first = sum(
             file.count
@@ -362,7 +362,7 @@ class RefExpDataset(BaseDataset):
                 f'{path} scores the source {source!r}; those of the data set are '
                 f'{[file.source for file in self.label_files]}.'
             )
-        indices, rows = self._indices_and_rows(named[0])
+        indices, rows = self.indices_and_rows(named[0])
         values = read(path, named[0])
         column = np.full((len(self), *values.shape[1:]), np.nan, np.float32)
         column[indices] = values[rows]

@@ -17,7 +17,14 @@ from ..metrics.breakdown import HIT
 from ..utils.image_files import as_rgb, open_image, size_of
 from .boxes import draw_box
 
-__all__ = ['UNREADABLE', 'draw_grid', 'draw_labels', 'draw_results', 'read_reduced']
+__all__ = [
+    'UNREADABLE',
+    'draw_corrections',
+    'draw_grid',
+    'draw_labels',
+    'draw_results',
+    'read_reduced',
+]
 
 # What Pillow raises for a file that is no image.
 UNREADABLE = (OSError, ValueError, SyntaxError)
@@ -153,24 +160,80 @@ def draw_grid(
     Returns:
         Figure: To be saved by the caller.
     """
-    rows = -(-len(results) // columns)
+    predicted = f'{names[0]}, {measure}'
+    return _grid(
+        [draw_results(Path(result['image']), [result]) for result in results],
+        [f'{_quoted(r["text"], 30)}\n{measure} {r["iou"]:.2f}' for r in results],
+        title,
+        columns,
+        [
+            Line2D([], [], color=_HIT, linewidth=2.2, label=f'{predicted} >= 0.5'),
+            Line2D([], [], color=_MISS, linewidth=2.2, label=f'{predicted} < 0.5'),
+            Line2D([], [], color=_TRUE, linestyle='--', linewidth=1.6, label=names[1]),
+        ],
+    )
+
+
+def draw_corrections(
+    results: Sequence[Mapping], title: str, columns: int = 4
+) -> Figure:
+    """Draw corrected labels side by side: before, after, and what was voted for.
+
+    Args:
+        results (Sequence[Mapping]): ``image``, its file; ``text``; ``before``, the
+            label's box; ``after``, the box it moved to, or None; ``votes``, boxes that
+            measurers predicted; all xyxy in pixels; ``upright``.
+        title (str): Above the grid.
+        columns (int): Defaults to 4.
+
+    Returns:
+        Figure: To be saved by the caller.
+    """
+    images = []
+    for result in results:
+        image, scale = read_reduced(Path(result['image']), result['upright'], _SIDE)
+        pen = ImageDraw.Draw(image)
+        for boxes, color, dash in (
+            (result['votes'], _MISS, None),
+            ([] if result['after'] is None else [result['after']], _HIT, None),
+            ([result['before']], _TRUE, _DASH),
+        ):
+            for box in boxes:
+                scaled = [edge * scale for edge in box]
+                draw_box(pen, scaled, color, _LINE - 1, halo=_HALO, dash=dash)
+        images.append(image)
+    lines = [
+        Line2D([], [], color=_TRUE, linestyle='--', linewidth=1.6, label='before'),
+        Line2D([], [], color=_HIT, linewidth=1.6, label='after'),
+        Line2D([], [], color=_MISS, linewidth=1.6, label='vote of a measurer'),
+    ]
+    drawn = [True, *(any(r[k] for r in results) for k in ('after', 'votes'))]
+    legend = [line for line, is_drawn in zip(lines, drawn, strict=True) if is_drawn]
+    captions = [_quoted(result['text'], 30) for result in results]
+    return _grid(images, captions, title, columns, legend)
+
+
+def _grid(
+    images: Sequence[Image.Image],
+    captions: Sequence[str],
+    title: str,
+    columns: int,
+    legend: Sequence[Line2D],
+) -> Figure:
+    """Images side by side, each with its caption."""
+    rows = -(-len(images) // columns)
     figure, grid = plt.subplots(
         rows, columns, figsize=(3.1 * columns, 2.9 * rows + 0.9), squeeze=False
     )
     for axes in grid.flat:
         axes.set_axis_off()
-    for axes, result in zip(grid.flat, results, strict=False):
-        axes.imshow(np.asarray(draw_results(Path(result['image']), [result])))
-        text, value = _quoted(result['text'], 30), f'{measure} {result["iou"]:.2f}'
-        axes.set_title(f'{text}\n{value}', fontsize=9, parse_math=False)
+    for axes, image, caption in zip(grid.flat, images, captions, strict=False):
+        axes.imshow(np.asarray(image))
+        axes.set_title(caption, fontsize=9, parse_math=False)
     figure.suptitle(title, fontsize=13)
-    predicted = f'{names[0]}, {measure}'
-    legend = [
-        Line2D([], [], color=_HIT, linewidth=2.2, label=f'{predicted} >= 0.5'),
-        Line2D([], [], color=_MISS, linewidth=2.2, label=f'{predicted} < 0.5'),
-        Line2D([], [], color=_TRUE, linestyle='--', linewidth=1.6, label=names[1]),
-    ]
-    figure.legend(handles=legend, loc='lower center', ncols=3, frameon=False)
+    figure.legend(
+        handles=list(legend), loc='lower center', ncols=len(legend), frameon=False
+    )
     for _ in range(2):  # how far titles reach depends on the images' final shapes
         figure.tight_layout(rect=(0, 0.05, 1, 0.98))
     return figure
