@@ -15,6 +15,7 @@ from projects.clip_vg.evaluation import joined_metric
 from projects.clip_vg.evaluation.grounding_metric import (
     GroundingMetric,
     current_name,
+    top_boxes,
     top_scores,
 )
 
@@ -298,3 +299,25 @@ def test_results_say_which_images_are_upright(tmp_path, samples):
     assert 'upright' not in path.read_text()
     evaluate([dict(s, upright=True) for s in samples], out_file=str(path))
     assert all(json.loads(line)['upright'] for line in path.read_text().splitlines())
+
+
+def test_of_several_boxes_the_best_of_each_expression_counts():
+    """Rows in any order; an expression may have no box, and scores may be equal."""
+    boxes, true = random_boxes(7, 0), random_boxes(3, 1)
+    labels = [2, 0, 2, 0, 2, 0, 2]
+    scores = [0.1, 0.2, 0.9, 0.7, 0.9, 0.3, 0.5]
+    pred = dict(
+        bboxes=boxes,
+        scores=torch.tensor(scores),
+        labels=torch.tensor(labels),
+        label_names=[f'text {label}' for label in labels],
+    )
+    top = top_boxes(pred, 3)
+    np.testing.assert_allclose(top[[0, 2]], boxes[[3, 2]], rtol=1e-6)
+    assert top[1].isnan().all()
+    assert top_scores(pred, 3).tolist() == pytest.approx([0.7, 0, 0.9])
+    one = sample(0, boxes, true)
+    one['pred_instances'] = pred
+    scored = evaluate([one])
+    expected = [slow_iou(boxes[3], true[0]), 0, slow_iou(boxes[2], true[2])]
+    assert scored['grounding/miou'] == pytest.approx(np.mean(expected), abs=1e-5)
