@@ -125,6 +125,7 @@ class CLIPVG(BaseDetector):
                 grid_size=self.visual_encoder.grid_size,
                 context_length=self.text_encoder.context_length,
                 num_queries=num_queries,
+                class_token=self.visual_encoder.class_token != 'none',
             ),
         )
         width = dict(embed_dims=self.fusion.embed_dims)
@@ -365,9 +366,8 @@ class CLIPVG(BaseDetector):
             self.visual_encoder.grid_size,
         )
         visual, text = self.extract_feat(batch_inputs), self.text_encoder(token_ids)
-        # As in the official code, the fusion does not read id 0, be it filling or "!"
-        # in a run of symbols; the text tower reads the latter.
-        return _Encoded(visual, padding, text, token_ids == 0, image_index)
+        text_padding = self.text_encoder.padding(token_ids)
+        return _Encoded(visual, padding, text, text_padding, image_index)
 
     def _fuse(self, encoded: _Encoded) -> Tensor:
         """Fused ``[REG]`` tokens (E * Q, D)."""

@@ -137,6 +137,8 @@ class VisionLanguageFusion(BaseModule):
         grid_size (tuple[int, int]): Rows and columns of patches.
         context_length (int): Longest text in tokens.
         num_queries (int): How many ``[REG]`` tokens, Q. Defaults to 1.
+        class_token (bool): Whether a class token is before the patches. Defaults to
+            True.
         embed_dims (int, optional): Width D of the fusion. Defaults to None: the
             text tokens' width, as in the paper.
         num_layers (int): Defaults to 6.
@@ -164,6 +166,7 @@ class VisionLanguageFusion(BaseModule):
         grid_size: tuple[int, int],
         context_length: int,
         num_queries: int = 1,
+        class_token: bool = True,
         embed_dims: int | None = None,
         num_layers: int = 6,
         num_heads: int = 8,
@@ -192,8 +195,9 @@ class VisionLanguageFusion(BaseModule):
         self.num_queries = num_queries
         self.reg_token = nn.Embedding(num_queries, embed_dims)
         num_patches = grid_size[0] * grid_size[1]
-        # 2 for [REG] and [CLS].
-        self.pos_embed = nn.Embedding(2 + context_length + num_patches, embed_dims)
+        self.class_token = class_token
+        num_tokens = 1 + context_length + class_token + num_patches  # 1 for [REG]
+        self.pos_embed = nn.Embedding(num_tokens, embed_dims)
         self.grid_size = grid_size
         self.pos_embed_init = pos_embed_init
         self.layers = ModuleList(
@@ -226,7 +230,8 @@ class VisionLanguageFusion(BaseModule):
         """Fuse E expressions with the B images they belong to.
 
         Args:
-            visual (Tensor): Class token and patches, of shape (B, 1 + P, Cv).
+            visual (Tensor): Class token, if there is one, and patches, of shape
+                (B, 1 + P, Cv) or (B, P, Cv).
             patch_padding (Tensor): True where a patch is padding, of shape
                 (B, P).
             text (Tensor): Text tokens of shape (E, L, Ct).
@@ -242,7 +247,9 @@ class VisionLanguageFusion(BaseModule):
         most, least, has_padding = torch.stack(
             [counts.max(), counts.min(), text_padding.any()]
         ).tolist()
-        valid, visual_padding = valid_tokens(patch_padding, 1 + most)
+        valid, visual_padding = valid_tokens(
+            patch_padding, self.class_token + most, self.class_token
+        )
         image = self.image_part(gather_tokens(visual, valid), valid)
         padding = torch.cat(
             [
@@ -259,8 +266,8 @@ class VisionLanguageFusion(BaseModule):
 
         Args:
             visual (Tensor): Visual tokens of shape (B, K, Cv).
-            valid (Tensor): Which of the class token (0) and the patches they are, of
-                shape (B, K), int64.
+            valid (Tensor): Which of the class token (0) and the patches they are, or of
+                the patches alone, of shape (B, K), int64.
 
         Returns:
             FusionTokens: The K tokens of each image.
@@ -325,7 +332,7 @@ class VisionLanguageFusion(BaseModule):
 
 
 def valid_tokens(
-    patch_padding: Tensor, count: int | None = None
+    patch_padding: Tensor, count: int | None = None, class_token: bool = True
 ) -> tuple[Tensor, Tensor]:
     """Indices of the class token and of the patches that are no padding.
 
@@ -336,12 +343,14 @@ def valid_tokens(
         patch_padding (Tensor): True where a patch is padding, of shape (B, P).
         count (int, optional): K, if it is known. Defaults to None: read from the
             padding, for which the host waits.
+        class_token (bool): Whether one is before the patches. Defaults to True.
 
     Returns:
-        tuple[Tensor, Tensor]: Numbers of tokens, 0 the class token, of shape (B, K),
-        int64; and which of them are padding, bool.
+        tuple[Tensor, Tensor]: Numbers of tokens, 0 the class token or the first patch,
+        of shape (B, K), int64; and which of them are padding, bool.
     """
-    padding = F.pad(patch_padding, (1, 0))  # the class token is always valid
+    # The class token is always valid.
+    padding = F.pad(patch_padding, (1, 0)) if class_token else patch_padding
     if count is None:
         count = int((~padding).sum(1).max())
     # Stable: patches stay in the order of the grid.
