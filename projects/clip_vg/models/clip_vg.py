@@ -243,9 +243,8 @@ class CLIPVG(BaseDetector):
             with torch.no_grad():
                 # The IoU is a target of the scores, and trains no box.
                 reached = targets.new_zeros(len(tokens))
-                reached[queries] = bbox_overlaps(
-                    self._boxes(own), targets, is_aligned=True
-                )
+                ious = bbox_overlaps(self._boxes(own), targets, is_aligned=True)
+                reached[queries] = head.score_targets(ious)
             negatives = self._negative_tokens(encoded, batch_data_samples)
             scored = head.loss(tokens, reached, negatives)
             losses.update({k: v * self.num_queries for k, v in scored.items()})
