@@ -444,7 +444,7 @@ def _draw_examples(
                 text=info['text'],
                 iou=float(value),
                 bbox=np.nan_to_num(box).tolist(),
-                gt_bbox=info['bbox'],
+                gt_bboxes=dataset.table.targets(int(label)).tolist(),
                 upright=dataset.upright,
             )
         )
