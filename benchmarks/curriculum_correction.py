@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from curriculum_study import Study
 from curriculum_trials import TARGET
+from noisy_sources import SOURCES
 
+from projects.clip_vg_core.curriculum.chance import measure_agreement
 from projects.clip_vg_core.curriculum.correction import (
     DROPPED,
     MOVED,
@@ -125,8 +127,9 @@ class Corrections(Study):
 
     def correction(self) -> None:
         """One source, 40 % wrong: with CLIP, and with models of this source alone."""
+        self.languages = [TARGET]
         self.measure(TARGET, folds=True)
-        self.selection_rows('correction')
+        self.plain_row('correction')
         self._with_clip('correction')
         halves = [self.votes(f'fold{fold}', TARGET) for fold in (0, 1)]
         self.rounds(
@@ -143,6 +146,30 @@ class Corrections(Study):
         clip = self.votes('agreement', TARGET)
         first = {TARGET: [self.votes(TARGET, TARGET), clip]}
         self.rounds(part, 'with CLIP', first, {TARGET: [clip]}, [f'plain_{TARGET}'])
+
+    def sources(self) -> None:
+        """Three sources: merged, or corrected by the measurers that speak them."""
+        self.languages = SOURCES
+        self.measure(*SOURCES)
+        self.merge_row('sources')
+        votes = {
+            source: [self.votes(m, source) for m in SOURCES if self._speaks(m, source)]
+            for source in SOURCES
+        }
+        plain = [f'plain_{source}' for source in SOURCES]
+        self.rounds('sources', 'cross-source', votes, votes, plain)
+        self.oracle_row('sources', SOURCES)
+
+    def _speaks(self, measurer: str, source: str) -> bool:
+        """Whether a measurer agrees with a source's labels clearly above chance."""
+        table = self.tables[source]
+        return measure_agreement(
+            self.votes(measurer, source),
+            table.boxes,
+            table.sizes[table.image_index],
+            table.image_index,
+            *candidate_boxes(table.boxes, table.image_index),
+        ).is_clear
 
     def rates(self) -> None:
         """Fewer wrong labels: what correction may lose."""

@@ -138,6 +138,20 @@ class Study(Trials):
         self.evaluate([trial])
         self._trial_row(part, 'oracle', trial, self.cost([trial_name(trial)]))
 
+    def selection(self) -> None:
+        """One source, the paper's way alone."""
+        self.measure(TARGET)
+        self.selection_rows('selection')
+        self.oracle_row('selection', [TARGET])
+
+    def msa(self) -> None:
+        """Three sources, the paper's way alone."""
+        self.languages = SOURCES
+        self.measure(*SOURCES)
+        self.merge_row('msa')
+        self.msa_rows('msa')
+        self.oracle_row('msa', SOURCES)
+
     def single(self) -> None:
         """One source, every way to select; what counts is its own language."""
         self.all_measurers()
