@@ -71,12 +71,15 @@ class Measurers:
             }
 
     def train(self) -> None:
-        """Train the models."""
+        """Train the models; warns of those that have learnt nothing."""
         configs = {}
         for name, (source, left_out) in self.models.items():
             cfg = with_selection(select_sources(self.cfg, [source]), None)
             configs[f'measurer_{name}'] = without_parts(cfg, left_out)
-        self.steps.train(configs, 'measurers')
+        lines = self.steps.train(configs, 'measurers')
+        # Before any trial is built on them.
+        for name, line in zip(configs, lines, strict=True):
+            self.steps.validation.warn_of_chance(name, line['score'])
 
     def score(self) -> None:
         """Score all sources: each model the images that it was not trained on."""

@@ -31,6 +31,7 @@ from projects.clip_vg_core.utils.atomic import replacing
 from projects.clip_vg_core.utils.folder_lock import lock_folder
 
 from .agreements import Agreements
+from .correction import CorrectionRounds
 from .launch import Launcher
 from .measuring import Measurers
 from .settings import Settings
@@ -102,18 +103,28 @@ class SelfPaced:
                 f'order={list(self.sources)}, but the sources are {list(self.files)}.'
             )
         self.validation = Validation(self.cfg, settings.criterion == 'label-free')
-        self.steps = Steps(self.work_dir, launcher, self.validation.describe)
+        self.steps = Steps(self.work_dir, launcher, self.validation)
         files = {source: self.files[source] for source in self.sources}
         self.measurers = Measurers(self.cfg, settings, files, self.steps)
         self.agreements = Agreements(self.dataset, self.steps.reliability_dir)
+        self.rounds: CorrectionRounds | None = None
+        if settings.correct:
+            trained_on = self.dataset
+            if settings.criterion == 'label-free':  # without what is held out
+                trained_on = DATASETS.build(self.cfg.train_dataloader.dataset)
+            self.rounds = CorrectionRounds(
+                self.cfg, settings, self.measurers, self.steps, trained_on
+            )
+            self.agreements = self.rounds.agreements
         self.trials: dict[str, dict[str, Any]] = {}
 
     def plan(self) -> str:
         """Plan of the search and its cost in training runs; several lines."""
         settings, count = self.settings, len(self.sources)
         models = len(self.measurers.models)
+        how = 'correction' if self.rounds else f'strategy {settings.strategy}'
         lines = [
-            f'{"SSA" if count == 1 else "MSA"}, strategy {settings.strategy}, '
+            f'{"SSA" if count == 1 else "MSA"}, {how}, '
             f'criterion {settings.criterion} ({self.validation.metric}), '
             f'in {self.work_dir}',
             'Sources, from simple to complex'
@@ -125,6 +136,8 @@ class SelfPaced:
             f'{self.complexity[name]:.2f} {self.counted} each'
             for name in self.sources
         ]
+        if self.rounds is not None:
+            return '\n'.join([*lines, *self.rounds.plan()])
         fewest = most = 1
         lines += [self.measurers.told] if self.measurers.told else []
         if settings.is_trained and settings.strategy != 'online':
@@ -176,9 +189,15 @@ class SelfPaced:
 
     def _search(self) -> Path:
         settings = self.settings
+        if self.rounds is not None:
+            name = self.rounds.run()
+            self.trials = self.rounds.trials
+            return self._write_record(name, self.trials[name]['score'])
         if settings.strategy != 'online' or not settings.is_trained:
             self.measurers.run()
-            self._compare_with_chance()
+        if not settings.is_trained:
+            for source in self.sources:
+                self.agreements.measure(self.measurers.common, source)
         if settings.strategy == 'online':
             result = self._online()
         elif settings.strategy == 'valley':
@@ -199,16 +218,9 @@ class SelfPaced:
                 f'of {self.steps.reliability_dir}; the measurers may have learnt '
                 'nothing.'
             )
-        return self._write_record(result)
-
-    def _compare_with_chance(self) -> None:
-        """Warn of measurers that have learnt nothing, before any trial."""
-        for model in self.measurers.models:
-            score = self.steps.lines[f'measurer_{model}']['score']
-            self.validation.warn_of_chance(f'measurer_{model}', score)
-        if not self.settings.is_trained:
-            for source in self.sources:
-                self.agreements.measure(self.measurers.common, source)
+        online = settings.strategy == 'online'
+        name = 'online' if online else trial_name(result.trial)
+        return self._write_record(name, result.score, result.sources)
 
     def _described(self) -> dict[str, Any]:
         """What decides the result, for the journal."""
@@ -333,11 +345,11 @@ class SelfPaced:
         self.trials['online'].pop('step')
         return MultiSourceResult(trial, line['score'])
 
-    def _write_record(self, result: MultiSourceResult) -> Path:
+    def _write_record(
+        self, name: str, score: float, decisions: Sequence[SourceResult] = ()
+    ) -> Path:
         """Copy the best trial to ``final``, and write ``curriculum.json``."""
-        online = self.settings.strategy == 'online'
-        self.validation.warn_of_chance('The final model', result.score)
-        name = 'online' if online else trial_name(result.trial)
+        self.validation.warn_of_chance('The final model', score)
         final = self.work_dir / 'final'
         final.mkdir(exist_ok=True)
         for source, target in (
@@ -373,11 +385,11 @@ class SelfPaced:
                 for source in self.sources
             ],
             measurers=measured,
-            decisions=[asdict(decision) for decision in result.sources],
+            decisions=[asdict(decision) for decision in decisions],
             trials=list(self.trials.values()),
             final=dict(
                 trial=name,
-                score=result.score,
+                score=score,
                 config='final/config.py',
                 checkpoint='final/model.pth',
             ),

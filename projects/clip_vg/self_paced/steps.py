@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from projects.clip_vg_core.utils.resumable import append_line, read_journal
 
 from .launch import Launcher
 from .trials import write_config
+from .validation import Validation
 
 __all__ = ['Steps']
 
@@ -28,13 +29,14 @@ class Steps:
     Args:
         work_dir (Path): Output folder, which the caller has locked.
         launcher (Launcher): Executes training runs and scorings.
-        describe (Callable): From a score to a text with its unit, for the log.
+        validation (Validation): What scores are of.
     """
 
     def __init__(
-        self, work_dir: Path, launcher: Launcher, describe: Callable[[float], str]
+        self, work_dir: Path, launcher: Launcher, validation: Validation
     ) -> None:
-        self.work_dir, self.launcher, self._describe = work_dir, launcher, describe
+        self.work_dir, self.launcher = work_dir, launcher
+        self.validation = validation
         self.reliability_dir = work_dir / 'reliability'
         self.lines: dict[str, dict[str, Any]] = {}
 
@@ -98,7 +100,7 @@ class Steps:
                 checkpoint=os.path.relpath(result.checkpoint, self.work_dir),
                 seconds=seconds,
             )
-            text = self._describe(result.score)
+            text = self.validation.describe(result.score)
             print_log(f'{names[folder]}: {text}', logger='current')
         return [self.lines[name] for name in configs]
 
