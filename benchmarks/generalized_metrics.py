@@ -130,7 +130,7 @@ def n_acc_of_batches(
             for result in results[begin : begin + size]
             if not result['gt_bboxes']
         ]
-        shares.append(np.mean(right) if right else 0.0)
+        shares.append(float(np.mean(right)) if right else 0.0)
     return float(np.mean(shares))
 
 
@@ -143,7 +143,7 @@ def main() -> None:
     else:
         lines = args.results.read_text(encoding='utf-8').splitlines()
         results = [json.loads(line) for line in lines]
-    rows: list[tuple[str, Any, Any, Any]] = []
+    rows: list[tuple[Any, ...]] = []
     official = MatchingRule(args.score_thr, 'giou', matcher='greedy')
     for rule in (MatchingRule(args.score_thr), official):
         counts = [counted(result, rule) for result in results]
