@@ -48,6 +48,10 @@ class CLIPVisualEncoder(CLIPTower):
             stride ``patch_size``. Defaults to False: tokens.
         init_cfg (dict or list[dict], optional): See :class:`CLIPTower`. Defaults to
             None.
+        adapter (dict, optional): What of the frozen tower is trained, such as
+            ``dict(kind='lora', rank=8)``, ``dict(kind='bias')`` or
+            ``dict(kind='last_blocks', number=2)``; see :func:`adapt`. Defaults to
+            None: nothing.
 
     Raises:
         ValueError: The architecture is unknown, or an extracted layer does not exist.
@@ -66,8 +70,9 @@ class CLIPVisualEncoder(CLIPTower):
         with_cp: bool = False,
         out_maps: bool = False,
         init_cfg: OptMultiConfig = None,
+        adapter: dict | None = None,
     ) -> None:
-        super().__init__(arch, pretrained, frozen, with_cp, init_cfg)
+        super().__init__(arch, pretrained, frozen, with_cp, init_cfg, adapter)
         if image_size is not None:
             self.config['vision_cfg']['image_size'] = image_size
         vit = build_tower(self.kind, self.config)
@@ -150,6 +155,10 @@ class CLIPTextEncoder(CLIPTower):
             Defaults to False.
         init_cfg (dict or list[dict], optional): See :class:`CLIPTower`. Defaults to
             None.
+        adapter (dict, optional): What of the frozen tower is trained, such as
+            ``dict(kind='lora', rank=8)``, ``dict(kind='bias')`` or
+            ``dict(kind='last_blocks', number=2)``; see :func:`adapt`. Defaults to
+            None: nothing.
 
     Raises:
         ValueError: The architecture is unknown, the template has no {}, or the
@@ -167,8 +176,9 @@ class CLIPTextEncoder(CLIPTower):
         prompt: dict | None = None,
         with_cp: bool = False,
         init_cfg: OptMultiConfig = None,
+        adapter: dict | None = None,
     ) -> None:
-        super().__init__(arch, pretrained, frozen, with_cp, init_cfg)
+        super().__init__(arch, pretrained, frozen, with_cp, init_cfg, adapter)
         transformer = build_tower(self.kind, self.config)
         self.context_length = transformer.context_length
         self.out_channels = transformer.output_dim
