@@ -12,7 +12,13 @@ from mmengine.model import MMDistributedDataParallel
 from torch import nn
 
 from projects.clip_vg.models import CLIPTextEncoder, CLIPVisualEncoder
-from projects.clip_vg.models.adapters import LoRA, is_adapter_weight, merge_adapters
+from projects.clip_vg.models.adapters import (
+    LoRA,
+    adapt,
+    find_blocks,
+    is_adapter_weight,
+    merge_adapters,
+)
 from projects.clip_vg_core.utils.safe_torch import load_torch
 
 from ..helpers.configs import ARCH, model_config
@@ -159,7 +165,7 @@ def test_every_trained_weight_has_a_gradient_also_where_it_is_recomputed(adapter
     recomputed = []
     for tower in (model.visual_encoder, model.text_encoder):
         tower.with_cp = True
-        for block in tower.blocks:
+        for block in find_blocks(tower):
             block.register_forward_pre_hook(lambda *_: recomputed.append(1))
     for name, grad in gradients(model, batch).items():
         torch.testing.assert_close(grad, stored[name], atol=1e-6, rtol=1e-5)
@@ -253,7 +259,8 @@ def test_clip_is_loaded_strictly_below_an_adapter(tower, tmp_path):
     own = clip.visual if tower is CLIPVisualEncoder else clip.transformer
     first = own.transformer if tower is CLIPVisualEncoder else own
     torch.testing.assert_close(
-        adapted.blocks[0].attn.in_proj_weight, first.resblocks[0].attn.in_proj_weight
+        find_blocks(adapted)[0].attn.in_proj_weight,
+        first.resblocks[0].attn.in_proj_weight,
     )
     state = clip.state_dict()
     prefix = 'visual.transformer' if tower is CLIPVisualEncoder else 'transformer'
@@ -289,11 +296,31 @@ def test_a_tower_that_is_trained_whole_needs_no_adapter():
 
 def test_maps_that_are_read_and_not_called_get_no_lora():
     """nn.MultiheadAttention reads the weight of its output projection."""
-    from projects.clip_vg.models.adapters import adapt
-
     block = open_clip.transformer.ResidualAttentionBlock(16, 2).requires_grad_(False)
-    adapt(block, [block], kind='lora', rank=2)
+    adapt(nn.Sequential(block), kind='lora', rank=2)
     adapted = {
         name for name, module in block.named_modules() if isinstance(module, LoRA)
     }
     assert adapted == {'mlp.c_fc', 'mlp.c_proj'}
+
+
+@pytest.mark.parametrize(
+    'name, count, kind',
+    [
+        ('vit_tiny_patch16_224', 12, 'Block'),
+        ('eva02_tiny_patch14_224', 12, 'EvaBlock'),
+        ('convnext_atto', 4, 'ConvNeXtStage'),
+    ],
+)
+def test_blocks_of_other_towers(name, count, kind):
+    import timm
+
+    with torch.device('meta'):
+        blocks = find_blocks(timm.create_model(name))
+    assert [type(block).__name__ for block in blocks] == [kind] * count
+
+
+def test_blocks_of_a_tower_of_one_layer():
+    arch = dict(ARCH, text_cfg=dict(ARCH['text_cfg'], layers=1))
+    (block,) = find_blocks(CLIPTextEncoder(arch))
+    assert sum(p.numel() for p in block.parameters()) > 1000

@@ -1,7 +1,7 @@
 """Adapters: what of a frozen tower of CLIP is trained, at a small part of its size."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 __all__ = [
     'LoRA',
     'adapt',
+    'find_blocks',
     'is_adapter_weight',
     'merge_adapters',
     'train_adapted',
@@ -130,8 +131,41 @@ def _linear_maps(block: nn.Module) -> Iterator[tuple[str, nn.Module, type[LoRA]]
             yield path.rpartition('.')[2], module, LoRALinear
 
 
+def find_blocks(net: nn.Module) -> list[nn.Module]:
+    """The blocks that a tower is made of, in order.
+
+    They are the members of its lists and sequences of modules of one class; where there
+    are several classes, of the one that has most of the weights.
+
+    Args:
+        net (nn.Module): The tower.
+
+    Returns:
+        list[nn.Module]: Those of a transformer, or the stages of a hierarchical tower.
+    """
+    found: dict[type, list[nn.Module]] = {}
+    _collect_blocks(net, found)
+    sizes = {
+        kind: sum(p.numel() for block in blocks for p in block.parameters())
+        for kind, blocks in found.items()
+    }
+    return found[max(sizes, key=lambda kind: sizes[kind])] if found else []
+
+
+def _collect_blocks(module: nn.Module, found: dict[type, list[nn.Module]]) -> None:
+    """Add the outermost blocks of a module to those of their class."""
+    members = list(module.children())
+    kinds = {type(member) for member in members}
+    is_list = isinstance(module, (nn.ModuleList, nn.Sequential)) and len(kinds) == 1
+    # A layer without parts, such as an activation, is no block.
+    if is_list and any(True for _ in members[0].children()):
+        found.setdefault(kinds.pop(), []).extend(members)
+        return
+    for member in members:
+        _collect_blocks(member, found)
+
+
 def add_lora(
-    net: nn.Module,  # noqa: ARG001  # one signature for all kinds
     blocks: Sequence[nn.Module],
     rank: int = 8,
     alpha: float | None = None,
@@ -142,8 +176,7 @@ def add_lora(
     """Give linear maps of transformer blocks a :class:`LoRA`.
 
     Args:
-        net (nn.Module): The tower.
-        blocks (Sequence[nn.Module]): Its blocks.
+        blocks (Sequence[nn.Module]): Of a tower; see :func:`find_blocks`.
         rank (int): Defaults to 8.
         alpha (float, optional): The adapter is multiplied by alpha / rank. Defaults to
             None: the rank.
@@ -184,7 +217,7 @@ def add_lora(
             kind.attach(module, rank, rank if alpha is None else alpha, dropout)
 
 
-def train_biases(net: nn.Module, blocks: Sequence[nn.Module]) -> None:  # noqa: ARG001
+def train_biases(net: nn.Module) -> None:
     """Train the biases of a tower (BitFit, arXiv 2106.10199)."""
     biases = [
         parameter
@@ -197,11 +230,7 @@ def train_biases(net: nn.Module, blocks: Sequence[nn.Module]) -> None:  # noqa: 
         parameter.requires_grad_(True)
 
 
-def train_last_blocks(
-    net: nn.Module,  # noqa: ARG001  # one signature for all kinds
-    blocks: Sequence[nn.Module],
-    number: int = 1,
-) -> None:
+def train_last_blocks(blocks: Sequence[nn.Module], number: int = 1) -> None:
     """Train the last blocks of a tower; no gradient enters those before."""
     if not 1 <= number <= len(blocks):
         raise ValueError(
@@ -212,19 +241,14 @@ def train_last_blocks(
         block.requires_grad_(True)
 
 
-_KINDS: dict[str, Callable[..., None]] = dict(
-    lora=add_lora, bias=train_biases, last_blocks=train_last_blocks
-)
+_KINDS = ('lora', 'bias', 'last_blocks')
 
 
-def adapt(
-    net: nn.Module, blocks: Sequence[nn.Module], kind: str = '', **options: Any
-) -> None:
+def adapt(net: nn.Module, kind: str = '', **options: Any) -> None:
     """Let a small part of a frozen tower be trained.
 
     Args:
         net (nn.Module): The tower, frozen.
-        blocks (Sequence[nn.Module]): Its transformer blocks, in order.
         kind (str): 'lora' (see :func:`add_lora`), 'bias' (see :func:`train_biases`) or
             'last_blocks' (see :func:`train_last_blocks`).
         options: Of the kind.
@@ -232,11 +256,16 @@ def adapt(
     Raises:
         ValueError: The kind is unknown, or an option does not fit the tower.
     """
-    if kind not in _KINDS:
+    if kind == 'lora':
+        add_lora(find_blocks(net), **options)
+    elif kind == 'last_blocks':
+        train_last_blocks(find_blocks(net), **options)
+    elif kind == 'bias':
+        train_biases(net, **options)
+    else:
         raise ValueError(
             f'adapter=dict(kind={kind!r}, ...); expected one of {list(_KINDS)}.'
         )
-    _KINDS[kind](net, blocks, **options)
 
 
 def is_adapter_weight(name: str) -> bool:

@@ -322,11 +322,6 @@ class CLIPTower(BaseModule):
         self.clip_names: list[str] = []
         self.frozen_names: list[str] = []
 
-    @property
-    def blocks(self) -> Any:
-        """The transformer blocks of the tower, in order."""
-        return getattr(self, self.net_name).transformer.resblocks
-
     def freeze_clip(self, trained: Sequence[str] = ()) -> None:
         """Train none of CLIP's weights but the adapter's, if the tower is frozen.
 
@@ -342,7 +337,7 @@ class CLIPTower(BaseModule):
         names = [name for name, _ in net.named_parameters()]
         self.clip_names = [f'{self.net_name}.{name}' for name in names]
         if self.adapter is not None:
-            adapt(net, self.blocks, **self.adapter)
+            adapt(net, **self.adapter)
         self.frozen_names = [
             f'{self.net_name}.{name}'
             for name, parameter in net.named_parameters()
