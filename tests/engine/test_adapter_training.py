@@ -1,5 +1,8 @@
 """Training runs with adapters: checkpoints, averaged weights, resuming, fine-tuning."""
 
+import subprocess
+import sys
+import time
 from types import SimpleNamespace
 
 import open_clip
@@ -10,11 +13,14 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import load_state_dict
 
+from projects.clip_vg.checkpoints.official_layout import from_official, to_official
 from projects.clip_vg.checkpoints.strict_loading import refuse_other_weights
 from projects.clip_vg.compat import load_from_local
 from projects.clip_vg.engine import SlimCheckpointHook
 
-from ..helpers.configs import ARCH, model_config, runner_config
+from ..helpers import ROOT
+from ..helpers.commands import run
+from ..helpers.configs import ARCH, CONFIG, model_config, runner_config
 from ..helpers.models import initialised
 
 LORA = dict(kind='lora', rank=2, dropout=0.2)
@@ -164,3 +170,81 @@ def test_another_clip_is_refused(clip, adapter, tmp_path):
     slim = slim_state(built(with_adapters(clip, adapter, adapter)))
     with pytest.raises(ValueError, match='needs those of sha256 .* have .*pretrained'):
         load_state_dict(MODELS.build(with_adapters(other, adapter, adapter)), slim)
+
+
+def test_an_official_checkpoint_is_fine_tuned_with_an_adapter(clip):
+    """Names of CLIP's weights are those of a tower without one."""
+    before = built(with_adapters(clip))
+    official = to_official(before.state_dict(), {})
+    converted, _ = from_official(official)
+    after = built(with_adapters(clip, LORA, LORA), seed=1)
+    missing, unexpected = after.load_state_dict(converted, strict=False)
+    assert unexpected == []
+    assert {name.rpartition('.')[2] for name in missing} == {'lora_a', 'lora_b'}
+    for name, value in before.state_dict().items():
+        assert torch.equal(after.state_dict()[name], value), name
+
+
+ADAPTED = """
+weights = {weights!r}
+for tower, adapter in (
+    ('visual_encoder', dict(kind='lora', rank=4, dropout=0.2)),
+    ('text_encoder', dict(kind='last_blocks', number=1)),
+):
+    model[tower].update(pretrained=weights, adapter=adapter, with_cp=True)
+train_cfg = dict(max_epochs=8, val_interval=4)
+param_scheduler = [dict(
+    type='OneCycleLR', eta_max=1e-2, total_steps=8, pct_start=0.2,
+    convert_to_iter_based=True)]
+default_hooks = dict(
+    logger=dict(interval=1), checkpoint=dict(interval=1, max_keep_ckpts=-1),
+    slim=dict(type='SlimCheckpointHook'))
+custom_hooks = [dict(type='EMAHook')]
+del tower, adapter, weights
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_with_the_same_weights(shapes, tmp_path):
+    """Killed by the system (-9) in a process of its own, and resumed."""
+    config, weights = tmp_path / 'adapted.py', tmp_path / 'clip.pt'
+    text = CONFIG.format(root=ROOT, data=shapes)
+    names = {}
+    exec(text[text.index('arch = ') : text.index('model = ')], names)
+    torch.manual_seed(0)
+    clip = open_clip.CLIP(**dict(names['arch']))
+    clip.visual.positional_embedding.data.normal_(std=0.1)
+    torch.save(clip.state_dict(), weights)
+    config.write_text(text + ADAPTED.format(weights=str(weights)))
+    command = (sys.executable, 'tools/train.py', config, '--work-dir')
+    run(*command, tmp_path / 'whole')
+    killed = tmp_path / 'killed'
+    process = subprocess.Popen(
+        [str(part) for part in (*command, killed)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 300
+    while not (killed / 'epoch_3.pth').exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -9
+    assert not (killed / 'epoch_8.pth').exists()
+    run(*command, killed, '--resume')
+    one, other = (
+        load_from_local(str(folder / 'epoch_8.pth'))
+        for folder in (tmp_path / 'whole', killed)
+    )
+    for key in ('state_dict', 'ema_state_dict'):
+        assert one[key].keys() == other[key].keys()
+        adapted = {n for n in one[key] if 'lora_b' in n or 'resblocks.1.' in n}
+        assert len(adapted) > 10
+        for name, value in one[key].items():
+            assert torch.equal(
+                torch.as_tensor(value), torch.as_tensor(other[key][name])
+            )
+    trained = [n for n in one['state_dict'] if n.endswith('lora_b')]
+    assert all(one['state_dict'][name].abs().max() > 0 for name in trained)
