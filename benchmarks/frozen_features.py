@@ -90,11 +90,15 @@ class LoadTokens(BaseTransform):
         factor = new[0] / width, new[1] / height
         results['scale_factor'] = factor
         results['letterbox'] = (left, top, *new)
-        boxes = np.array([item['bbox'] for item in results['instances']], np.float32)
+        instances = results['instances']
+        boxes = np.array([item['bbox'] for item in instances], np.float32)
+        boxes = boxes.reshape(-1, 4)  # of an expression that has no referent, none
         if self.training:
             boxes = boxes * np.tile(factor, 2) + np.tile((left, top), 2)
         results['gt_bboxes'] = HorizontalBoxes(boxes.astype(np.float32))
-        results['gt_bboxes_labels'] = np.zeros(len(boxes), np.int64)
+        results['gt_bboxes_labels'] = np.array(
+            [item['bbox_label'] for item in instances], np.int64
+        )
         results['gt_ignore_flags'] = np.zeros(len(boxes), bool)
         return results
 

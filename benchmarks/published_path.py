@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from projects.clip_vg.models import CLIPVG
-from projects.clip_vg.models.clip_tower import LeanQuickGELU
+from projects.clip_vg.models.clip_blocks import LeanQuickGELU
 
 __all__ = ['PublishedPath']
 

@@ -1,8 +1,10 @@
 """Our configs and MMDetection's Grounding DINO, small enough for a test."""
 
 import json
+import re
 from pathlib import Path
 
+import open_clip
 import pytest
 from mmengine.config import Config
 from mmengine.hub import get_config
@@ -150,3 +152,114 @@ def shrink_pipeline(steps, bert, size=64):
         ).items():
             if key in step:
                 step[key] = value
+
+
+# Of each module of timm: what makes its models small, beside their own arguments.
+_SMALL_TIMM = {
+    'vision_transformer': dict(embed_dim=32, depth=3, num_heads=2),
+    'vision_transformer_relpos': dict(embed_dim=32, depth=3, num_heads=2),
+    'eva': dict(embed_dim=32, depth=3, num_heads=2),
+    'convnext': dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32)),
+    'swin_transformer': dict(depths=(1, 1, 1, 1), embed_dim=8, num_heads=(1, 1, 1, 1)),
+    'vision_transformer_hybrid': dict(depth=2),  # its stem has a width of its own
+    'vitamin': dict(embed_dim=32, depth=3, num_heads=2),
+}
+
+
+def shrink_timm(monkeypatch):
+    """Let open_clip build models of timm small, by arguments that timm takes."""
+    import timm
+
+    create_model = timm.create_model
+
+    def create_small(name, **kwargs):
+        kind = timm.models.model_entrypoint(name).__module__.rsplit('.', 1)[-1]
+        small = dict(_SMALL_TIMM.get(kind, {}))
+        if kind == 'vitamin':
+            stem = timm.models.vitamin.VitCfg((8, 16, 32), (1, 1, 1), 8, head_type='1d')
+            stem.conv_cfg.norm_layer = 'layernorm2d'
+            small.update(embed_cfg=stem)
+        if kind == 'fastvit':
+            stages = 5 if name in ('fastvit_mci3', 'fastvit_mci4') else 4
+            widths = (32, 64, 128, 256, 512)[:stages]
+            small = dict(layers=(1,) * stages, embed_dims=widths)
+        return create_model(name, **dict(kwargs, **small))
+
+    monkeypatch.setattr(timm, 'create_model', create_small)
+
+
+def small_arch(name, folders):
+    """A named architecture of open_clip, as narrow and shallow as it can be.
+
+    Args:
+        name (str): Of open_clip.
+        folders (Callable): Gives the folder of a tiny text tower of Hugging Face with
+            its tokenizer, for the name of one on the hub.
+    """
+    arch = open_clip.get_model_config(name)
+    vision, text = arch['vision_cfg'], arch['text_cfg']
+    arch['embed_dim'] = 16
+    timm_name = vision.get('timm_model_name', '')
+    if timm_name.startswith(('swin', 'vit_relpos')):
+        pass  # their windows and positions are of one size
+    elif timm_name:
+        patch = re.search(r'patch(\d+)', timm_name)
+        vision['image_size'] = 4 * int(patch[1] if patch else 16)
+    elif isinstance(vision['layers'], list):
+        vision.update(layers=[1, 1, 1, 1], width=8, image_size=64)
+    else:
+        vision.update(width=32, layers=3, head_width=16, mlp_ratio=2.0)
+        vision.update(patch_size=8, image_size=32, attn_pooler_heads=2)
+    if 'hf_model_name' in text:
+        folder = folders(text['hf_model_name'])
+        text.update(hf_model_name=folder, hf_tokenizer_name=folder)
+    else:
+        text.update(width=32, heads=2, layers=2, mlp_ratio=2.0)
+        if 'hf_tokenizer_name' in text:
+            text.update(hf_tokenizer_name=folders(''), vocab_size=64)
+    return arch
+
+
+def tiny_hugging_face(folder: Path, name: str) -> str:
+    """A folder with a tiny text tower of the kind of a name on the hub.
+
+    Args:
+        folder (Path): Made.
+        name (str): Such as 'roberta-base'; '' for a tokenizer alone.
+    """
+    transformers = pytest.importorskip('transformers')
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    letters = [*'abcdefghijklmnopqrstuvwxyz']
+    words = ['<pad>', '</s>', '<unk>', *letters]
+    tokenizer = Tokenizer(
+        models.WordLevel({w: i for i, w in enumerate(words)}, '<unk>')
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Split('', 'isolated')
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single='$A </s>', special_tokens=[('</s>', 1)]
+    )
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        **dict(pad_token='<pad>', eos_token='</s>', sep_token='</s>'),
+    ).save_pretrained(folder)
+    common = dict(vocab_size=64, pad_token_id=0, num_hidden_layers=2)
+    bert = dict(common, hidden_size=32, num_attention_heads=2, intermediate_size=32)
+    if 'xlm' in name:
+        config = transformers.XLMRobertaConfig(**bert, max_position_embeddings=90)
+    elif 'roberta' in name:
+        config = transformers.RobertaConfig(**bert, max_position_embeddings=90)
+    elif 'mt5' in name:
+        config = transformers.MT5Config(
+            vocab_size=64, d_model=32, d_kv=16, d_ff=32, num_layers=2, num_heads=2
+        )
+    elif 'nllb' in name:
+        config = transformers.M2M100Config(
+            **dict(vocab_size=64, pad_token_id=0, d_model=32, encoder_layers=2),
+            **dict(decoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=32),
+            **dict(decoder_attention_heads=2, decoder_ffn_dim=32),
+        )
+    else:
+        return str(folder)
+    config.save_pretrained(folder)
+    return str(folder)

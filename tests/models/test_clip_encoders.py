@@ -6,7 +6,6 @@ import torch
 from safetensors.torch import save_file
 
 from projects.clip_vg.models import CLIPTextEncoder, CLIPVisualEncoder
-from projects.clip_vg.models.clip_tower import clip_config
 
 from ..helpers.configs import ARCH
 from ..helpers.models import initialised
@@ -114,8 +113,6 @@ def test_unknown_names_and_layers_say_what_there_is():
         CLIPVisualEncoder('ViT-B-17')
     with pytest.raises(ValueError, match='0 to 1'):
         CLIPVisualEncoder(ARCH, extract_layers=(0, 3, 7, 11))
-    with pytest.raises(ValueError, match='plain ViT'):
-        clip_config('RN50')
 
 
 def test_weights_that_are_neither_file_nor_tag():

@@ -117,13 +117,15 @@ def _is_plain(attention: Any) -> bool:
 
 def _linear_maps(block: nn.Module) -> Iterator[tuple[str, nn.Module, type[LoRA]]]:
     """Name, module and class with an adapter of each linear map of a block."""
-    # Its forward reads the weights of what it holds, and calls nothing of it.
-    unreachable = {
-        id(part)
-        for module in block.modules()
-        if isinstance(module, nn.MultiheadAttention)
-        for part in module.modules()
-    }
+    # Maps whose weights attention reads, without calling them: PyTorch's, and timm's
+    # where it puts the biases of queries and values together.
+    unreachable = set()
+    module: Any
+    for module in block.modules():
+        if isinstance(module, nn.MultiheadAttention):
+            unreachable.add(id(module.out_proj))
+        elif getattr(module, 'q_bias', None) is not None:
+            unreachable.add(id(module.qkv))
     for path, module in block.named_modules():
         if type(module) is Attention and _is_plain(module):
             yield 'in_proj', module, LoRAAttention

@@ -1,13 +1,14 @@
 """A tower of CLIP: its config, its blocks, its weights, and what is frozen of it."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import open_clip
+import timm
 import torch
 from mmdet.utils import OptMultiConfig
 from mmengine.logging import print_log
@@ -21,47 +22,42 @@ from open_clip.model import (
     resize_pos_embed,
     resize_text_pos_embed,
 )
-from open_clip.transformer import QuickGELU
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ..checkpoints.clip_weights import ClipFile, read_clip_tower
 from .adapters import adapt, is_adapter_weight, train_adapted
+from .hugging_face import find_files, import_transformers
 
 __all__ = [
     'CLIPTower',
-    'LeanQuickGELU',
     'build_tower',
     'clip_config',
     'clip_read_once',
     'fit_positions',
     'freeze',
-    'init_blocks',
     'load_clip_tower',
     'log_interpolation',
+    'positions_name',
     'resize_text_positions',
+    'resize_timm_positions',
     'resize_visual_positions',
-    'run_block',
-    'use_lean_activations',
 ]
 
 
-def clip_config(arch: str | dict, any_tower: bool = False) -> dict:
+def clip_config(arch: str | dict) -> dict:
     """The config of a CLIP in open_clip's terms.
 
     Args:
         arch (str or dict): A model name of open_clip, such as
             'ViT-B-16-quickgelu', or a dict with ``embed_dim``, ``vision_cfg``,
             ``text_cfg`` and, for OpenAI's activation, ``quick_gelu=True``.
-        any_tower (bool): Whether towers may be other than a ViT and a causal
-            transformer, whose features only embed a whole image or text. Defaults to
-            False.
 
     Returns:
         dict: A copy that may be changed.
 
     Raises:
-        ValueError: open_clip has no model of that name, or it is not a ViT.
+        ValueError: open_clip has no model of that name.
     """
     if isinstance(arch, str):
         config = open_clip.get_model_config(arch)
@@ -78,24 +74,14 @@ def clip_config(arch: str | dict, any_tower: bool = False) -> dict:
         for key, value in config.items()
     }
     vision, text = config['vision_cfg'], config['text_cfg']
-    unsupported = {'timm_model_name', 'attentional_pool'} & vision.keys()
-    plain = not unsupported and isinstance(vision.get('layers', 12), int)
-    if not any_tower and not plain:
-        raise ValueError(
-            f'{arch!r}: the visual tower must be a plain ViT of open_clip.'
-        )
-    causal = not any(
-        text.get(key) for key in ('hf_model_name', 'embed_cls', 'no_causal_mask')
-    )
-    if not any_tower and not causal:
-        raise ValueError(f'{arch!r}: the text tower must be a causal one of CLIP.')
     # open_clip's own block of plain linears and scaled_dot_product_attention: the
     # same weights and keys as the nn.MultiheadAttention one, without its copies
     # under autocast and its padding to full weights.
-    if plain and causal:
-        vision['block_type'] = text['block_type'] = 'custom'
-    else:  # CoCa's towers also return tokens, for its decoder
-        vision['output_tokens'] = text['output_tokens'] = False
+    vision['block_type'] = text['block_type'] = 'custom'
+    # CoCa's towers also return tokens, for its decoder.
+    vision['output_tokens'] = text['output_tokens'] = False
+    # Weights are those of CLIP, and nothing is downloaded to build.
+    vision['timm_model_pretrained'] = text['hf_model_pretrained'] = False
     return config
 
 
@@ -108,11 +94,45 @@ def build_tower(kind: str, config: dict) -> Any:
 
     Returns:
         nn.Module: open_clip's tower.
+
+    Raises:
+        ImportError: The text tower is of Hugging Face, and ``transformers`` is not
+            installed.
+        ValueError: The visual tower is of timm, and the installed timm has none of
+            that name; or the text tower is of Hugging Face, and its config is not on
+            this machine.
     """
     embed_dim, quick_gelu = config['embed_dim'], config.get('quick_gelu', False)
-    if kind == 'visual':
-        return _build_vision_tower(embed_dim, config['vision_cfg'], quick_gelu)
-    return _build_text_tower(embed_dim, config['text_cfg'], quick_gelu)
+    if kind == 'text':
+        text = dict(config['text_cfg'])
+        if text.get('hf_model_name'):
+            text['hf_model_name'] = _folder_of_config(text['hf_model_name'])
+        return _build_text_tower(embed_dim, text, quick_gelu)
+    name = config['vision_cfg'].get('timm_model_name')
+    if name and not timm.is_model(name.split('.')[0]):
+        raise ValueError(
+            f'timm {timm.__version__} has no model {name!r} (`timm_model_name` of '
+            'the architecture): install a timm that has it.'
+        )
+    return _build_vision_tower(embed_dim, config['vision_cfg'], quick_gelu)
+
+
+def _folder_of_config(name: str) -> str:
+    """The folder with the config of a text tower of Hugging Face.
+
+    Raises:
+        ImportError: The package ``transformers`` is not installed.
+        ValueError: The config is not on this machine.
+    """
+    import_transformers(name)
+    folder = find_files(name, 'config.json')
+    if folder is None:
+        raise ValueError(
+            f'The config.json of the text tower {name!r} is not on this machine, and '
+            f'nothing is downloaded to build a model: `hf download {name} --local-dir '
+            "DIR --include '*.json' '*.model'`, then hf_folder=DIR of the text encoder."
+        )
+    return folder
 
 
 def resize_visual_positions(positions: Tensor, grid_size: tuple[int, int]) -> Tensor:
@@ -143,28 +163,54 @@ def resize_text_positions(positions: Tensor, length: int) -> Tensor:
     return state['positional_embedding'].to(positions.dtype)
 
 
+def positions_name(tower: Any) -> str | None:
+    """The parameter with a tower's absolute positions; None if it has none."""
+    if getattr(tower, 'positional_embedding', None) is not None:
+        return 'positional_embedding'
+    trunk = getattr(tower, 'trunk', None)
+    return None if getattr(trunk, 'pos_embed', None) is None else 'trunk.pos_embed'
+
+
+def resize_timm_positions(positions: Tensor, tower: Any) -> Tensor:
+    """Interpolate the positions (1, N, C) of a square grid, as timm does.
+
+    Args:
+        positions (Tensor): Of a file for another image size.
+        tower (TimmModel): That needs them.
+
+    Returns:
+        Tensor: Of shape (1, N', C).
+    """
+    trunk = tower.trunk
+    prefix = 0 if trunk.no_embed_class else trunk.num_prefix_tokens
+    return resample_abs_pos_embed(
+        positions, list(trunk.patch_embed.grid_size), num_prefix_tokens=prefix
+    )
+
+
 def fit_positions(kind: str, positions: Any, tower: Any, name: str) -> Any:
     """Interpolate positions as open_clip does, if a tower has another number of them.
 
     Args:
         kind (str): 'visual' or 'text'.
-        positions (Tensor): Of shape (N, C).
+        positions (Tensor): Of shape (N, C); those of timm of shape (1, N, C).
         tower (nn.Module): open_clip's.
         name (str): What to call them in the log.
 
     Returns:
-        Tensor: Of shape (N', C); as given, where they are of something else.
+        Tensor: With N' of them; as given, where they are of something else.
     """
-    own = tower.positional_embedding
-    if not isinstance(positions, Tensor) or positions.shape[1:] != own.shape[1:]:
+    own = tower.get_parameter(positions_name(tower))
+    if not isinstance(positions, Tensor) or positions.shape[-1:] != own.shape[-1:]:
         return positions
-    if len(positions) == len(own):
+    if positions.ndim != own.ndim or positions.shape == own.shape:
         return positions
-    fitted = (
-        resize_visual_positions(positions, tower.grid_size)
-        if kind == 'visual'
-        else resize_text_positions(positions, len(own))
-    )
+    if kind == 'text':
+        fitted = resize_text_positions(positions, len(own))
+    elif own.ndim == 3:
+        fitted = resize_timm_positions(positions, tower)
+    else:
+        fitted = resize_visual_positions(positions, tower.grid_size)
     log_interpolation(name, positions, fitted)
     return fitted
 
@@ -206,16 +252,19 @@ def load_clip_tower(
     """
     quick_gelu = bool(config.get('quick_gelu', False))
     state, path = read_clip_tower(tower, arch, quick_gelu, pretrained, known)
-    name = 'positional_embedding'
-    if name in state:
-        state[name] = fit_positions(
-            tower, state[name], module, f'{pretrained}: {tower}'
-        )
     # The module may be a part of the tower; the file must have all of it.
     with torch.device('meta'):
         whole = build_tower(tower, config)
+    complete = dict(state)
+    name = positions_name(module)
+    if name is not None and name in state:
+        state[name] = fit_positions(
+            tower, state[name], module, f'{pretrained}: {tower}'
+        )
+        # Those of the module are checked below: `whole` may be of another size.
+        complete[name] = whole.get_parameter(name)
     try:
-        whole.load_state_dict(state, assign=True)
+        whole.load_state_dict(complete, assign=True)
         used = module.state_dict().keys()
         module.load_state_dict(
             {key: state[key] for key in used if not is_adapter_weight(key)},
@@ -233,44 +282,6 @@ def freeze(module: nn.Module) -> None:
     """Train none of the weights."""
     for parameter in module.parameters():
         parameter.requires_grad_(False)
-
-
-def init_blocks(blocks: nn.ModuleList) -> None:
-    """Initialise transformer blocks as OpenAI's CLIP does (its text tower)."""
-    depth = len(blocks)
-    block: Any
-    for block in blocks:
-        width = block.attn.out_proj.in_features
-        nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
-        nn.init.normal_(block.attn.out_proj.weight, std=(2 * depth * width) ** -0.5)
-        nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
-        nn.init.normal_(block.mlp.c_proj.weight, std=(2 * depth * width) ** -0.5)
-
-
-class LeanQuickGELU(nn.Module):
-    """open_clip's QuickGELU, the same to the bit, with one new tensor and not three."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x sigmoid(1.702 x)."""
-        gate = 1.702 * x
-        if gate.requires_grad:
-            return x * torch.sigmoid(gate)
-        return gate.sigmoid_().mul_(x)
-
-
-def use_lean_activations(blocks: nn.ModuleList) -> None:
-    """Replace the QuickGELU of open_clip's blocks."""
-    block: Any
-    for block in blocks:
-        if isinstance(block.mlp.gelu, QuickGELU):
-            block.mlp.gelu = LeanQuickGELU()
-
-
-def run_block(module: Callable[..., Tensor], x: Tensor, with_cp: bool) -> Tensor:
-    """A block's output; with ``with_cp`` recomputed in the backward pass."""
-    if with_cp and x.requires_grad:
-        return checkpoint(module, x, use_reentrant=False)
-    return module(x)
 
 
 class CLIPTower(BaseModule):
@@ -376,9 +387,9 @@ class CLIPTower(BaseModule):
         self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
         """Fit the positions of a checkpoint."""
-        name = f'{prefix}{self.net_name}.positional_embedding'
+        net = getattr(self, self.net_name)
+        name = f'{prefix}{self.net_name}.{positions_name(net)}'
         if name in state_dict:
-            net = getattr(self, self.net_name)
             state_dict[name] = fit_positions(self.kind, state_dict[name], net, name)
         super()._load_from_state_dict(state_dict, prefix, *args)
 

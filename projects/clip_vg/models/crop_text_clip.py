@@ -68,7 +68,7 @@ class CropTextCLIP(nn.Module):
     pixels, of shape (K, 4). Weights are loaded by :meth:`init_weights`.
 
     Args:
-        arch (str or dict): See :func:`clip_config`; here of any towers.
+        arch (str or dict): See :func:`clip_config`.
         pretrained (str, optional): A tag of open_clip or a local file; None: random
             weights.
         context (float, optional): Side of a square crop in longer sides of its box,
@@ -100,7 +100,7 @@ class CropTextCLIP(nn.Module):
         super().__init__()
         self.blur = blur
         self.arch, self.pretrained = arch, pretrained
-        self.config = clip_config(arch, any_tower=True)
+        self.config = clip_config(arch)
         self.is_init = False
         net = open_clip.CustomTextCLIP(
             self.config['embed_dim'],

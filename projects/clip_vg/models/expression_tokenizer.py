@@ -1,14 +1,20 @@
-"""Expressions as token ids."""
+"""Expressions as token ids, of CLIP's vocabulary or of one of Hugging Face."""
 
 import logging
 from collections.abc import Sequence
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
 from mmengine.logging import print_log
+from open_clip.tokenizer import get_clean_fn
 from torch import Tensor
 
-__all__ = ['ExpressionTokenizer', 'text_lengths']
+from .hugging_face import find_files, import_transformers
+
+__all__ = ['ExpressionTokenizer', 'VocabularyTokenizer', 'text_lengths']
 
 
 def text_lengths(token_ids: Tensor) -> Tensor:
@@ -25,6 +31,12 @@ def text_lengths(token_ids: Tensor) -> Tensor:
     """
     # The last of them: users can type "<end_of_text>", which is the same token.
     return token_ids.shape[1] - token_ids.flip(1).argmax(1)
+
+
+@cache
+def _clip_words(context_length: int) -> open_clip.SimpleTokenizer:
+    """CLIP's byte pair encoding; read once, which takes a while."""
+    return open_clip.SimpleTokenizer(context_length=context_length)
 
 
 class ExpressionTokenizer:
@@ -49,8 +61,29 @@ class ExpressionTokenizer:
         self.context_length = context_length
         self.template = template
         self.prompt_length = prompt_length
-        self.words = open_clip.SimpleTokenizer(context_length=context_length)
         self._warned_of_length = False
+
+    # What a token id is where there is no token: in CLIP's vocabulary also "!" in a run
+    # of symbols, which the official code does not read either.
+    fill_id = 0
+
+    @property
+    def pad_id(self) -> int:
+        """The token id that a tower reads where there is no token."""
+        return self.fill_id
+
+    @cached_property
+    def words(self) -> Any:
+        """CLIP's byte pair encoding."""
+        return _clip_words(self.context_length)
+
+    def lengths(self, token_ids: Tensor) -> Tensor:
+        """Lengths (E, ) of texts in token ids (E, L)."""
+        return text_lengths(token_ids)
+
+    def _encode(self, texts: list[str], most: int) -> Tensor:
+        """Token ids of texts, filled up to any length, each cut to ``most`` tokens."""
+        return self.words(texts, most)
 
     def __call__(self, expressions: Sequence[str]) -> Tensor:
         """Token ids of expressions.
@@ -59,10 +92,10 @@ class ExpressionTokenizer:
             expressions (Sequence[str]): E expressions.
 
         Returns:
-            Tensor: Of shape (E, L), int64, L the longest expression's length; 0
-            after the end-of-text token, and for "!" in a run of symbols. An
-            expression that passes the context length is cut there, with one
-            warning. Tokens of a learned prompt have the id of the start of the text.
+            Tensor: Of shape (E, L), int64, L the longest expression's length;
+            ``fill_id`` after the end-of-text token. An expression that passes the
+            context length is cut there, with one warning. Tokens of a learned prompt
+            have the id of the start of the text.
         """
         for expression in expressions:
             if not isinstance(expression, str):
@@ -71,8 +104,8 @@ class ExpressionTokenizer:
                     f'{expression!r}.'
                 )
         free = self.context_length - self.prompt_length
-        tokens = self.words([self.template.format(e) for e in expressions], free)
-        lengths = text_lengths(tokens)
+        tokens = self._encode([self.template.format(e) for e in expressions], free)
+        lengths = self.lengths(tokens)
         # A cut expression fills the context to its last place.
         if not self._warned_of_length and bool((lengths == free).any()):
             longest = expressions[int(lengths.argmax())]
@@ -84,5 +117,104 @@ class ExpressionTokenizer:
                 level=logging.WARNING,
             )
         tokens = tokens[:, : int(lengths.max())]
+        if not self.prompt_length:
+            return tokens
         start = tokens[:, :1]
         return torch.cat([start.expand(-1, 1 + self.prompt_length), tokens[:, 1:]], 1)
+
+
+class VocabularyTokenizer(ExpressionTokenizer):
+    """A vocabulary of Hugging Face, as open_clip's ``HFTokenizer`` uses it.
+
+    It is read when it is needed: from ``source``, or from the cache of Hugging Face,
+    into which it is downloaded otherwise.
+
+    Args:
+        context_length (int): Most tokens of a text.
+        template (str): See :class:`ExpressionTokenizer`.
+        source (str): A name on the hub, or a folder with ``tokenizer_config.json``; or
+            a file ``tokenizer.json``, which needs no ``transformers``.
+        clean (str): How open_clip cleans texts: 'lower', 'whitespace' or
+            'canonicalize'. Defaults to 'whitespace'.
+        strip_sep_token (bool): Whether the token at the end of a text becomes filling,
+            as in CLIPA. Defaults to False.
+        sep_id (int, optional): That token, where ``source`` is a file. Defaults to
+            None.
+
+    Raises:
+        ValueError: The template is none, or ``clean`` is unknown.
+    """
+
+    # No vocabulary has it; what the tower reads in its place is :attr:`pad_id`.
+    fill_id = -1
+
+    def __init__(
+        self,
+        context_length: int,
+        template: str = '{}',
+        source: str = '',
+        clean: str = 'whitespace',
+        strip_sep_token: bool = False,
+        sep_id: int | None = None,
+    ) -> None:
+        super().__init__(context_length, template)
+        self.source, self.clean = source, clean
+        self.strip_sep_token, self._sep_id = strip_sep_token, sep_id
+        if clean not in ('lower', 'whitespace', 'canonicalize'):
+            raise ValueError(
+                f"clean={clean!r}; expected 'lower', 'whitespace' or 'canonicalize'."
+            )
+
+    @cached_property
+    def _loaded(self) -> Any:
+        """The tokenizer of Hugging Face's ``transformers``."""
+        transformers = import_transformers(self.source)
+        folder = find_files(self.source, 'tokenizer_config.json')
+        loaded = transformers.AutoTokenizer.from_pretrained(folder or self.source)
+        if not loaded.is_fast:
+            raise ValueError(
+                f'{self.source}: the tokenizer has no fast form (`tokenizer.json`), '
+                'which is what is used here; save one with `save_pretrained`.'
+            )
+        return loaded
+
+    @cached_property
+    def words(self) -> Any:
+        """The ``tokenizers.Tokenizer``."""
+        if Path(self.source).is_file():
+            from tokenizers import Tokenizer
+
+            words = Tokenizer.from_file(self.source)
+        else:
+            words = self._loaded.backend_tokenizer
+        words.no_padding()
+        return words
+
+    @property
+    def pad_id(self) -> int:
+        """See :class:`ExpressionTokenizer`."""
+        return self._loaded.pad_token_id
+
+    @property
+    def sep_id(self) -> int | None:
+        """The token id that ``strip_sep_token`` removes."""
+        if self._sep_id is None and self.strip_sep_token:
+            return self._loaded.sep_token_id
+        return self._sep_id
+
+    def lengths(self, token_ids: Tensor) -> Tensor:
+        """Lengths (E, ) of texts in token ids (E, L)."""
+        return (token_ids != self.fill_id).sum(1)
+
+    def _encode(self, texts: list[str], most: int) -> Tensor:
+        """See :class:`ExpressionTokenizer`."""
+        clean = get_clean_fn(self.clean)
+        self.words.enable_truncation(most)
+        encoded = self.words.encode_batch([clean(text) for text in texts])
+        rows = [encoding.ids for encoding in encoded]
+        tokens = torch.full((len(rows), max(1, *map(len, rows))), self.fill_id)
+        for row, ids in zip(tokens, rows, strict=True):
+            row[: len(ids)] = torch.tensor(ids, dtype=torch.int64)
+        if self.strip_sep_token:
+            tokens[tokens == self.sep_id] = self.fill_id
+        return tokens

@@ -2,6 +2,7 @@
 
 import runpy
 import sys
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,7 +12,11 @@ from PIL import Image, ImageDraw
 
 from projects.clip_vg_core.metrics.results_file import write_results
 from projects.clip_vg_core.visualization.boxes import draw_box
-from projects.clip_vg_core.visualization.result_grid import draw_grid, draw_results
+from projects.clip_vg_core.visualization.result_grid import (
+    draw_grid,
+    draw_labels,
+    draw_results,
+)
 
 from ...helpers import ROOT
 
@@ -83,6 +88,45 @@ def test_of_two_runs_the_first_line_is_broken_and_one_true_box_is_drawn(results)
         shares.append((np.abs(line - 255 * np.array(to_rgb(color))) < 2).all(-1).mean())
     assert 0.5 < shares[0] < 0.9
     assert shares[1] == 1
+
+
+def test_any_number_of_true_boxes_is_drawn(results):
+    first = dict(results[0])
+    one = draw_results(first['image'], [first], side=32 * TIMES)
+    boxes = [first.pop('gt_bbox'), [22.0, 13.0, 30.0, 22.0]]
+    images = [
+        np.asarray(
+            draw_results(
+                first['image'], [dict(first, gt_bboxes=boxes[:n])], side=32 * TIMES
+            )
+        )
+        for n in range(3)
+    ]
+    np.testing.assert_array_equal(images[1], np.asarray(one))
+    assert (images[0] != images[1]).any() and (images[1] != images[2]).any()
+    top, left = (int(v) for v in np.argwhere((images[1] != images[2]).any(-1)).min(0))
+    np.testing.assert_allclose((left, top), np.multiply(boxes[1][:2], TIMES), atol=2)
+
+
+def test_pseudo_labels_of_any_number_of_targets_are_drawn(results):
+    image = Path(results[0]['image'])
+    line = dict(filename=image.name, rule='n')
+
+    def drawn(*boxes):
+        box = boxes[0] if len(boxes) == 1 else list(boxes)
+        regions = [dict(bbox=box)] if boxes else []
+        line['grounding'] = dict(caption='dogs', regions=regions)
+        figure, missing = draw_labels([line], image.parent)
+        pixels = figure.axes[0].images[0].get_array()
+        plt.close(figure)
+        assert missing == []
+        return np.asarray(pixels)
+
+    one, other = [1.0, 1.0, 9.0, 9.0], [12.0, 5.0, 20.0, 15.0]
+    nothing = drawn()
+    changed = [(drawn(*boxes) != nothing) for boxes in ([one], [other], [one, other])]
+    assert changed[0].any() and changed[1].any()
+    np.testing.assert_array_equal(changed[0] | changed[1], changed[2])
 
 
 def test_the_command_draws_a_choice_that_the_seed_decides(
