@@ -40,6 +40,9 @@ class PretrainedTower(Protocol):
     def load_pretrained(self) -> None:
         """Load the weights that ``pretrained`` names, unless that is done."""
 
+    def file_positions(self) -> dict[str, Tensor]:
+        """Position embeddings as the file of ``pretrained`` has them, by name."""
+
 
 def frozen_names(model: nn.Module) -> list[str]:
     """Sorted names of the parameters that stay as ``pretrained`` has them.
@@ -118,6 +121,12 @@ def fill_frozen(state: dict[str, Any], prefix: str, model: nn.Module) -> None:
     own = model.state_dict()
     actual = fingerprint(own, names)
     if not torch.equal(actual, needed.cpu()):
+        # Checkpoints once had no positions: CLIP's, which this model has interpolated.
+        for path, module in model.named_modules():
+            if isinstance(module, PretrainedTower):
+                positions = module.file_positions()
+                own.update({f'{path}.{name}': v for name, v in positions.items()})
+    if not torch.equal(fingerprint(own, names), needed.cpu()):
         raise ValueError(
             'The checkpoint was saved without its frozen weights (SlimCheckpointHook), '
             f'and needs those of sha256 {_hex(needed)}; the {len(names)} weights of '

@@ -375,6 +375,17 @@ class CLIPTower(BaseModule):
             )
             self._has_pretrained = True
 
+    def file_positions(self) -> dict[str, Tensor]:
+        """Position embeddings as the file of ``pretrained`` has them, by name."""
+        name = positions_name(getattr(self, self.net_name))
+        if self.pretrained is None or name is None:
+            return {}
+        quick_gelu = bool(self.config.get('quick_gelu', False))
+        state, _ = read_clip_tower(
+            self.kind, self.arch, quick_gelu, self.pretrained, self.clip_files
+        )
+        return {f'{self.net_name}.{name}': state[name].float()}
+
     def train(self, mode: bool = True) -> 'CLIPTower':
         """Stay in eval mode while frozen, but for what an adapter trains."""
         super().train(mode and not self.frozen)
