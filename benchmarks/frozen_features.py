@@ -116,6 +116,7 @@ class TokensInImage(nn.Module):
         made_by = MODELS.build(dict(encoder, pretrained=None))
         self.out_channels = made_by.out_channels
         self.grid_size = made_by.grid_size
+        self.class_token = made_by.class_token
 
     def forward(self, images: Tensor) -> Tensor:
         """Tokens (B, 1 + P, C) of (B, C', S, S)."""
@@ -147,6 +148,10 @@ class MemoTextEncoder(nn.Module):
             if text not in self._ids:
                 self._ids[text] = self._encoder[0].tokenize([text])[0]
         return nn.utils.rnn.pad_sequence([self._ids[t] for t in expressions], True)
+
+    def padding(self, token_ids: Tensor) -> Tensor:
+        """True where the fusion does not read a token, (E, L)."""
+        return self._encoder[0].padding(token_ids)
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """Text tokens (E, L, C)."""

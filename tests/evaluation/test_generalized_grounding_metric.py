@@ -5,10 +5,12 @@ import multiprocessing
 import os
 import re
 
+import mmdet
 import numpy as np
 import pytest
 import torch
 from mmdet.registry import METRICS
+from mmengine.utils import digit_version
 
 from projects.clip_vg.evaluation import (
     GeneralizedGroundingMetric,
@@ -21,6 +23,7 @@ from projects.clip_vg_core.metrics.generalized import (
     summarize_sets,
 )
 
+from ..helpers.pages import blocks
 from ..helpers.results import evaluate, random_boxes, sample, set_sample
 
 LEFT, RIGHT = [0.0, 0, 10, 10], [20.0, 0, 30, 10]
@@ -94,6 +97,35 @@ def test_two_targets_and_none_predicted_perfectly_are_all_right():
 def test_one_box_of_two_is_not_right(found):
     measures = score([set_sample(0, [([found], [0.9], [LEFT, RIGHT])])])
     assert measures['grounding/f1_acc'] == 0
+
+
+@pytest.mark.skipif(
+    digit_version(mmdet.__version__) > digit_version('3.3.0'),
+    reason='the page is about MMDetection 3.3.0',
+)
+def test_the_report_about_mmdetections_metric_says_what_it_does(tmp_path, monkeypatch):
+    """The code of docs/generalized_grounding.md, and ours on the same predictions."""
+    monkeypatch.chdir(tmp_path)
+    (block,) = (b for b in blocks('python') if 'gRefCOCOMetric' in b.text)
+    report = {}
+    exec(compile(block.text, block.place, 'exec'), report)
+    name = 'grefcoco/F1_score'
+    theirs = report['perfect'][name], report['one_of_two'][name]
+    left, right = (report[side] for side in ('LEFT', 'RIGHT'))
+    ours = [
+        score(
+            [
+                set_sample(0, [(found, [1.0] * len(found), [left, right])]),
+                set_sample(1, [([], [], [])]),
+            ]
+        )['grounding/f1_acc']
+        for found in ([left, right], [left])
+    ]
+    assert (theirs, ours) == ((0.5, 1.0), [1.0, 0.5])
+    with pytest.raises(ZeroDivisionError):
+        report['evaluate']({1: [left, right]})
+    whole = set_sample(0, [([left, right], [1.0, 1.0], [left, right])])
+    assert score([whole])['grounding/f1_acc'] == 1.0
 
 
 @pytest.mark.parametrize('size', [1, 2, 7])

@@ -9,7 +9,7 @@ import pytest
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 
-from projects.clip_vg.self_paced.correction import read_corrected, votes_of
+from projects.clip_vg.self_paced.correction import read_corrected
 from projects.clip_vg_core.curriculum.correction import DROPPED, KEPT, MOVED
 from projects.clip_vg_core.curriculum.reliability_file import (
     read_boxes,
@@ -247,15 +247,6 @@ def test_what_cannot_be_corrected_is_named(shapes, wrong, sources, tmp_path):
     with pytest.raises(ValueError, match='corrected_1: 0 labels'):
         search.run()
     assert runs.trained == ['measurer_one']
-
-
-def test_a_vote_without_a_box_is_the_labels_own_or_none():
-    own = np.arange(12, dtype=np.float32).reshape(3, 4)
-    boxes = np.full((3, 4), np.nan, np.float32)
-    boxes[2] = 7
-    votes = votes_of(boxes, np.array([0.5, 0.4, 0.0]), own)
-    np.testing.assert_array_equal(votes[0], own[0])
-    assert np.isnan(votes[1]).all() and (votes[2] == 7).all()
 
 
 def test_how_the_original_files_are_read_says_nothing_of_corrected_ones(tmp_path):

@@ -23,12 +23,6 @@ OBJECTS = [
 ]
 
 
-@pytest.fixture(scope='module')
-def generalized(tmp_path_factory):
-    root = tmp_path_factory.mktemp('any') / 'shapes'
-    return make_synthetic(root, dict(train=24, val=6, test=6), seed=3, targets='any')
-
-
 def every(describe, count=40):
     """Expressions of many scenes."""
     for seed in range(count):
@@ -106,21 +100,21 @@ def test_verdicts_by_hand(text, indices, expected):
     assert expected in SET_VERDICTS
 
 
-def test_all_else_is_as_with_one_target(generalized, shapes):
+def test_all_else_is_as_with_one_target(any_shapes, shapes):
     for path in sorted(shapes.rglob('*.*')):
         if path.name != 'manifest.json':
-            other = generalized / path.relative_to(shapes)
+            other = any_shapes / path.relative_to(shapes)
             assert other.read_bytes() == path.read_bytes()
     again = dict(train=24, val=6, test=6)
-    assert make_synthetic(generalized, again, seed=3, targets='any') == generalized
+    assert make_synthetic(any_shapes, again, seed=3, targets='any') == any_shapes
     with pytest.raises(FileExistsError):
-        make_synthetic(generalized, again, seed=3)
+        make_synthetic(any_shapes, again, seed=3)
     with pytest.raises(ValueError, match="'many'"):
-        make_synthetic(generalized, again, targets='many')
+        make_synthetic(any_shapes, again, targets='many')
 
 
-def test_it_is_read_as_grefcoco(generalized):
-    folder = generalized / 'shapes'
+def test_it_is_read_as_grefcoco(any_shapes):
+    folder = any_shapes / 'shapes'
     files = folder / 'instances.json', folder / 'grefs(synthetic).json'
     table = read_annotations(*files, targets='any')
     single = read_annotations(files[0], folder / 'refs(synthetic).p')

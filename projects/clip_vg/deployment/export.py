@@ -136,7 +136,7 @@ class GroundingStage(nn.Module):
         token_ids: Tensor,
         image_index: Tensor,
     ) -> tuple[Tensor, ...]:
-        """Predict boxes of E expressions in B images.
+        """Predict Q boxes for each of E expressions in B images.
 
         Args:
             tokens (Tensor): As :class:`ImageStage` gives it, like the next four, of
@@ -151,10 +151,15 @@ class GroundingStage(nn.Module):
 
         Returns:
             tuple[Tensor, ...]: Boxes cxcywh in [0, 1] of the padded input, of shape
-            (E, 4), and with a confidence head scores (E, ).
+            (E * Q, 4), and with a confidence head scores (E * Q, ).
         """
+        queries = self.fusion.num_queries
         masked = torch.cat(
-            [F.pad(token_ids == 0, (1, 0)), padding.index_select(0, image_index)], dim=1
+            [
+                F.pad(token_ids == 0, (queries, 0)),
+                padding.index_select(0, image_index),
+            ],
+            dim=1,
         )
         reg_token = self.fusion.expression_part(
             FusionTokens(tokens, pos, q, k, v),
@@ -251,6 +256,8 @@ def _describe(model: CLIPVG, cfg: Config, checkpoint: Path | None) -> Deployment
         if checkpoint
         else {},
         versions={name: version(name) for name in ('torch', 'onnx', 'onnxscript')},
+        num_queries=model.num_queries,
+        score_thr=float(model.score_thr),
     )
 
 

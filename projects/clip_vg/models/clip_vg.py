@@ -80,7 +80,8 @@ class CLIPVG(BaseDetector):
         init_cfg (dict, optional): Initialisation config. Defaults to None.
 
     Raises:
-        ValueError: There are several queries and no head that scores them.
+        ValueError: There are several queries and no head that scores them, or
+            ``score_thr`` is no score.
     """
 
     # Tools refuse checkpoints of other weights: see `refuse_other_weights`.
@@ -109,6 +110,10 @@ class CLIPVG(BaseDetector):
         self.num_queries = num_queries
         self.assigner = TASK_UTILS.build((train_cfg or {}).get('assigner', MATCHER))
         self.test_cfg = test_cfg or {}
+        if not 0 <= self.score_thr <= 1:
+            raise ValueError(
+                f'test_cfg.score_thr={self.score_thr}; expected a score from 0 to 1.'
+            )
         self.visual_encoder = MODELS.build(visual_encoder)
         self.text_encoder = MODELS.build(text_encoder)
         # What the towers know is handed on, so that a config states it once.
@@ -238,9 +243,8 @@ class CLIPVG(BaseDetector):
             with torch.no_grad():
                 # The IoU is a target of the scores, and trains no box.
                 reached = targets.new_zeros(len(tokens))
-                reached[queries] = bbox_overlaps(
-                    self._boxes(own), targets, is_aligned=True
-                )
+                ious = bbox_overlaps(self._boxes(own), targets, is_aligned=True)
+                reached[queries] = head.score_targets(ious)
             negatives = self._negative_tokens(encoded, batch_data_samples)
             scored = head.loss(tokens, reached, negatives)
             losses.update({k: v * self.num_queries for k, v in scored.items()})

@@ -42,11 +42,14 @@ class GroundingConfidenceHead(BaseModule):
         freeze_detector (bool): Whether the rest of the detector is frozen, and this
             head trained on top of it: a checkpoint without it may then be loaded.
             Defaults to False.
+        target (str): What a score is of a box that is matched with a referent: 'iou',
+            the IoU that it has, or 'presence', 1: then scores say whether there is a
+            referent, and nothing of how well the box fits it. Defaults to 'iou'.
         init_cfg (dict or list[dict], optional): Initialisation config. Defaults to
             None.
 
     Raises:
-        ValueError: ``neg_ratio`` is negative.
+        ValueError: ``neg_ratio`` is negative, or ``target`` unknown.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class GroundingConfidenceHead(BaseModule):
         detach: bool = False,
         neg_ratio: float = 0.0,
         freeze_detector: bool = False,
+        target: str = 'iou',
         init_cfg: OptMultiConfig = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -64,16 +68,23 @@ class GroundingConfidenceHead(BaseModule):
             raise ValueError(
                 f'neg_ratio={neg_ratio}; expected a ratio from 0, e.g. 0.5.'
             )
+        if target not in ('iou', 'presence'):
+            raise ValueError(f"target={target!r}; expected 'iou' or 'presence'.")
         self.mlp = MLP(embed_dims, embed_dims, 1, num_layers)
         self.loss_confidence = MODELS.build(loss or _BINARY)
         # Below a frozen detector there is nothing that a gradient could train.
         self.detach = detach or freeze_detector
+        self.target = target
         self.neg_ratio = neg_ratio
         self.freeze_detector = freeze_detector
 
     def forward(self, reg_token: Tensor) -> Tensor:
         """Map tokens of shape (N, D) to scores in [0, 1] of shape (N, )."""
         return self.logits(reg_token).sigmoid()
+
+    def score_targets(self, ious: Tensor) -> Tensor:
+        """What the scores (M, ) of boxes with targets shall be, by their IoUs (M, )."""
+        return ious if self.target == 'iou' else torch.ones_like(ious)
 
     def loss(
         self, reg_token: Tensor, reached: Tensor, negative_token: Tensor
@@ -82,8 +93,8 @@ class GroundingConfidenceHead(BaseModule):
 
         Args:
             reg_token (Tensor): Fused tokens of shape (N, D).
-            reached (Tensor): IoUs of their boxes with their targets, 0 of those that
-                have none, of shape (N, ).
+            reached (Tensor): What :meth:`score_targets` gives of the boxes that have a
+                target, 0 of the others, of shape (N, ).
             negative_token (Tensor): Fused tokens of shape (M, D) of negative
                 pairs, whose target is 0.
 

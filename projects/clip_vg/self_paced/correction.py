@@ -25,6 +25,7 @@ from projects.clip_vg_core.curriculum.correction import (
     KEPT,
     Correction,
     correct_labels,
+    votes_of,
 )
 from projects.clip_vg_core.curriculum.reliability_file import reliability_path
 from projects.clip_vg_core.data.grouping import ImageGroups
@@ -40,10 +41,7 @@ from .steps import Steps
 from .trials import with_selection
 from .validation import REMEDY, image_sizes
 
-__all__ = ['CorrectionRounds', 'read_corrected', 'votes_of']
-
-# Reliability from which on a measurer that predicts no box confirms a label.
-_CONFIRMS = 0.5
+__all__ = ['CorrectionRounds', 'read_corrected']
 
 
 def round_name(number: int) -> str:
@@ -54,23 +52,6 @@ def round_name(number: int) -> str:
 def outcome_name(number: int) -> str:
     """Name of the outcomes of a round in the reliability files."""
     return f'correction_{number}'
-
-
-def votes_of(boxes: np.ndarray, reliability: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Boxes that a measurer votes for.
-
-    Args:
-        boxes (np.ndarray): Predicted, xyxy, of shape (N, 4); NaN where it predicts
-            none, as a verifier that says right or wrong.
-        reliability (np.ndarray): Its scores of the labels, of shape (N, ).
-        own (np.ndarray): The labels' boxes, of shape (N, 4).
-
-    Returns:
-        np.ndarray: float32 (N, 4): without a prediction the label's own box, where the
-        score is 0.5 or more; NaN where it does not vote.
-    """
-    confirmed = np.where((reliability >= _CONFIRMS)[:, None], own, np.nan)
-    return np.where(np.isfinite(boxes), boxes, confirmed).astype(np.float32)
 
 
 class CorrectionRounds:

@@ -14,12 +14,15 @@ __all__ = [
     'Correction',
     'candidate_boxes',
     'correct_labels',
+    'votes_of',
 ]
 
 # What becomes of a label.
 KEPT, MOVED, DROPPED = 0, 1, 2
 # Measurers that must agree: the mistakes of a single one would be repeated.
 _QUORUM = 2
+# Reliability from which on a measurer that predicts no box confirms a label.
+_CONFIRMS = 0.5
 # Pairs of a label and a candidate that are compared at once, about 100 MB.
 _PAIRS = 1 << 20
 
@@ -208,3 +211,20 @@ def candidate_boxes(
         if (decided == stays).all():
             return boxes[stays], image_index[stays]
         stays = decided
+
+
+def votes_of(boxes: np.ndarray, reliability: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Boxes that a measurer votes for.
+
+    Args:
+        boxes (np.ndarray): Predicted, xyxy, of shape (N, 4); NaN where it predicts
+            none, as a verifier that says right or wrong.
+        reliability (np.ndarray): Its scores of the labels, of shape (N, ).
+        own (np.ndarray): The labels' boxes, of shape (N, 4).
+
+    Returns:
+        np.ndarray: float32 (N, 4): without a prediction the label's own box, where the
+        score is 0.5 or more; NaN where it does not vote.
+    """
+    confirmed = np.where((reliability >= _CONFIRMS)[:, None], own, np.nan)
+    return np.where(np.isfinite(boxes), boxes, confirmed).astype(np.float32)

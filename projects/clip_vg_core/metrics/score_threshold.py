@@ -18,6 +18,7 @@ from .results_file import read_results
 __all__ = [
     'OperatingPoint',
     'ScoredBoxes',
+    'checked_set',
     'choose_threshold',
     'fewest_predictions',
     'read_scored_boxes',
@@ -168,7 +169,7 @@ def read_scored_boxes(path: Path) -> ScoredBoxes:
     has_target: list[bool] = []
     others: list[float] = []
     for _, row, where in document.records():
-        boxes, own, targets = _set_of(row, where)
+        boxes, own, targets = checked_set(row, where)
         order = np.argsort(-own, kind='stable')
         scores += own[order].tolist()
         hits += _found(boxes[order], targets)
@@ -184,7 +185,7 @@ def read_scored_boxes(path: Path) -> ScoredBoxes:
     )
 
 
-def _set_of(
+def checked_set(
     row: Mapping[str, Any], where: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Predicted boxes (P, 4), their scores (P, ) and the targets (T, 4) of a row."""

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from ..metrics.breakdown import HIT
 from ..utils.image_files import as_rgb, open_image, size_of
-from .boxes import draw_box
+from .boxes import NO_TARGET, draw_box
 
 __all__ = [
     'UNREADABLE',
@@ -43,7 +43,8 @@ def draw_results(
         results (Sequence[Mapping]): Of one run, or of two, whose true box is the same:
             ``iou``, ``bbox`` and ``gt_bbox`` (xyxy in pixels of the image), as
             ``GroundingMetric(out_file=...)`` writes them, or ``gt_bboxes``, a list, in
-            the place of the latter. Of two, the first's line is broken.
+            the place of the latter; or any number of predicted boxes, as
+            :func:`read_set_results` gives them. Of two, the first's line is broken.
         side (int): Pixels of the longer side. Defaults to 340.
 
     Returns:
@@ -56,14 +57,25 @@ def draw_results(
     image, scale = read_reduced(path, upright, side)
     pen = ImageDraw.Draw(image)
     for place, result in enumerate(results):
-        predicted = [edge * scale for edge in result['bbox']]
         for box in () if place else _boxes(result, 'gt_bboxes', 'gt_bbox'):
             true = [edge * scale for edge in box]
             draw_box(pen, true, _TRUE, _LINE - 1, halo=_HALO, dash=_DASH)
-        color = _HIT if result['iou'] >= HIT else _MISS
         dash = _DASH if place < len(results) - 1 else None
-        draw_box(pen, predicted, color, _LINE, halo=_HALO, dash=dash)
+        hits = result.get('found', [result.get('iou', 0) >= HIT])
+        predicted = _boxes(result, 'bboxes', 'bbox')
+        for box, is_hit in zip(predicted, hits, strict=True):
+            scaled = [edge * scale for edge in box]
+            color = _HIT if is_hit else _MISS
+            draw_box(pen, scaled, color, _LINE, halo=_HALO, dash=dash)
     return image
+
+
+def _value(result: Mapping, measure: str) -> str:
+    """What is written below the expression of a result."""
+    if 'found' not in result:
+        return f'{measure} {result["iou"]:.2f}'
+    scores = ', '.join(f'{score:.2f}' for score in result['scores'])
+    return f'F1 {result["f1"]:.2f} ({scores or NO_TARGET})'
 
 
 def _boxes(item: Mapping, many: str, one: str) -> Sequence[Sequence[float]]:
@@ -163,7 +175,7 @@ def draw_grid(
     predicted = f'{names[0]}, {measure}'
     return _grid(
         [draw_results(Path(result['image']), [result]) for result in results],
-        [f'{_quoted(r["text"], 30)}\n{measure} {r["iou"]:.2f}' for r in results],
+        [f'{_quoted(r["text"], 30)}\n{_value(r, measure)}' for r in results],
         title,
         columns,
         [

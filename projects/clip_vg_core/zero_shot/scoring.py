@@ -25,6 +25,7 @@ _MOST_ANCHORS = 32
 _LEAST = 1e-6  # a factor of 0 would let no other evidence count
 # The axis of the centres, and where the first one is: -1 low, 1 high.
 _AXES = {'left': (0, -1), 'right': (0, 1), 'top': (1, -1), 'bottom': (1, 1)}
+_AXIS_OF = {'middle': 0, **{word: axis for word, (axis, _) in _AXES.items()}}
 DIRECTIONS = {
     **{'left of': (0, -1), 'right of': (0, 1), 'above': (1, -1), 'below': (1, 1)}
 }
@@ -213,11 +214,11 @@ def _orders(
 ) -> list[tuple[np.ndarray, float, int, float]]:
     """Orders of the boxes that an expression names: values, softness, rank, weight."""
     words = [([word], weights.place) for word in parsed.places]
-    sides = [word for word in parsed.places if word in (*_AXES, 'middle')]
-    if len(sides) > 1 and parsed.rank == 1:
+    sides = {word: axis for word, axis in _AXIS_OF.items() if word in parsed.places}
+    if len(sides) == len(set(sides.values())) == 2 and parsed.rank == 1:
         # "Top left": near that corner, be others further to the left or the top.
         others = [word for word in parsed.places if word not in sides]
-        words = [(group, weights.place) for group in (sides, *([w] for w in others))]
+        words = [(group, weights.place) for group in ([*sides], *([w] for w in others))]
     words += [([parsed.size], weights.size)] if parsed.size else []
     orders: list[tuple[np.ndarray, float, int, float]] = []
     for number, (group, weight) in enumerate(words):

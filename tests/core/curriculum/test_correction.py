@@ -10,6 +10,7 @@ from projects.clip_vg_core.curriculum.correction import (
     MOVED,
     candidate_boxes,
     correct_labels,
+    votes_of,
 )
 
 LEFT, RIGHT, FAR = [0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]
@@ -226,3 +227,12 @@ def test_arguments_that_do_not_belong_together(change, value):
     correct_labels(**given)
     with pytest.raises(ValueError, match=value):
         correct_labels(**{**given, **change})
+
+
+def test_a_vote_without_a_box_is_the_labels_own_or_none():
+    own = np.arange(12, dtype=np.float32).reshape(3, 4)
+    boxes = np.full((3, 4), np.nan, np.float32)
+    boxes[2] = 7
+    votes = votes_of(boxes, np.array([0.5, 0.4, 0.0]), own)
+    np.testing.assert_array_equal(votes[0], own[0])
+    assert np.isnan(votes[1]).all() and (votes[2] == 7).all()
