@@ -119,6 +119,7 @@ class CLIPVG(BaseDetector):
         """Initialise all parts; both towers come from one reading of CLIP's file."""
         with clip_read_once(self):
             super().init_weights()
+        self.visual_encoder.log_normalization(self.data_preprocessor)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any

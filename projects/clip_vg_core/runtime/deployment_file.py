@@ -32,11 +32,13 @@ class Deployment:
         grid_size (list[int]): Rows and columns of patches.
         embed_dims (int): Width of the fusion.
         scored (bool): Whether predictions have scores.
-        text (dict): Arguments of :class:`ExpressionTokenizer`.
+        text (dict): What tokenizes expressions, see :func:`load_tokenizer`.
         data_preprocessor (dict): Config of the preprocessor.
         pipeline (list[dict]): Configs of the test transforms.
         checkpoint (dict): ``file`` and ``sha256`` of what was exported.
         versions (dict): Of the packages that exported.
+        class_token (bool): Whether a class token is before the patches. Defaults to
+            True, as in folders of old, which do not say it.
         graphs (dict): For 'float' and 'int8' the sha256 of each file by its name.
     """
 
@@ -49,6 +51,7 @@ class Deployment:
     pipeline: list[dict[str, Any]]
     checkpoint: dict[str, str]
     versions: dict[str, str]
+    class_token: bool = True
     graphs: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def add_graphs(self, kind: str, folder: Path) -> None:
@@ -107,6 +110,7 @@ def read_deployment(folder: Path) -> Deployment:
             'tools/deployment/export.py, or name a checkpoint.'
         )
     entry = entry_of(read_json(path), dict, str(path), 'a JSON object')
+    entry = dict(class_token=True) | entry
     values = {}
     for name, hint in get_type_hints(Deployment).items():
         kind = get_origin(hint) or hint
