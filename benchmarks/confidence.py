@@ -325,7 +325,12 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     images = read_images(Path(args.data_root), args.split)
     add_negatives(images, np.random.default_rng(args.seed))
-    inferencer = GroundingInferencer(args.checkpoint, args.config, batch_size=32)
+    inferencer = GroundingInferencer(
+        args.checkpoint,
+        args.config,
+        batch_size=32,
+        score_thr=0.0,  # a box for each expression, whatever is shown
+    )
     if inferencer.model.confidence_head is None:
         raise ValueError(f'{args.config} has no confidence head: every score is 1.')
     kinds, named, scores, ious = (

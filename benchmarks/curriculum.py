@@ -17,14 +17,17 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from operator import methodcaller
 from pathlib import Path
 
-from curriculum_study import Study
+from curriculum_correction import Corrections
 from curriculum_table import make_table
 from curriculum_training import run_training
 
 from projects.clip_vg_core.curriculum.search import fixed, greedy_walk
 from projects.clip_vg_core.utils.command_line import parse_command
 
-PARTS = ('single', 'multi', 'grid', 'measures')
+PARTS = (
+    *('correction', 'sources', 'msa', 'rates', 'verifier'),
+    *('single', 'multi', 'grid', 'measures'),
+)
 DEFAULT_RATES = {
     'template': dict(wrong=0.38, ambiguous=0.04, sloppy=0.1),
     'relation': dict(wrong=0.38, ambiguous=0.04, sloppy=0.1),
@@ -69,7 +72,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parse_command(parser, 'benchmarks/curriculum.py', argv)
 
 
-def _write(out: Path, studies: Sequence[Study], only: str | None) -> str:
+def _write(out: Path, studies: Sequence[Corrections], only: str | None) -> str:
     """Table of the finished rows, also written to files; a part to its own."""
     rows = [dict(row, seed=study.seed) for study in studies for row in study.rows]
     part = f'_{only}' if only else ''
@@ -93,8 +96,8 @@ def main() -> None:
         ThreadPoolExecutor(len(args.seeds)) as threads,
     ):
 
-        def begin(seed: int) -> Study:
-            return Study(
+        def begin(seed: int) -> Corrections:
+            return Corrections(
                 out / f'seed{seed}',
                 seed,
                 DEFAULT_RATES,
@@ -105,8 +108,7 @@ def main() -> None:
 
         studies = list(threads.map(begin, args.seeds))
         if args.greedy_msa:
-            Study.msa_searches = {'h = 0.5': fixed, 'greedy': greedy_walk}
-        list(threads.map(Study.measurers, studies))
+            Corrections.msa_searches = {'h = 0.5': fixed, 'greedy': greedy_walk}
         for part in PARTS:
             if args.only in (None, part):
                 list(threads.map(methodcaller(part), studies))

@@ -16,6 +16,7 @@ from projects.clip_vg_core.curriculum.search import (
     rank_measurers,
 )
 from projects.clip_vg_core.curriculum.selection import otsu_valley
+from projects.clip_vg_core.data.label_files import in_folds
 from projects.clip_vg_core.metrics.confidence import auroc
 
 __all__ = ['Study']
@@ -27,8 +28,8 @@ class Study(Trials):
     # The walk takes twice the training runs: ``--greedy-msa`` adds it.
     msa_searches = {'h = 0.5': fixed}
 
-    def measurers(self) -> None:
-        """What every part needs: each source on its own, and half of the target."""
+    def measure(self, *sources: str, folds: bool = False) -> None:
+        """Train a measurer on each source, have CLIP score the target; once each."""
         trajectory = dict(
             type='PseudoLabelReliabilityHook',
             begin=4,
@@ -40,32 +41,40 @@ class Study(Trials):
             batch_size=64,
         )
         futures = {}
-        for source in SOURCES:
+        for source in sources:
             futures[f'plain_{source}'] = self.start(
                 f'plain_{source}',
                 [source],
-                hooks=[trajectory] if source == TARGET else [],
-                score=list(SOURCES),
+                hooks=[trajectory] if source == TARGET and len(self.right) > 1 else [],
+                score=list(self.right),
                 score_as=source,
             )
-        for fold in (0, 1):
+        for fold in (0, 1) if folds else ():
             futures[f'fold{fold}'] = self.start(
                 f'fold{fold}',
                 [TARGET],
                 image_folds=dict(number=2, keep=[fold]),
                 score=[TARGET],
                 score_as=f'fold{fold}',
-                score_folds=dict(number=2, keep=[1 - fold]),
             )
         for name, pool in (('agreement', [TARGET]), ('agreement_all', SOURCES)):
-            task = dict(task='score_agreement', score_as=name)
-            self.start(name, pool, **task).result()
+            if set(pool) <= set(sources):
+                task = dict(task='score_agreement', score_as=name)
+                self.start(name, pool, **task).result()
         for name, future in futures.items():
             self._keep(name, future)
-        halves = [self.reliability(f'fold{fold}', TARGET) for fold in (0, 1)]
-        self.derive('oof', TARGET, np.fmax(*halves))
-        for source in SOURCES:
+        for source in sources:
             self.derive('oracle', source, self.right[source].astype(np.float32))
+
+    def all_measurers(self) -> None:
+        """Every measurer, and what is computed of them."""
+        self.measure(*SOURCES, folds=True)
+        halves = [self.reliability(f'fold{fold}', TARGET) for fold in (0, 1)]
+        in_first = np.isin(
+            np.arange(len(halves[0])), in_folds(self.tables[TARGET], 2, [0])
+        )
+        self.derive('oof', TARGET, np.where(in_first, halves[1], halves[0]))
+        for source in SOURCES:
             by_all = [self.reliability(m, source) for m in SOURCES]
             self.derive('mean', source, np.mean(by_all, 0))
             others = [self.reliability(m, source) for m in SOURCES if m != source]
@@ -92,54 +101,58 @@ class Study(Trials):
         values = self.reliability(measurer, TARGET)
         self._trial_row('single', name, trial, cost, values)
 
+    def selection_rows(self, part: str) -> None:
+        """One source: without selection, at random, and the paper's ways."""
+        self.languages = [TARGET]
+        self.plain_row(part)
+        plain, count = f'plain_{TARGET}', len(self.right[TARGET])
+        half, in_half = self.ssa(TARGET, fixed)
+        size = len(self._kept(half.trial)[TARGET])
+        subset = dict(size=size, seed=self.seed)
+        self.train('random_half', [TARGET], sampler=dict(subset=subset))
+        drawn = np.random.default_rng(self.seed).choice(count, size, replace=False)
+        self.row(
+            part,
+            'random subset, as many as h = 0.5',
+            'random_half',
+            {TARGET: np.sort(drawn)},
+            self.cost(['random_half']),
+        )
+        greedy, in_walk = self.ssa(TARGET, greedy_walk)
+        values = self.reliability(TARGET, TARGET)
+        for name, result, used in (
+            ('fixed h = 0.5', half, in_half),
+            ('greedy SSA', greedy, in_walk),
+        ):
+            cost = self.cost([*used, plain], count)
+            self._trial_row(part, name, result.trial, cost, values)
+
+    def plain_row(self, part: str) -> None:
+        """A row of one training on all labels of the source."""
+        everything = {TARGET: np.arange(len(self.right[TARGET]))}
+        self.row(part, 'no selection', f'plain_{TARGET}', everything, 1.0)
+
+    def oracle_row(self, part: str, sources: Sequence[str]) -> None:
+        """A row of one training on the labels that are right."""
+        trial = tuple(Pick(source, 'oracle', 0.5) for source in sources)
+        self.evaluate([trial])
+        self._trial_row(part, 'oracle', trial, self.cost([trial_name(trial)]))
+
     def single(self) -> None:
         """One source, every way to select; what counts is its own language."""
-        self.languages = [TARGET]
-        plain = f'plain_{TARGET}'
-        count = len(self.right[TARGET])
-        everything = {TARGET: np.arange(count)}
-        self.row('single', 'no selection', plain, everything, 1.0)
-        greedy, in_walk = self.ssa(TARGET, greedy_walk)
-        half, in_fixed = self.ssa(TARGET, fixed)
-        kept = self._kept(half.trial)[TARGET]
-        best = self._kept(greedy.trial)[TARGET]
-        subsets = {
-            'random_half': ('h = 0.5', len(kept)),
-            'random_greedy': ('greedy', len(best)),
-        }
-        if len(kept) == len(best):
-            del subsets['random_half']
-        futures = {
-            name: self.start(
-                name,
-                [TARGET],
-                sampler=dict(subset=dict(size=size, seed=self.seed)),
-            )
-            for name, (_, size) in subsets.items()
-        }
-        for name, (label, size) in subsets.items():
-            self._keep(name, futures[name])
-            drawn = np.random.default_rng(self.seed).choice(count, size, replace=False)
-            self.row(
-                'single',
-                f'random subset, as many as {label}',
-                name,
-                {TARGET: np.sort(drawn)},
-                self.cost([name]),
-            )
+        self.all_measurers()
+        self.selection_rows('single')
         by_clip, in_clip = self.ssa(TARGET, greedy_walk, 'agreement')
-        for name, result, used, measurer in (
-            ('fixed h = 0.5', half, [*in_fixed, plain], TARGET),
-            ('greedy SSA', greedy, [*in_walk, plain], TARGET),
-            ('greedy SSA by agreement', by_clip, in_clip, 'agreement'),
-        ):
-            cost, values = self.cost(used, count), self.reliability(measurer, TARGET)
-            self._trial_row('single', name, result.trial, cost, values)
-        self._label_free(plain)
-        self._single('oracle', 'oracle', 0.5, [], 0)
+        values = self.reliability('agreement', TARGET)
+        cost = self.cost(in_clip, len(values))
+        name = 'greedy SSA by agreement'
+        self._trial_row('single', name, by_clip.trial, cost, values)
+        self._label_free(f'plain_{TARGET}')
+        self.oracle_row('single', [TARGET])
 
     def grid(self) -> None:
         """Every threshold: what a walk may miss."""
+        self.all_measurers()
         self.languages = [TARGET]
         plain = f'plain_{TARGET}'
         found, used = self.ssa(TARGET, full_grid)
@@ -149,6 +162,7 @@ class Study(Trials):
 
     def measures(self) -> None:
         """How well each measure tells right labels from wrong ones."""
+        self.all_measurers()
         known = ('oracle', 'fold0', 'fold1')
         for path in sorted((self.root / 'reliability').glob('*.npy')):
             name, _, source = path.stem.partition('__')
@@ -242,23 +256,18 @@ class Study(Trials):
 
     def multi(self) -> None:
         """Three sources: merged, the best of them, and MSA; all languages count."""
+        self.all_measurers()
         self.languages = SOURCES
         plain = [f'plain_{source}' for source in SOURCES]
-        everything = {s: np.arange(len(self.right[s])) for s in SOURCES}
-        self.train('merged', SOURCES)
-        self.row('multi', 'naive merge', 'merged', everything, self.cost(['merged']))
+        self.merge_row('multi')
         at_half = {s: (Pick(s, s, 0.5),) for s in SOURCES}
         scores = self.evaluate(list(at_half.values()))
         best = SOURCES[int(np.argmax(scores))]
         found, used = self.ssa(best, greedy_walk)
         cost = self.cost([*used, f'plain_{best}'], len(self.right[best]))
         self._trial_row('multi', 'best single source, SSA', found.trial, cost)
-        # Simple to complex, as the paper orders them.
+        self.msa_rows('multi')
         scored = 3 * sum(map(len, self.right.values()))
-        for label, strategy in self.msa_searches.items():
-            found, used = self.search(SOURCES, rank_measurers(SOURCES), strategy)
-            cost = self.cost([*used, *plain], scored)
-            self._trial_row('multi', f'MSA, {label}', found.trial, cost)
         for name, measurer, before, cost in (
             ('valley of the mean of all measurers', 'mean', plain, scored),
             ('agreement, valley', 'agreement_all', [], scored // 3),
@@ -266,10 +275,23 @@ class Study(Trials):
             self._multi_valley(name, measurer, before, cost)
         self._online(SOURCES, 'multi', range(6, 7))
         self._online(SOURCES, 'multi', range(6, 7), 'agreement_all')
-        oracle = tuple(Pick(source, 'oracle', 0.5) for source in SOURCES)
-        self.evaluate([oracle])
-        cost = self.cost([trial_name(oracle)])
-        self._trial_row('multi', 'oracle', oracle, cost)
+        self.oracle_row('multi', SOURCES)
+
+    def merge_row(self, part: str) -> None:
+        """A row of one training on all labels of all sources."""
+        everything = {s: np.arange(len(self.right[s])) for s in SOURCES}
+        self.train('merged', SOURCES, score=SOURCES, score_as='merged')
+        self.row(part, 'naive merge', 'merged', everything, self.cost(['merged']))
+
+    def msa_rows(self, part: str) -> None:
+        """The paper's way with several sources."""
+        plain = [f'plain_{source}' for source in SOURCES]
+        scored = 3 * sum(map(len, self.right.values()))
+        for label, strategy in self.msa_searches.items():
+            # Simple to complex, as the paper orders them.
+            found, used = self.search(SOURCES, rank_measurers(SOURCES), strategy)
+            cost = self.cost([*used, *plain], scored)
+            self._trial_row(part, f'MSA, {label}', found.trial, cost)
 
     def _multi_valley(
         self, name: str, measurer: str, before: Sequence[str], scored: int

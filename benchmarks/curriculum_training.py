@@ -270,7 +270,7 @@ def run_training(spec: dict) -> dict:
     for task in (precompute_tokens, score_agreement):
         if spec.get('task') == task.__name__:
             task(spec)
-            return {}
+            return _finish(done, {})
     started = time.monotonic()
     cfg = _config(spec)
     runner = Runner.from_cfg(cfg)
@@ -289,6 +289,12 @@ def run_training(spec: dict) -> dict:
     if spec.get('score'):
         _measure(spec, cfg, runner.model, 'pool', spec['score_as'])
     MMLogger._instance_dict.clear()
+    return _finish(done, result)
+
+
+def _finish(done: Path, result: dict) -> dict:
+    """Keep what has come out, so that it is not run again."""
+    done.parent.mkdir(parents=True, exist_ok=True)
     with replacing(done) as partial:
         partial.write_text(json.dumps(result))
     return result

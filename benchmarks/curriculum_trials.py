@@ -25,6 +25,7 @@ from projects.clip_vg_core.curriculum.search import (
     rank_measurers,
 )
 from projects.clip_vg_core.curriculum.selection import select_reliable
+from projects.clip_vg_core.data.readers import read_annotations
 from projects.clip_vg_core.metrics.confidence import auroc
 
 __all__ = ['TARGET', 'Trials']
@@ -51,6 +52,7 @@ class Trials:
         images (Mapping[str, int]): Images of each split.
         steps (int): Of one training.
         submit (Callable): Runs a specification elsewhere, gives a future.
+        names (str, optional): Weights that all begin with. Defaults to None: trained.
     """
 
     def __init__(
@@ -61,18 +63,24 @@ class Trials:
         images: Mapping[str, int],
         steps: int,
         submit: Callable[[dict], Future],
+        names: str | None = None,
     ) -> None:
         self.root, self.seed, self.steps, self.submit = root, seed, steps, submit
+        self.images = images
         self.languages: Sequence[str] = SOURCES  # that accuracy is the mean of
         self.rows: list[dict] = []
         self.results: dict[str, dict] = {}
         root.mkdir(parents=True, exist_ok=True)
         self._make_data(root, images, rates, seed)
-        self._make_data(root / 'names', images, {'names': {}}, seed + _OTHER_IMAGES)
-        self.train('names', ['names'], root=str(root / 'names'), load_from=None)
+        self.names = names or self.weights('names')
+        if names is None:
+            other = root / 'names'
+            self._make_data(other, images, {'names': {}}, seed + _OTHER_IMAGES)
+            self.train('names', ['names'], root=str(other), load_from=None)
         self.right = {
-            name: is_right(np.load(root / f'{name}.kinds.npy')) for name in SOURCES
+            name: is_right(np.load(root / f'{name}.kinds.npy')) for name in rates
         }
+        self.tables = {name: read_annotations(root / f'{name}.jsonl') for name in rates}
 
     def _make_data(self, root: Path, images: Mapping[str, int], *made: Any) -> None:
         """Images, labels, and the tokens of the frozen tower."""
@@ -83,8 +91,8 @@ class Trials:
             val=1 + images['train'],
             test=1 + images['train'] + images['val'],
         )
-        spec = self._spec('features', [], task='precompute_tokens')
-        self.submit(dict(spec, root=str(root))).result()
+        spec = dict(root=str(root), work_dir=str(root / 'trials' / 'features'))
+        self.submit(dict(spec, task='precompute_tokens')).result()
 
     def _spec(self, name: str, pool: Sequence[str], **more: Any) -> dict:
         spec = dict(
@@ -93,7 +101,7 @@ class Trials:
             seed=self.seed,
             steps=self.steps,
             pool=list(pool),
-            load_from=self.weights('names'),
+            load_from=self.names,
         )
         return {**spec, **more}
 
@@ -218,11 +226,18 @@ class Trials:
         cost: float,
         values: np.ndarray | None = None,
     ) -> None:
-        """Add a line of the table."""
+        """Add a line of the table: a training run on selected labels."""
         right = np.concatenate([self.right[source] for source in kept])
         offsets = np.cumsum([0] + [len(self.right[source]) for source in kept])
         chosen = [k + o for k, o in zip(kept.values(), offsets, strict=False)]
         quality = selection_quality(np.concatenate(chosen).astype(np.int64), right)
+        area = None if values is None else auroc(values, right)
+        self.add_row(part, name, training, dict(quality, cost=cost, auroc=area))
+
+    def add_row(
+        self, part: str, name: str, training: str, columns: Mapping[str, Any]
+    ) -> None:
+        """Add a line of the table."""
         self.rows.append(
             dict(
                 part=part,
@@ -230,8 +245,6 @@ class Trials:
                 accuracy=self.accuracy(training, 'test'),
                 val=self.accuracy(training, 'val'),
                 languages=self.results[training]['test'],
-                auroc=None if values is None else auroc(values, right),
-                cost=cost,
-                **quality,
+                **columns,
             )
         )

@@ -90,11 +90,15 @@ class LoadTokens(BaseTransform):
         factor = new[0] / width, new[1] / height
         results['scale_factor'] = factor
         results['letterbox'] = (left, top, *new)
-        boxes = np.array([item['bbox'] for item in results['instances']], np.float32)
+        instances = results['instances']
+        boxes = np.array([item['bbox'] for item in instances], np.float32)
+        boxes = boxes.reshape(-1, 4)  # of an expression that has no referent, none
         if self.training:
             boxes = boxes * np.tile(factor, 2) + np.tile((left, top), 2)
         results['gt_bboxes'] = HorizontalBoxes(boxes.astype(np.float32))
-        results['gt_bboxes_labels'] = np.zeros(len(boxes), np.int64)
+        results['gt_bboxes_labels'] = np.array(
+            [item['bbox_label'] for item in instances], np.int64
+        )
         results['gt_ignore_flags'] = np.zeros(len(boxes), bool)
         return results
 
@@ -112,6 +116,7 @@ class TokensInImage(nn.Module):
         made_by = MODELS.build(dict(encoder, pretrained=None))
         self.out_channels = made_by.out_channels
         self.grid_size = made_by.grid_size
+        self.class_token = made_by.class_token
 
     def forward(self, images: Tensor) -> Tensor:
         """Tokens (B, 1 + P, C) of (B, C', S, S)."""
@@ -143,6 +148,10 @@ class MemoTextEncoder(nn.Module):
             if text not in self._ids:
                 self._ids[text] = self._encoder[0].tokenize([text])[0]
         return nn.utils.rnn.pad_sequence([self._ids[t] for t in expressions], True)
+
+    def padding(self, token_ids: Tensor) -> Tensor:
+        """True where the fusion does not read a token, (E, L)."""
+        return self._encoder[0].padding(token_ids)
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """Text tokens (E, L, C)."""

@@ -1,11 +1,13 @@
 """Predictions a second: the published way against ours, in one run.
 
     python benchmarks/inference.py --expressions 7
+    python benchmarks/inference.py --expressions 1 7 --queries 5
 
 ViT-B/16 at 224 with random weights, images of 4:3. The published way encodes the
 image again for each expression, pads it to 77 tokens and sends all tokens through
 every layer. Prints the ratio as `4.2 x`, the largest difference of the boxes, and a
-roofline.
+roofline. With --queries, a model of so many boxes with scores for each expression runs
+beside them, in turn.
 """
 
 import argparse
@@ -62,6 +64,11 @@ def parse_args() -> argparse.Namespace:
         help='timed rounds of each way (default: %(default)s)',
     )
     parser.add_argument(
+        '--queries',
+        type=int,
+        help='measure a model of so many queries as well (default: of one only)',
+    )
+    parser.add_argument(
         '--bf16',
         action='store_true',
         help='measure ours in bfloat16 as well (default: float32 only)',
@@ -79,15 +86,19 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def build_model() -> CLIPVG:
-    """ViT-B/16 with random weights of one seed, in eval mode."""
+def build_model(**options: object) -> CLIPVG:
+    """ViT-B/16 with random weights of one seed, in eval mode.
+
+    Args:
+        options: Of :class:`CLIPVG`, in the place of the config's.
+    """
     logging.getLogger('mmengine').setLevel(logging.ERROR)
     MMLogger.get_instance('benchmark', log_level='ERROR')
     init_default_scope('mmdet')
     cfg = Config.fromfile(MODEL).model
     cfg.visual_encoder.pretrained = cfg.text_encoder.pretrained = None
     torch.manual_seed(0)
-    model = MODELS.build(cfg)
+    model = MODELS.build(dict(cfg, **options))
     model.init_weights()
     return model.eval()
 
@@ -141,11 +152,14 @@ def published_way(
 def our_way(
     model: CLIPVG, inputs: Tensor, samples: list[DetDataSample]
 ) -> Callable[[], Tensor]:
-    """The same boxes, all expressions of an image at once."""
+    """The same boxes, all expressions of an image at once; with scores, if it has."""
 
     @torch.inference_mode()
     def predict() -> Tensor:
-        return model.bbox_head(model._forward(inputs, samples))
+        tokens = model._forward(inputs, samples)
+        if model.confidence_head is not None:
+            model.confidence_head(tokens)
+        return model.bbox_head(tokens)
 
     return predict
 
@@ -185,6 +199,10 @@ def main() -> None:
     slow = PublishedPath(model).eval()
     dtype = torch.bfloat16 if args.bf16 else torch.float32
     ways = {'ours': model}
+    if args.queries:
+        head = dict(type='GroundingConfidenceHead')
+        several = build_model(num_queries=args.queries, confidence_head=head)
+        ways[f'{args.queries} queries'] = several.requires_grad_(False)
     if args.bf16:
         ways['bf16'] = build_model().requires_grad_(False).bfloat16()
     if args.compile:
@@ -203,12 +221,17 @@ def main() -> None:
         seconds = alternate(paths, args.rounds, warmup=0)
         pairs = args.batch_size * expressions
         for name in paths:
+            if 'queries' in name:  # other boxes
+                ratio = seconds[name] / seconds['ours']
+                compared = f'{ratio:.3f} x the time of ours'
+            else:
+                difference = predictions[name] - predictions['published']
+                compared = f'largest difference {difference.abs().max():.1e}'
             logging.info(
-                '%2d expressions, %-9s: %6.1f a second, %4.1f x, largest difference '
-                '%.1e%s',
+                '%2d expressions, %-9s: %6.1f a second, %4.1f x, %s%s',
                 *(expressions, name, pairs / seconds[name]),
                 *(seconds['published'] / seconds[name],),
-                (predictions[name] - predictions['published']).abs().max(),
+                compared,
                 # PyTorch does not count what nn.MultiheadAttention does in eval mode,
                 # nor what it has compiled.
                 ''

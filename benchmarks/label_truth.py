@@ -7,8 +7,9 @@ from projects.clip_vg.synthetic.expressions import MARGIN, RELATIONS, Shape
 from projects.clip_vg.synthetic.scenes import COLORS, SHAPES
 from projects.clip_vg_core.pseudo_labels.detection import Box, iou
 from projects.clip_vg_core.pseudo_labels.geometry import predicates
+from projects.clip_vg_core.pseudo_labels.plural import plural_of
 
-__all__ = ['VERDICTS', 'verdict_of']
+__all__ = ['SET_VERDICTS', 'VERDICTS', 'verdict_of', 'verdict_of_set']
 
 VERDICTS = (
     'right',
@@ -19,6 +20,19 @@ VERDICTS = (
     'wrong relation',
     'box off',
 )
+SET_VERDICTS = (
+    'right',
+    'incomplete',
+    'has a referent',
+    'wrong class',
+    'wrong attribute',
+    'wrong place',
+    'box off',
+)
+# Plurals and words of number, and the singular as which the rest is read.
+_SINGULARS = {plural_of(shape): shape for shape in SHAPES}
+_SINGULARS |= {'ones': 'one', 'objects': 'object'}
+_NUMBERS = {'all', 'both', 'two', 'three', 'four', 'five'}
 _NOUN = rf'(?:(?:a|the) )?(?:(?:{"|".join(COLORS)}) )?(?:{"|".join(SHAPES)})\b'
 _RELATION = re.compile(
     r'\b(left of|right of|above|below|inside|in front of|behind|next to|on) '
@@ -128,3 +142,67 @@ def verdict_of(
         if hit not in meant:
             return 'wrong place'
     return 'right' if len(meant) == 1 else 'ambiguous'
+
+
+def _meant_together(
+    text: str, size: tuple[int, int], objects: Sequence[Shape]
+) -> tuple[Callable[[Shape], str | None], list[Shape]]:
+    """What is wrong with calling an object so, and all that a plural means."""
+    words = [word for word in text.split() if word not in _NUMBERS]
+    mistake = _named(' '.join(_SINGULARS.get(word, word) for word in words))
+    meant = [item for item in objects if mistake(item) is None]
+    for word in words:
+        if word in _AXES:
+            # Of several, all on that side of the middle of the image.
+            axis, sign = _AXES[word]
+            meant = [o for o in meant if sign * (o.center[axis] - size[axis] / 2) > 0]
+    return mistake, meant
+
+
+def _is_plural(text: str) -> bool:
+    return any(word in _SINGULARS for word in text.split())
+
+
+def verdict_of_set(
+    text: str, boxes: Sequence[Box], size: tuple[int, int], objects: Sequence[Shape]
+) -> str:
+    """Compare a label of any number of targets with the truth.
+
+    Args:
+        text (str): A plural ("red stars", "both circles on the left"), or an expression
+            as of :func:`verdict_of`; two of either with "and" between.
+        boxes (Sequence[tuple]): xyxy in pixels.
+        size (tuple[int, int]): (width, height) of the image.
+        objects (Sequence[Shape]): The true objects.
+
+    Returns:
+        str: One of ``SET_VERDICTS``: 'right' if the boxes are those of all objects that
+        are meant, each once (IoU of 0.5); 'incomplete' if some of them have no box;
+        'has a referent' if a label without boxes means something; 'box off' if a box is
+        no object's, or two are of one; else what is wrong for the object in a box.
+    """
+    parts = text.split(' and ')
+    if len(parts) > 1 or not _is_plural(text):
+        # A part means the object that alone makes it right, or nothing.
+        verdicts = {
+            number: {verdict_of(part, item.box, size, objects) for part in parts}
+            for number, item in enumerate(objects)
+        }
+        meant = [objects[n] for n, found in verdicts.items() if 'right' in found]
+        if any('ambiguous' in found for found in verdicts.values()) and not boxes:
+            return 'has a referent'
+        mistake = _named(parts[0])
+    else:
+        mistake, meant = _meant_together(text, size, objects)
+    if not boxes:
+        return 'has a referent' if meant else 'right'
+    hits = [max(objects, key=lambda item: iou(box, item.box)) for box in boxes]
+    pairs = zip(boxes, hits, strict=True)
+    if len({id(hit) for hit in hits}) < len(boxes) or any(
+        iou(box, hit.box) < 0.5 for box, hit in pairs
+    ):
+        return 'box off'
+    for hit in hits:
+        if not any(hit is item for item in meant):
+            return mistake(hit) or 'wrong place'
+    return 'right' if len(hits) == len(meant) else 'incomplete'

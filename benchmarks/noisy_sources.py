@@ -6,7 +6,7 @@ a big red star on the left"). A fourth knows names alone ("star"), to begin with
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 
@@ -170,8 +170,10 @@ def make_noisy_sources(
     """Make images, clean ``val.jsonl`` and ``test.jsonl``, and noisy sources.
 
     ``root/pictures`` is what :func:`make_synthetic` makes; beside it lie
-    ``<source>.jsonl`` (ODVG) and ``<source>.kinds.npy``, int8, the error of each
-    label: 0 none, 1 sloppy box, 2 wrong object, 3 ambiguous expression.
+    ``<source>.jsonl`` (ODVG), ``<source>.kinds.npy``, int8, the error of each
+    label: 0 none, 1 sloppy box, 2 wrong object, 3 ambiguous expression; and
+    ``<source>.truth.npy``, (N, 4) xyxy, the box that each expression means, NaN where
+    it is ambiguous.
 
     Args:
         root (str or Path): Output folder; what is complete there is not made again.
@@ -186,7 +188,7 @@ def make_noisy_sources(
     """
     root = Path(root)
     toy = make_synthetic(root / 'pictures', images, seed, sides=LARGE_SIDES)
-    if all((root / f'{source}.kinds.npy').exists() for source in rates):
+    if all((root / f'{source}.truth.npy').exists() for source in rates):
         return root
     scenes = list(read_shapes(toy / 'shapes' / 'instances.json'))
     objects = {image['id']: items for image, items in scenes}
@@ -202,9 +204,9 @@ def make_noisy_sources(
             line
             for image in parts[split]
             for source in rates
-            for line, _ in _label(source, image, objects[image['id']], {}, 2, rng)
+            for line, *_ in _label(source, image, objects[image['id']], {}, 2, rng)
         ]
-        _write(root, split, truth, np.zeros(len(truth), np.int8))
+        _write(root, split, truth)
     for number, source in enumerate(rates):
         rng = np.random.default_rng([seed, number])
         labels = [
@@ -214,8 +216,10 @@ def make_noisy_sources(
                 source, image, objects[image['id']], rates[source], per_image, rng
             )
         ]
-        lines, kinds = zip(*labels, strict=True)
-        _write(root, source, list(lines), np.array(kinds, np.int8))
+        lines, kinds, truth = zip(*labels, strict=True)
+        _write(
+            root, source, lines, kinds=np.array(kinds, np.int8), truth=np.array(truth)
+        )
     return root
 
 
@@ -226,7 +230,7 @@ def _label(
     rates: Mapping[str, float],
     per_image: int,
     rng: np.random.Generator,
-) -> Iterator[tuple[dict, int]]:
+) -> Iterator[tuple[dict, int, np.ndarray]]:
     size = (image['width'], image['height'])
     found = choose(list(_LANGUAGES[source](size, objects, rng)), per_image, rng)
     boxes = np.array([item.box for item in objects])
@@ -246,12 +250,14 @@ def _label(
             split='train',
             source=source,
         )
-        yield line, kind
+        truth = boxes[index] if kind != AMBIGUOUS else np.full(4, np.nan)
+        yield line, kind, truth
 
 
-def _write(root: Path, source: str, lines: list[dict], kinds: np.ndarray) -> None:
-    """The labels, then their errors; each whole or not at all."""
-    with replacing(root / f'{source}.jsonl') as partial:
+def _write(root: Path, name: str, lines: Sequence[dict], **known: np.ndarray) -> None:
+    """The labels, then what is known of them; each whole or not at all."""
+    with replacing(root / f'{name}.jsonl') as partial:
         partial.write_text(''.join(json.dumps(line) + '\n' for line in lines))
-    with replacing(root / f'{source}.kinds.npy') as partial:
-        np.save(partial, kinds)
+    for what, array in known.items():
+        with replacing(root / f'{name}.{what}.npy') as partial:
+            np.save(partial, array)

@@ -11,12 +11,12 @@ import json
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from label_truth import VERDICTS, verdict_of
+from label_truth import SET_VERDICTS, VERDICTS, verdict_of, verdict_of_set
 
 from projects.clip_vg.synthetic.data_set import make_synthetic
 from projects.clip_vg.synthetic.detections import (
@@ -78,6 +78,8 @@ RUNS = (
     Run('template, no attributes (4)', 'template', {}, use_attributes=False),
     Run('template, no places (6)', 'template', dict(use_location=False)),
     Run('template, clear texts only', 'template', dict(unique=True)),
+    Run('template, plural', 'template', dict(plural=True)),
+    Run('template, absent', 'template', dict(absent=3)),
     Run('relation', 'relation', {}),
     Run('relation, all scores', 'relation', dict(min_score=0.0)),
     Run('relation, clear texts only', 'relation', dict(unique=True)),
@@ -88,23 +90,28 @@ RUNS = (
 )
 
 
-def read_labels(path: Path) -> Iterator[tuple[str, str, str, Any]]:
-    """Image, rule, expression and box of each label."""
+def read_labels(path: Path) -> Iterator[tuple[str, str, str, list[Any]]]:
+    """Image, rule, expression and boxes of each label."""
     with path.open(encoding='utf-8') as file:
         for line in map(json.loads, file):
-            region = line['grounding']['regions'][0]
-            yield line['filename'], line['rule'], region['phrase'], region['bbox']
+            grounding = line['grounding']
+            boxes = [region['bbox'] for region in grounding['regions']]
+            if boxes and isinstance(boxes[0][0], list):
+                (boxes,) = boxes
+            yield line['filename'], line['rule'], grounding['caption'], boxes
 
 
-def table(title: str, rows: Mapping[str, Counter]) -> str:
+def table(
+    title: str, rows: Mapping[str, Counter], verdicts: Sequence[str] = VERDICTS
+) -> str:
     """Shares of the verdicts, in Markdown."""
     lines = [
-        f'\n| {title} | labels | {" | ".join(VERDICTS)} |',
-        '|---' * (2 + len(VERDICTS)) + '|',
+        f'\n| {title} | labels | {" | ".join(verdicts)} |',
+        '|---' * (2 + len(verdicts)) + '|',
     ]
     for name, counted in rows.items():
         total = sum(counted.values())
-        cells = [f'{counted[verdict] / max(1, total):.3f}' for verdict in VERDICTS]
+        cells = [f'{counted[verdict] / max(1, total):.3f}' for verdict in verdicts]
         lines.append(f'| {name} | {total:,} | {" | ".join(cells)} |')
     return '\n'.join(lines)
 
@@ -125,6 +132,7 @@ def main() -> None:
         }
         by_run: dict[str, Counter] = {}
         by_rule: dict[str, dict[str, Counter]] = {}
+        sets: dict[str, Counter] = {}
         reached: dict[str, float] = {}
         for run in RUNS:
             inputs = InputFiles(instances=instances)
@@ -145,8 +153,13 @@ def main() -> None:
             generate(Generation(out, inputs, settings))
             by_run[run.name] = Counter()
             found: set[tuple[str, int]] = set()
-            for image, rule, text, box in read_labels(out):
+            for image, rule, text, boxes in read_labels(out):
                 size, objects = truth[image]
+                if len(boxes) != 1:
+                    counted = sets.setdefault(f'{run.name}: {rule}', Counter())
+                    counted[verdict_of_set(text, boxes, size, objects)] += 1
+                    continue
+                (box,) = boxes
                 verdict = verdict_of(text, box, size, objects)
                 by_run[run.name][verdict] += 1
                 if run.name == run.kind:
@@ -159,6 +172,8 @@ def main() -> None:
             reached[run.name] = len(found) / everything
         logging.info('Errors of the models: %s', ErrorRates())
         logging.info('%s', table('source', by_run))
+        title = 'source: rule, several targets or none'
+        logging.info('%s', table(title, dict(sorted(sets.items())), SET_VERDICTS))
         logging.info('\n| source | objects with a right label |\n|---|---|')
         for name, share in reached.items():
             logging.info('| %s | %.3f |', name, share)

@@ -20,6 +20,7 @@ from mmengine.structures import InstanceData
 from published_path import PublishedPath
 from torch import Tensor, nn
 
+from projects.clip_vg.models.box_head import true_boxes
 from projects.clip_vg.models.clip_vg import patch_padding
 from projects.clip_vg.models.data_preprocessor import pixel_padding
 
@@ -91,7 +92,8 @@ def make_step(way: str, expressions: int, bf16: bool = False) -> Callable[[], Te
                 tokens = slow.reg_token(inputs, padding, texts)
             else:
                 tokens = model._forward(inputs, samples)
-            losses = model.bbox_head.loss(tokens, samples)
+            target = true_boxes(samples, tokens.float())
+            losses = model.bbox_head.loss(tokens, target)
         loss = sum(losses.values())
         optimizer.zero_grad()
         loss.backward()

@@ -3,22 +3,28 @@
     python benchmarks/zero_shot.py --out work_dirs/zero_shot
 
 The tiny CLIP of ``configs/zero_shot_synthetic.py``, with true boxes, simulated
-detections and a grid as proposals; and the AUROC of its reliability scores on noisy
-sources of pseudo-labels, beside that of CLIP alone. Prints and writes one table.
+detections and a grid as proposals; the AUROC of its reliability scores on noisy
+sources of pseudo-labels, beside that of CLIP alone; the boxes that it assigns to texts
+without boxes, and models that are trained on these; and the time of its parts. Prints
+and writes one table; rerun the same command to resume.
 """
 
 import argparse
+import json
 import logging
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from curriculum import DEFAULT_RATES
+from label_truth import verdict_of
 from machine import describe
 from mmdet.registry import DATASETS, MODELS
 from mmdet.structures.bbox import bbox_overlaps
@@ -27,18 +33,35 @@ from mmengine.dataset import pseudo_collate
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from noisy_sources import is_right, make_noisy_sources
+from zero_shot_texts import measure_assignment, measure_training
 
 from projects.clip_vg.engine.clip_matching import AGREEMENT_PIPELINE, AgreementScorer
 from projects.clip_vg.engine.scoring import evaluation_view, plan_batches, score_labels
 from projects.clip_vg.models import ZeroShotGrounding
 from projects.clip_vg.synthetic.data_set import make_synthetic
-from projects.clip_vg.synthetic.detections import simulate_predictions
+from projects.clip_vg.synthetic.detections import read_shapes, simulate_predictions
 from projects.clip_vg_core.data.grouping import ImageGroups
+from projects.clip_vg_core.data.readers import read_annotations
 from projects.clip_vg_core.metrics.confidence import auroc
+from projects.clip_vg_core.pseudo_labels.generation import (
+    Generation,
+    MakerSettings,
+    generate,
+)
+from projects.clip_vg_core.pseudo_labels.geometry import GeometryOptions
+from projects.clip_vg_core.pseudo_labels.inputs import InputFiles
 from projects.clip_vg_core.utils.atomic import replacing
 
 CONFIG = Path(__file__).parent.parent / 'configs' / 'zero_shot_synthetic.py'
 GEOMETRY = ('place', 'size', 'relation')
+# The tables, and what their first columns name.
+TITLES = dict(
+    accuracy='proposals, signals: accuracy at IoU 0.5',
+    measurer='measurer, source: AUROC',
+    texts='boxes for texts, by what, kind of text: share right',
+    training='labels of one number',
+    time='milliseconds of an image of one thread, true boxes',
+)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -63,6 +86,20 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=int,
         default=60,
         help='images of each measurement (default: %(default)s)',
+    )
+    for option, default, what in (
+        ('--num-images', 600, 'training images of each training run'),
+        ('--steps', 900, 'steps of one training run'),
+    ):
+        parser.add_argument(
+            option, type=int, default=default, help=f'{what} (default: %(default)s)'
+        )
+    parser.add_argument(
+        '--only',
+        choices=list(TITLES),
+        nargs='+',
+        default=list(TITLES),
+        help='tables to make (default: all)',
     )
     return parser.parse_args(argv)
 
@@ -188,62 +225,123 @@ class OverlapScorer(AgreementScorer):
         return labels, flat, np.zeros((len(flat), 4))
 
 
+def make_geometry(root: Path, seed: int) -> np.ndarray:
+    """Labels of the geometry source of simulated detections; which are right."""
+    instances = root / 'pictures' / 'shapes' / 'instances.json'
+    simulated = simulate_predictions(instances, root / 'simulated', seed=seed)
+    out, rights = root / 'geometry.jsonl', []
+    inputs = InputFiles(simulated / 'detections.json', instances)
+    settings = MakerSettings('geometry', GeometryOptions(), 'geometry')
+    generate(Generation(out, inputs, settings, overwrite=True))
+    truth = {image['file_name']: found for image, found in read_shapes(instances)}
+    sizes = {
+        image['file_name']: (image['width'], image['height'])
+        for image, _ in read_shapes(instances)
+    }
+    for label in read_annotations(out):
+        name = label['image']
+        verdict = verdict_of(label['text'], label['bbox'], sizes[name], truth[name])
+        rights.append(verdict == 'right')
+    return np.array(rights)
+
+
 def measure_auroc(root: Path, seed: int, images: int) -> dict[str, float]:
     """AUROC of right labels for each source and measurer."""
     cfg = Config.fromfile(CONFIG)
     counts = dict(train=images, val=1, test=1)
     make_noisy_sources(root, counts, DEFAULT_RATES, seed)
-    sources = list(DEFAULT_RATES)
-    dataset = evaluation_view(
-        DATASETS.build(
-            dict(
-                type='RefExpDataset',
-                data_root=f'{root}',
-                data_prefix=dict(img='pictures/images'),
-                ann_file=[f'{source}.jsonl' for source in sources],
-                source=sources,
-            )
-        ),
-        AGREEMENT_PIPELINE,
-    )
-    batches = plan_batches(dataset, 32, True, np.arange(len(dataset)))
+    right = {
+        source: is_right(np.load(root / f'{source}.kinds.npy'))
+        for source in DEFAULT_RATES
+    }
+    right['geometry'] = make_geometry(root, seed)
     model = build(cfg, cfg.model.proposals)
-    rows = {}
-    for name, measurer, scorer in (
-        ('CLIP', model.clip, AgreementScorer(dataset)),
-        ('zero-shot', model, AgreementScorer(dataset)),
-        ('zero-shot by overlapping boxes', model, OverlapScorer(dataset)),
-    ):
-        values = np.zeros(len(dataset))
-        for labels, scores, _ in score_labels(
-            measurer, dataset, batches, scorer=scorer
+    rows = {'share of right labels, geometry': float(right['geometry'].mean())}
+    # The boxes of the geometry source are a detector's: no candidates of the others.
+    for sources in (list(DEFAULT_RATES), ['geometry']):
+        dataset = evaluation_view(
+            DATASETS.build(
+                dict(
+                    type='RefExpDataset',
+                    data_root=f'{root}',
+                    data_prefix=dict(img='pictures/images'),
+                    ann_file=[f'{source}.jsonl' for source in sources],
+                    source=sources,
+                )
+            ),
+            AGREEMENT_PIPELINE,
+        )
+        batches = plan_batches(dataset, 32, True, np.arange(len(dataset)))
+        for name, measurer, scorer in (
+            ('CLIP', model.clip, AgreementScorer(dataset)),
+            ('zero-shot', model, AgreementScorer(dataset)),
+            ('zero-shot by overlapping boxes', model, OverlapScorer(dataset)),
         ):
-            values[labels] = scores
-        for file in dataset.label_files:
-            right = is_right(np.load(root / f'{file.source}.kinds.npy'))
-            own = values[dataset.indices_of(file)]
-            rows[f'{name}, {file.source}'] = auroc(own, right)
+            values = np.zeros(len(dataset))
+            for labels, scores, _ in score_labels(
+                measurer, dataset, batches, scorer=scorer
+            ):
+                values[labels] = scores
+            for file in dataset.label_files:
+                own = values[dataset.indices_of(file)]
+                rows[f'{name}, {file.source}'] = auroc(own, right[file.source])
     return rows
 
 
-def measure_time(root: Path) -> dict[str, float]:
-    """Median milliseconds of an image with seven expressions, and of one."""
+# What the time of an image is made of: functions of CLIP, and the rest.
+PARTS = dict(
+    crops='cutting crops',
+    blurs='blurring',
+    encode_views='visual tower, crops',
+    encode_patches='visual tower, patches',
+    encode_texts='text tower',
+)
+
+
+def measure_time(root: Path, seed: int, images: int) -> dict[str, float]:
+    """Median milliseconds of an image with 7 expressions, at once and one at a time.
+
+    Of the processor, which one thread has: what else the machine does is not counted.
+    """
     cfg = Config.fromfile(CONFIG)
+    make_synthetic(root, dict(test=images), seed=seed)
     instances = root / 'shapes' / 'instances.json'
     model = build(cfg, dict(type='FileProposals', detections=f'{instances}'))
-    samples = load_samples(cfg, root)[:40]
-    rows = {}
-    for count in (7, 1):
-        taken = []
-        for batch, _ in samples:
-            copied = [sample.clone() for sample in batch['data_samples']]
-            texts = copied[0].text * 7
-            copied[0].set_metainfo(dict(text=texts[:count]))
-            started = time.perf_counter()
-            with torch.inference_mode():
-                model.test_step(dict(batch, data_samples=copied))
-            taken.append(1000 * (time.perf_counter() - started))
-        rows[f'{count} expressions'] = statistics.median(taken)
+    taken: Counter = Counter()
+
+    def timed(name: str, function: Callable) -> Callable:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            started = time.process_time()
+            result = function(*args, **kwargs)
+            taken[name] += 1000 * (time.process_time() - started)
+            return result
+
+        return run
+
+    for name, what in PARTS.items():
+        setattr(model.clip, name, timed(what, getattr(model.clip, name)))
+    model.test_step = timed('in all', model.test_step)
+    columns: dict[str, list[float]] = {}
+    for number, (batch, _) in enumerate(load_samples(cfg, root)):
+        (sample,) = batch['data_samples']
+        texts = (sample.text * 7)[:7]
+        # In turn, so that both meet the same weather.
+        for title, groups in (
+            ('7 at once', [texts]),
+            ('7 one at a time', [[text] for text in texts]),
+        ):
+            taken.clear()
+            for group in groups:
+                copied = sample.clone()
+                copied.set_metainfo(dict(text=group))
+                with torch.inference_mode():
+                    model.test_step(dict(batch, data_samples=[copied]))
+            taken['rest'] = 2 * taken['in all'] - taken.total()
+            if number:  # the first is a warm-up
+                for part in ('in all', *PARTS.values(), 'rest'):
+                    columns.setdefault(f'{title}, {part}', []).append(taken[part])
+    rows = {name: statistics.median(values) for name, values in columns.items()}
+    rows['ratio'] = rows['7 one at a time, in all'] / rows['7 at once, in all']
     return rows
 
 
@@ -257,6 +355,21 @@ def table(rows: Sequence[Mapping[str, float]], head: str, digits: int = 3) -> st
     return '\n'.join(lines)
 
 
+def finished(
+    path: Path, settings: Mapping[str, Any], measure: Callable[[], dict[str, float]]
+) -> dict[str, float]:
+    """What a file has of these settings, else what is measured, which it gets."""
+    if path.exists():
+        known = json.loads(path.read_text())
+        if known['settings'] == settings:
+            return known['rows']
+    rows = measure()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(dict(settings=settings, rows=rows)))
+    return rows
+
+
 def main() -> None:
     """Measure, print, write."""
     logging.basicConfig(level=logging.INFO, format='%(message)s')
@@ -264,27 +377,29 @@ def main() -> None:
     args = parse_args()
     init_default_scope('mmdet')
     torch.set_num_threads(1)
-    out = Path(args.out)
-    grounded = [
-        measure_accuracy(out / f'seed{seed}' / 'test', seed, args.images)
-        for seed in args.seeds
-    ]
-    measured = [
-        measure_auroc(out / f'seed{seed}' / 'sources', seed, args.images)
-        for seed in args.seeds
-    ]
-    timed = [measure_time(out / f'seed{args.seeds[0]}' / 'test')]
-    text = '\n\n'.join(
-        [
-            table(grounded, 'proposals, signals: accuracy at IoU 0.5'),
-            table(measured, 'measurer, source: AUROC'),
-            table(timed, 'milliseconds of an image, true boxes', 1),
-            describe(),
-        ]
+    out, cfg, tables = Path(args.out), Config.fromfile(CONFIG), []
+    measure: dict[str, Callable[[Path, int], dict[str, float]]] = dict(
+        accuracy=lambda root, seed: measure_accuracy(root, seed, args.images),
+        measurer=lambda root, seed: measure_auroc(root, seed, args.images),
+        texts=lambda root, seed: measure_assignment(cfg, root, seed, args.images),
+        training=lambda root, seed: measure_training(
+            cfg, root, out / 'names', seed, args.num_images, args.steps
+        ),
+        time=lambda root, seed: measure_time(root, seed, args.images),
     )
-    with replacing(out / 'table.md') as partial:
-        partial.write_text(text + '\n')
-    logging.info('%s', text)
+    for part in args.only:
+        sizes = ('num_images', 'steps') if part == 'training' else ('images',)
+        settings = {name: getattr(args, name) for name in sizes}
+        rows = []
+        for seed in args.seeds if part != 'time' else args.seeds[:1]:
+            folder = out / f'seed{seed}'
+            of_seed = partial(measure[part], folder / part, seed)
+            rows.append(finished(folder / f'{part}.json', settings, of_seed))
+        tables.append(table(rows, TITLES[part], 1 if part == 'time' else 3))
+        logging.info('%s\n', tables[-1])
+    with replacing(out / 'table.md') as unfinished:
+        unfinished.write_text('\n\n'.join([*tables, describe()]) + '\n')
+    logging.info('%s', describe())
 
 
 if __name__ == '__main__':

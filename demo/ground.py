@@ -4,9 +4,10 @@
     python demo/ground.py IMAGE EXPRESSION... --zero-shot [CONFIG] --out-dir DIR
     python demo/ground.py DIR --expressions-file FILE --checkpoint FILE --out-dir DIR
 
-Prints the boxes, and writes the image with them and a JSON. FILE of the last form is
-CSV with a head, or JSON Lines: image (in the folder) and expression; interrupted, rerun
-the same command to resume.
+Prints the boxes, and writes the image with them and a JSON. An expression of which no
+box reaches the score threshold is "not in this image". FILE of the last form is CSV
+with a head, or JSON Lines: image (in the folder) and expression; interrupted, rerun the
+same command to resume.
 """
 
 import argparse
@@ -32,7 +33,11 @@ from projects.clip_vg_core.utils.file_names import file_name
 from projects.clip_vg_core.utils.folder_lock import lock_folder
 from projects.clip_vg_core.utils.image_files import load_image
 from projects.clip_vg_core.utils.resumable import resumable_map
-from projects.clip_vg_core.visualization.boxes import draw_predictions
+from projects.clip_vg_core.visualization.boxes import (
+    NO_TARGET,
+    draw_predictions,
+    rows_of_expressions,
+)
 
 ZERO_SHOT = Path(__file__).parent.parent / 'configs' / 'zero_shot_refcoco.py'
 
@@ -101,6 +106,12 @@ def parse_args() -> argparse.Namespace:
         'other expressions or images (default: an error)',
     )
     parser.add_argument(
+        '--score-thr',
+        type=float,
+        metavar='SCORE',
+        help='least score of a box that is given (default: that of the checkpoint)',
+    )
+    parser.add_argument(
         '--any-size',
         action='store_true',
         help='also read images of over 100 million pixels, and strips (default: an '
@@ -118,12 +129,21 @@ def parse_args() -> argparse.Namespace:
 
 def show(predictions: Sequence[dict]) -> None:
     """Print a table of predictions."""
-    logging.info('%-32s %-26s %s', 'image', 'box (x1, y1, x2, y2)', 'expression')
+    logging.info(
+        '%-32s %-27s %5s %s', 'image', 'box (x1, y1, x2, y2)', 'score', 'expression'
+    )
     for prediction in predictions:
         name = Path(prediction['image']).name[-32:]
-        for box, text in zip(prediction['bboxes'], prediction['texts'], strict=True):
-            edges = ' '.join(f'{edge:6.1f}' for edge in box)
-            logging.info('%-32s %-26s %s', name, edges, text)
+        texts = prediction['texts']
+        # Lines of a file that was written before there were labels have none.
+        by_expression = rows_of_expressions(prediction.get('labels'), len(texts))
+        for text, rows in zip(texts, by_expression, strict=True):
+            if not rows:
+                logging.info('%-32s %-27s %5s %s', name, NO_TARGET, '', text)
+            for row in rows:
+                edges = ' '.join(f'{edge:6.1f}' for edge in prediction['bboxes'][row])
+                score = prediction['scores'][row]
+                logging.info('%-32s %-27s %5.2f %s', name, edges, score, text)
 
 
 def drawing_names(predictions: Sequence[dict], folder: Path) -> list[str]:
@@ -142,7 +162,13 @@ def draw(
     names = drawing_names(predictions, folder)
     for prediction, name in zip(predictions, names, strict=True):
         image = load_image(prediction['image'], any_size)
-        drawn = draw_predictions(image, prediction['bboxes'], prediction['texts'])
+        drawn = draw_predictions(
+            image,
+            prediction['bboxes'],
+            prediction['texts'],
+            prediction.get('labels'),
+            prediction.get('scores'),
+        )
         Image.fromarray(drawn).save(out_dir / name)
 
 
@@ -163,6 +189,8 @@ def predict_file(
         and checkpoint_sha256(find_checkpoint(args.checkpoint)),
         config=file_sha256(config) if config else None,
         precision=args.precision,
+        # Only where it is given, as files of interrupted runs have none.
+        **({} if args.score_thr is None else {'score_thr': args.score_thr}),
         # The name that files of interrupted runs have.
         questions=hashlib.sha256(json.dumps(expressions).encode()).hexdigest(),
         images=images_fingerprint(args.image, list(expressions)),
@@ -202,6 +230,7 @@ def main() -> None:
             device=args.device,
             batch_size=args.batch_size,
             any_size=args.any_size,
+            score_thr=args.score_thr,
             **({'precision': args.precision} if args.precision else {}),
         )
         predict = predict_file if args.expressions_file else predict_expressions

@@ -107,6 +107,13 @@ def shapes(tmp_path_factory):
     return make_synthetic(root, dict(train=24, val=6, test=6), seed=3)
 
 
+@pytest.fixture(scope='session')
+def any_shapes(tmp_path_factory):
+    """The data set of ``shapes``, with labels of several targets and of none too."""
+    root = tmp_path_factory.mktemp('any') / 'shapes'
+    return make_synthetic(root, dict(train=24, val=6, test=6), seed=3, targets='any')
+
+
 @pytest.fixture
 def tiny_model():
     """A tiny CLIPVG with random weights, in eval mode."""

@@ -14,7 +14,9 @@ from mmengine.runner import Runner
 
 from projects.clip_vg.engine import PseudoLabelReliabilityHook
 from projects.clip_vg.engine.exact_resume_hook import train_sampler
-from projects.clip_vg.evaluation import GroundingMetric
+from projects.clip_vg.evaluation import GeneralizedGroundingMetric, GroundingMetric
+from projects.clip_vg_core.data.readers import read_annotations, write_odvg
+from projects.clip_vg_core.data.table_builder import TableBuilder
 
 from .helpers import ROOT
 from .helpers.commands import ended_well, run_script
@@ -117,6 +119,88 @@ def test_a_detector_of_many_boxes_is_scored_by_its_best(grounding_dino):
         assert len(pred['bboxes']) == 5
         best = pred['bboxes'][pred['scores'].argmax()]
         assert result['bbox'] == pytest.approx(best.tolist())
+
+
+@pytest.fixture
+def any_targets(shapes, tmp_path):
+    """Labels of the images of shapes with one target, none and two, in turn."""
+    table = read_annotations(
+        shapes / 'shapes/instances.json',
+        shapes / 'shapes/refs(synthetic).p',
+        splits=['train'],
+    )
+    builder = TableBuilder(str, 'any')
+    for i in range(24):
+        label, other = table[i], table[(i + 1) % 24]
+        boxes = [label['bbox'], other['bbox']]
+        builder.add_targets(
+            label['image'],
+            [boxes[:1], [], boxes][i % 3],
+            label['text'],
+            f'label{i}',
+            'train' if i < 12 else 'val',
+            'human',
+            (label['height'], label['width']),
+        )
+    write_odvg(builder.build('xyxy'), tmp_path / 'any.jsonl')
+    return tmp_path / 'any.jsonl'
+
+
+@pytest.fixture
+def generalized_dino(bert, shapes, any_targets, tmp_path):
+    """configs/mm_grounding_dino_grefcoco.py on labels of any number of targets."""
+    cfg = shrunk('mm_grounding_dino_grefcoco.py', shapes, bert)
+    for name in ('train', 'val', 'test'):
+        cfg[f'{name}_dataloader'].dataset.update(
+            ann_file=str(any_targets), split_file=None, indices=6
+        )
+    cfg.train_cfg.update(max_epochs=1, val_interval=1)
+    cfg.val_evaluator.score_thr = 2.0  # which nothing reaches
+    return quick(cfg, tmp_path / 'run')
+
+
+def test_grounding_dino_trains_and_is_scored_on_any_number_of_targets(
+    generalized_dino, tmp_path
+):
+    runner = Runner.from_cfg(generalized_dino)
+    runner.train()
+    assert type(runner.model).__module__.startswith('mmdet.')
+    scores = logged(tmp_path / 'run', 'grounding/f1_acc')
+    assert scores['grounding/num_expressions'] == 6
+    assert scores['grounding/num_no_target'] == 2
+    assert scores['grounding/num_targets'] == 2 + 4
+    # Nothing is predicted: right where there is nothing to find.
+    assert scores['grounding/n_acc'] == 1 and scores['grounding/t_acc'] == 0
+    assert scores['grounding/f1_acc'] == pytest.approx(2 / 6)
+
+
+@torch.no_grad()
+def test_all_boxes_of_grounding_dino_above_the_threshold_count(generalized_dino):
+    """And its losses are finite where no label of a batch has a target."""
+    train = DATASETS.build(generalized_dino.train_dataloader.dataset)
+    assert [len(train[i]['data_samples'].gt_instances) for i in range(3)] == [1, 0, 2]
+    model = MODELS.build(generalized_dino.model)
+    model.init_weights()
+    for chosen in ([0, 1, 2], [1, 4]):
+        batch = pseudo_collate([train[i] for i in chosen])
+        losses = model.train()(**model.data_preprocessor(batch, True), mode='loss')
+        assert model.parse_losses(losses)[0].isfinite()
+    val = DATASETS.build(generalized_dino.val_dataloader.dataset)
+    batch = pseudo_collate([val[i] for i in range(3)])
+    predictions = [sample.to_dict() for sample in model.eval().test_step(batch)]
+    scores = np.concatenate([p['pred_instances']['scores'] for p in predictions])
+    metric = GeneralizedGroundingMetric(score_thr=float(np.median(scores)))
+    metric.process(None, predictions)
+    counts = [result['counts'] for result in metric.results]
+    assert [count.targets for count in counts] == [1, 0, 2]
+    assert sum(count.predictions for count in counts) == 8 == (len(scores) + 1) // 2
+    # True boxes in the place of the predicted are all right.
+    for sample in predictions:
+        boxes = sample['gt_instances']['bboxes']
+        sample['pred_instances'] = dict(bboxes=boxes, scores=torch.ones(len(boxes)))
+    metric = GeneralizedGroundingMetric()
+    metric.process(None, predictions)
+    assert metric.evaluate(3)['grounding/f1_acc'] == 1
 
 
 @pytest.fixture

@@ -56,7 +56,8 @@ def test_a_config_trains_and_predicts(name, shapes, bert, offline):
     sample = test[0, 1] if name in OURS else test[0]
     predictions = model.eval().test_step(pseudo_collate([copy.deepcopy(sample)]))
     boxes = predictions[0].pred_instances.bboxes
-    assert len(boxes) == 2 if name in OURS else len(boxes) > 0
+    queries = cfg.model.get('num_queries', 1)
+    assert len(boxes) == 2 * queries if name in OURS else len(boxes) > 0
     assert boxes.isfinite().all()
 
 

@@ -202,11 +202,35 @@ def half_scored(work_dir):
         return False
 
 
+def test_what_a_correction_costs_is_told_before(config, tmp_path):
+    command = ('tools/self_paced.py', config, '--work-dir', tmp_path, '--dry-run')
+    for options, runs in (
+        (('--correct',), 3),
+        (('--correct', '--rounds', '1'), 2),
+        (('--correct', '--folds', '2'), 4),
+    ):
+        done = tool(*command, *options)
+        assert f'Total: {runs} training runs' in done.stdout + done.stderr
+    for options, named in (
+        (('--rounds', '1'), '--correct'),
+        (('--correct', '--rounds', '0'), '--rounds'),
+        (('--correct', '--strategy', 'grid'), 'grid'),
+        (('--correct', '--measurer', 'model'), '--folds 2'),
+    ):
+        done = tool(*command, *options, check=False)
+        assert done.returncode and named in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.slow
-def test_killed_at_three_points_it_ends_the_same(config, tmp_path):
-    """In a measurer's training, in the scoring, in a trial; `kill -9` each time."""
+@pytest.mark.parametrize(
     # A model of two epochs knows nothing: few labels pass a higher threshold.
-    command = ('tools/self_paced.py', config, '--start', '0.1', '--work-dir')
+    'options',
+    [('--start', '0.1'), ('--correct', '--rounds', '1')],
+    ids=['selection', 'correction'],
+)
+def test_killed_at_three_points_it_ends_the_same(config, tmp_path, options):
+    """In a measurer's training, in the scoring, in a trial; `kill -9` each time."""
+    command = ('tools/self_paced.py', config, *options, '--work-dir')
     tool(*command, tmp_path / 'whole')
     points = {
         'training': lambda d: list(d.glob('measurers/*/epoch_1.pth')),

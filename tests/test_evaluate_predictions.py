@@ -8,6 +8,7 @@ import pytest
 from projects.clip_vg_core.data.readers import read_annotations
 
 from .helpers.commands import run, tool
+from .helpers.layout_files import WRITERS
 
 
 @pytest.fixture
@@ -66,3 +67,70 @@ def test_scoring_starts_without_pytorch(predictions, truth):
         *(sys.executable, '-c', f'import sys; sys.argv = sys.argv[1:]\n{code}'),
         *('tools/evaluate_predictions.py', predictions[0], *truth),
     )
+
+
+@pytest.fixture
+def grefcoco(tmp_path):
+    """Labels with 1, 0 and 2 targets; predictions: right, one too many, one missing."""
+    files, labels = WRITERS['grefcoco_json'](tmp_path)
+    boxes = [list(boxes) for _, boxes, _ in labels]
+    assert [len(of_label) for of_label in boxes] == [1, 0, 2]
+    boxes[1].append([0, 0, 50, 50])
+    del boxes[2][0]
+    path = tmp_path / 'predictions.jsonl'
+    path.write_text(
+        ''.join(
+            json.dumps(dict(image=image, text=text, boxes=own, scores=[0.8] * len(own)))
+            + '\n'
+            for own, (image, _, text) in zip(boxes, labels, strict=True)
+        )
+    )
+    truth = ('--gt', files['ann_file'], '--split-file', files['split_file'])
+    return [path, *truth]
+
+
+def of_all(done):
+    """The columns of the table, as printed for all labels."""
+    lines = done.stderr.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith('all '))
+    header = next(line for line in reversed(lines[:at]) if ' labels ' in line)
+    return dict(zip(header.split(), lines[at].split()[1:], strict=True))
+
+
+def test_labels_with_any_number_of_targets_are_scored_as_sets(grefcoco, tmp_path):
+    out = tmp_path / 'results.jsonl'
+    done = tool('tools/evaluate_predictions.py', *grefcoco, '--out', out)
+    for part in ('1 of 3', "'optimal'", 'IoU >= 0.5', 'score >= 0.7'):
+        assert part in done.stderr
+    table = of_all(done)
+    assert (table['labels'], table['f1_acc']) == ('3', '0.3333')
+    assert (table['n_acc'], table['t_acc']) == ('0.0000', '1.0000')
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert sorted(row['f1'] for row in rows) == [0, pytest.approx(2 / 3), 1]
+    # What it has written, it reads.
+    again = tool('tools/evaluate_predictions.py', out, *grefcoco[1:])
+    assert of_all(again) == table
+
+
+def test_the_matching_of_sets_is_chosen(grefcoco):
+    options = ('--overlap', 'giou', '--matcher', 'greedy', '--score-thr', '0.9')
+    table = of_all(tool('tools/evaluate_predictions.py', *grefcoco, *options))
+    assert table['f1_acc_giou_0.5_greedy'] == '0.3333'  # that without a target
+    assert (table['n_acc'], table['t_acc']) == ('1.0000', '0.0000')
+
+
+def test_single_targets_are_scored_by_one_box_or_as_sets(grefcoco, predictions, truth):
+    done = tool('tools/evaluate_predictions.py', *grefcoco, '--targets', 'one')
+    table = of_all(done)
+    assert (table['labels'], table['acc_0.9']) == ('1', '1.0000')
+    assert '1 of 3' in done.stderr  # left out without a target
+    sets = ('--targets', 'any')
+    sets = of_all(tool('tools/evaluate_predictions.py', predictions[0], *truth, *sets))
+    assert sets['f1_acc'] == sets['t_acc'] == '1.0000'
+    assert 'n_acc' not in sets
+
+
+def test_the_page_of_errors_is_of_labels_with_one_target(grefcoco, tmp_path):
+    out = tmp_path / 'report.html'
+    done = tool('tools/analysis/report.py', *grefcoco, '--out', out)
+    assert '1 of 3' in done.stderr and 'left man' in out.read_text()

@@ -96,9 +96,9 @@ def test_template_labels_of_true_boxes_say_the_true_side(common, true_boxes, tmp
     assert checked > 50
 
 
-# Measured without CLIP, by the words alone: 0.58 of RefCOCO's texts, 0.78 of those
+# Measured without CLIP, by the words alone: 0.62 of RefCOCO's texts, 0.77 of those
 # whose box is surer than a half; 0.29 with the first box of each image.
-@pytest.mark.parametrize(('sure', 'least'), [(0.0, 0.5), (0.5, 0.7)])
+@pytest.mark.parametrize(('sure', 'least'), [(0.0, 0.58), (0.5, 0.73)])
 def test_human_texts_get_their_boxes_by_their_words(
     sure, least, common, realdata, tmp_path
 ):

@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('predictions', type=Path, help='file of predicted boxes')
-    add_scoring_options(parser, required=True)
+    add_scoring_options(parser, required=True, sets=True)
     parser.add_argument(
         '--out',
         type=Path,

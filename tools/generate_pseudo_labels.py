@@ -200,8 +200,8 @@ def _add_texts(group: Any) -> None:
         '--clip',
         nargs=2,
         metavar=('MODEL', 'WEIGHTS'),
-        help='match crops with texts by this CLIP of open_clip (default: names of '
-        'classes and words of place and size alone)',
+        help='match crops with what texts name by this CLIP of open_clip (default: '
+        'names of classes, places, sizes and relations alone)',
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from projects.clip_vg.synthetic.data_set import make_synthetic
 from projects.clip_vg.synthetic.scenes import LARGE_SIDES, SIDES
+from projects.clip_vg_core.data.table_builder import TARGETS
 from projects.clip_vg_core.utils.command_line import parse_command, run_command
 
 
@@ -52,6 +53,13 @@ def parse_args() -> argparse.Namespace:
         help='draw images this many times larger (default: %(default)s: 160 pixels '
         'along the long side)',
     )
+    parser.add_argument(
+        '--targets',
+        choices=TARGETS,
+        default='one',
+        help='any: write shapes/grefs(synthetic).json as well, which has expressions '
+        'of several objects and of none besides (default: %(default)s)',
+    )
     return parse_command(parser, 'tools/make_synthetic.py')
 
 
@@ -65,6 +73,7 @@ def main() -> None:
         seed=args.seed,
         sides=LARGE_SIDES if args.large else SIDES,
         scale=args.scale,
+        targets=args.targets,
     )
     instances = json.loads((Path(root) / 'shapes' / 'instances.json').read_text())
     shapes = Counter(a['category_id'] for a in instances['annotations'])

@@ -20,9 +20,11 @@ import argparse
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
@@ -58,6 +60,7 @@ from projects.clip_vg.engine.scoring import (
 )
 from projects.clip_vg_core.curriculum.outside_scores import write_outside_scores
 from projects.clip_vg_core.curriculum.reliability_file import AGREEMENT, ZERO_SHOT
+from projects.clip_vg_core.data.label_files import LabelFile
 from projects.clip_vg_core.utils.command_line import parse_command, run_command
 from projects.clip_vg_core.utils.folder_lock import lock_folder
 from projects.clip_vg_core.visualization.curriculum_report import write_scoring_report
@@ -98,7 +101,7 @@ def parse_args() -> argparse.Namespace:
         type=Path,
         metavar='FILE',
         help='scores from elsewhere: CSV or JSON Lines of sample_id and probability '
-        '(default: by the checkpoint)',
+        'or bbox (default: by the checkpoint)',
     )
     parser.add_argument(
         '--name',
@@ -194,6 +197,15 @@ def described(model: ConfigDict) -> dict[str, Any]:
     return plain
 
 
+def labels_of(
+    dataset: BaseDataset, file: LabelFile
+) -> tuple[Sequence[str], np.ndarray, np.ndarray]:
+    """The sample_ids, keys and boxes of the labels of a file."""
+    indices, table = dataset.indices_of(file), dataset.table
+    keys = dataset.label_keys()[indices]
+    return table.sample_ids.take(indices), keys, table.boxes[indices]
+
+
 def main() -> None:
     """Score all sources, write the report."""
     args = parse_args()
@@ -219,19 +231,16 @@ def main() -> None:
     with lock_folder(args.out_dir):
         if args.measurer_file is not None:
             if is_main_process():
-                ids = {
-                    file.source: dataset.table.sample_ids.take(dataset.indices_of(file))
-                    for file in dataset.label_files
-                }
                 write_outside_scores(
-                    *(
-                        args.measurer_file,
-                        ids,
-                        files,
-                        args.out_dir,
-                        name,
-                        args.overwrite,
-                    )
+                    args.measurer_file,
+                    {
+                        file.source: labels_of(dataset, file)
+                        for file in dataset.label_files
+                    },
+                    files,
+                    args.out_dir,
+                    name,
+                    args.overwrite,
                 )
         else:
             model, measurer = build_measurer(args, cfg, dataset)

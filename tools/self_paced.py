@@ -15,12 +15,8 @@ from mmengine.registry import init_default_scope
 from train import add_common_options, load_config
 
 from projects.clip_vg.self_paced.launch import LAUNCHERS, Launcher
-from projects.clip_vg.self_paced.search import (
-    MEASURERS,
-    STRATEGIES,
-    SelfPaced,
-    Settings,
-)
+from projects.clip_vg.self_paced.search import SelfPaced
+from projects.clip_vg.self_paced.settings import MEASURERS, STRATEGIES, Settings
 from projects.clip_vg_core.utils.command_line import run_command
 from projects.clip_vg_core.visualization.curriculum_report import write_report
 
@@ -84,8 +80,9 @@ def parse_args() -> argparse.Namespace:
         choices=[name for name in MEASURERS if name != 'file'],
         help='what scores the labels: a model trained on a source, as in the paper; '
         'zero-shot CLIP matching or zero-shot grounding, for which nothing is trained '
-        'and with which --strategy online begins; or the mean of model and zero-shot '
-        '(default: model)',
+        'and with which --strategy online begins; or the mean of model and zero-shot. '
+        'With --correct, what votes beside the models; model: nothing does '
+        '(default: model; with --correct and --folds 1: clip)',
     )
     measurer.add_argument(
         '--agreement',
@@ -96,7 +93,42 @@ def parse_args() -> argparse.Namespace:
         '--measurer-file',
         metavar='FILE',
         help='scores from elsewhere: CSV or JSON Lines of sample_id and probability '
-        '(default: --measurer)',
+        'or bbox (default: --measurer)',
+    )
+    parser.add_argument(
+        '--correct',
+        action='store_true',
+        help='correct labels in the place of selecting them: kept where two measurers '
+        'confirm the box, moved where both point to the same other box of the image, '
+        'else dropped (default: select, as in the paper)',
+    )
+    parser.add_argument(
+        '--rounds',
+        type=int,
+        help='with --correct: rounds, each with a training run whose model votes in '
+        'the next one (default: 2)',
+    )
+    parser.add_argument(
+        '--init',
+        choices=['clip', 'previous'],
+        default='clip',
+        help='what the training of a trial begins from: CLIP, as in the paper, or the '
+        'model that it builds on, of the sources before or of the measurer '
+        '(default: %(default)s)',
+    )
+    parser.add_argument(
+        '--unhelpful',
+        choices=['skip', 'keep'],
+        default='skip',
+        help='what becomes of a source that does not raise the score: left out, or '
+        "kept as by the paper's loop (default: %(default)s)",
+    )
+    parser.add_argument(
+        '--equal',
+        choices=['steps', 'epochs'],
+        default='steps',
+        help='what trials on few and on many labels have in common: steps, or epochs '
+        'over the selected labels as in the official code (default: %(default)s)',
     )
     parser.add_argument(
         '--processes',
@@ -130,9 +162,14 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if not 0 < args.step <= 0.5 or not 0 <= args.start <= 1 or args.folds < 1:
         parser.error('expected 0 < --step <= 0.5, 0 <= --start <= 1, --folds >= 1')
-    args.measurer = 'clip' if args.agreement else args.measurer or 'model'
+    if args.rounds is not None and (args.rounds < 1 or not args.correct):
+        parser.error('expected --rounds >= 1, and --correct with it')
+    args.rounds = (args.rounds or 2) if args.correct else 0
+    usual = 'clip' if args.correct and args.folds == 1 else 'model'
+    args.measurer = 'clip' if args.agreement else args.measurer or usual
     args.measurer = 'file' if args.measurer_file else args.measurer
-    if args.measurer not in ('model', 'mean') and args.folds > 1:
+    is_trained = args.correct or args.measurer in ('model', 'mean')
+    if not is_trained and args.folds > 1:
         parser.error(f'{args.measurer} trains no measurers; expected --folds 1')
     return args
 
@@ -146,7 +183,7 @@ def main() -> None:
     work_dir = Path(cfg.work_dir)
     if args.work_dir is None and not (args.cfg_options or {}).get('work_dir'):
         work_dir = Path('work_dirs') / (
-            f'{Path(args.config).stem}_{args.strategy}'
+            f'{Path(args.config).stem}_{"correct" if args.correct else args.strategy}'
             + dict(model='', clip='_agreement').get(args.measurer, f'_{args.measurer}')
         )
     init_default_scope(cfg.get('default_scope', 'mmdet'))
@@ -163,6 +200,10 @@ def main() -> None:
             args.folds,
             args.measurer,
             args.measurer_file,
+            args.init,
+            args.unhelpful,
+            args.equal,
+            args.rounds,
         ),
         Launcher(Path(__file__).parent, launcher, args.processes, args.jobs, args.gpus),
     )

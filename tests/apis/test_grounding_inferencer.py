@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from mmdet.registry import MODELS
 from mmengine.runner import Runner
 from PIL import Image
 
@@ -224,6 +225,89 @@ def test_boxes_and_legend_are_drawn_in_their_colours():
     assert (drawn[60:] == color_of(0)).all(-1).any()
     assert (image == 128).all()
     assert draw_predictions(image, [], []).shape[1] == 80
+
+
+def test_several_boxes_have_the_colour_and_the_line_of_their_expression():
+    image = np.full((120, 400, 3), 255, np.uint8)
+    boxes = [[20, 40, 40, 60], [70, 40, 90, 60], [20, 90, 40, 110]]
+    several = draw_predictions(image, boxes, ['a', 'b', 'c'], [0, 0, 2])
+    one_each = draw_predictions(image, boxes, ['a', 'b', 'c'])
+    for (left, _, right, bottom), number in zip(boxes, (0, 0, 2), strict=True):
+        edge = several[bottom - 1, left:right]
+        assert (edge == color_of(number)).all()
+    assert several.shape == one_each.shape
+    assert not (several[:120] == color_of(1)).all(-1).any()
+    # Three expressions in the legend, those without a box and with scores marked.
+    assert (several[120:] == color_of(1)).all(-1).any()
+    scored = draw_predictions(image, boxes, ['a', 'b', 'c'], [0, 0, 2], [0.9, 0.8, 0.7])
+    assert np.array_equal(scored[:120], several[:120])
+    ink = [(drawn[120:] < 99).all(-1).sum() for drawn in (one_each, several, scored)]
+    assert ink[0] < ink[1] < ink[2]
+
+
+@pytest.fixture(scope='module')
+def several(checkpoint, tmp_path_factory):
+    """A checkpoint of three queries whose scores differ, with a threshold."""
+    cfg = GroundingInferencer(checkpoint, device='cpu').cfg
+    head = dict(type='GroundingConfidenceHead')
+    cfg.model.update(num_queries=3, confidence_head=head, test_cfg=dict(score_thr=0.0))
+    torch.manual_seed(1)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    for layer in (model.confidence_head.mlp.layers[-1], model.bbox_head.mlp.layers[-1]):
+        torch.nn.init.normal_(layer.weight, std=0.4)
+    path = tmp_path_factory.mktemp('several') / 'several.pth'
+
+    def save(score_thr):
+        cfg.model.test_cfg.score_thr = score_thr
+        meta = dict(cfg=cfg.pretty_text)
+        torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
+        return path
+
+    return save
+
+
+def test_boxes_from_the_checkpoints_threshold_on_the_best_first(several, picture):
+    every = GroundingInferencer(several(0.0), device='cpu')
+    (whole,) = every(picture, ASKED)['predictions']
+    assert whole['labels'] == [0, 0, 0, 1, 1, 1, 2, 2, 2] and whole['texts'] == ASKED
+    scores = np.array(whole['scores'])
+    assert scores.std() > 0.01
+    assert (np.diff(scores.reshape(3, 3), axis=1) <= 0).all()
+    least = float(np.sort(scores)[4])  # five of the nine boxes
+    path = several(least)
+    own = GroundingInferencer(path, device='cpu')(picture, ASKED)['predictions'][0]
+    shown = scores >= np.float32(least)
+    for key in ('bboxes', 'labels', 'scores'):
+        assert own[key] == [v for v, s in zip(whole[key], shown, strict=True) if s], key
+    assert len(own['bboxes']) == 5
+    # What is given by name comes before the checkpoint.
+    other = GroundingInferencer(path, device='cpu', score_thr=0.0)
+    assert other(picture, ASKED)['predictions'] == [whole]
+    none = GroundingInferencer(path, device='cpu', score_thr=1.0)
+    (nothing,) = none(picture, ASKED)['predictions']
+    assert (nothing['bboxes'], nothing['labels'], nothing['scores']) == ([], [], [])
+    assert nothing['texts'] == ASKED
+
+
+def test_a_threshold_that_is_no_score_is_refused(several):
+    with pytest.raises(ValueError, match=r'several\.pth.*score_thr=50'):
+        GroundingInferencer(several(50), device='cpu')
+
+
+def test_the_command_says_what_is_not_in_the_image(several, picture, tmp_path, caplog):
+    caplog.set_level('INFO')
+    command = [picture, *ASKED, '--checkpoint', several(0.0), '--out-dir', tmp_path]
+    demo(*command)
+    (whole,) = json.loads((tmp_path / 'answers.json').read_text())
+    assert len(whole['bboxes']) == 9 and 'not in this image' not in caplog.text
+    caplog.clear()
+    best = max(whole['scores'])
+    demo(*command, '--score-thr', best - 1e-4)
+    (one,) = json.loads((tmp_path / 'answers.json').read_text())
+    assert 1 <= len(one['bboxes']) < 9 and max(one['scores']) == best
+    absent = set(range(3)) - set(one['labels'])
+    assert caplog.text.count('not in this image') == len(absent) > 0
 
 
 def demo(*args):

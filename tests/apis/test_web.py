@@ -166,6 +166,24 @@ def test_rows_have_scores_only_where_a_model_gives_some():
     assert head[-1] == 'Score' and [row[-1] for row in rows] == ['1.000', '0.250']
 
 
+def test_an_expression_has_a_row_for_each_box_or_says_that_it_is_not_there():
+    boxes = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    head, rows = prediction_rows(boxes, ['a', 'b', 'c'], [0.9, 0.7, 0.6], [0, 0, 2])
+    assert [row[0] for row in rows] == ['1', '1', '2', '3']
+    assert [row[-1] for row in rows] == ['0.900', '0.700', 'not in this image', '0.600']
+    assert len(rows[1]) == len(head)
+    table = prediction_table(head, rows, '')
+    assert 'colspan="5">not in this image' in table and table.count('colspan') == 1
+    # Rows of an expression have its colour.
+    assert [table.count(f'rgb{color_of(number)}') for number in range(4)] == [
+        2,
+        1,
+        1,
+        0,
+    ]
+    assert prediction_rows([], ['a'], [], [])[1] == [['1', 'a', 'not in this image']]
+
+
 def test_a_table_says_text_as_text_and_has_the_colours_of_the_boxes():
     rows = [['1', '<script>alert(1)</script>'], ['2', 'a & b']]
     table = prediction_table(['#', 'Expression'], rows, '<b>')

@@ -417,3 +417,17 @@ def test_a_source_of_weight_zero_may_be_empty():
     sampler.set_selection(first)
     assert set(flat(sampler)) <= set(first.tolist())
     assert len(second)
+
+
+@kinds
+def test_an_epoch_may_be_as_long_as_the_first_selection(kind):
+    subset = dict(subset=dict(size=12, seed=0))
+    sampler = make(epoch_length='selected', **subset, **KINDS[kind])
+    samples = list(sampler)
+    assert len(samples) == len(sampler) < len(make(**KINDS[kind]))
+    # Every selected label once.
+    assert sorted(flat(samples)) == sampler.selection.tolist()
+    sampler.set_selection(SOME[:9])
+    assert len(sampler) == len(samples)  # MMEngine has counted the steps by now
+    with pytest.raises(ValueError, match='all'):
+        make(epoch_length='all')

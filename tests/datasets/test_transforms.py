@@ -135,6 +135,90 @@ def test_crop_of_a_group_keeps_all_centres_or_does_nothing():
     assert torch.equal(corners(after), boxes)
 
 
+def coordinates(height, width):
+    """An image whose pixels say where they come from."""
+    rows, columns = np.mgrid[:height, :width]
+    return np.stack([rows, columns, rows], -1).astype(np.uint8)
+
+
+def with_targets(counts, seed, size=(100, 120)):
+    """A loaded sample of ``targets='any'``: expressions with so many boxes each."""
+    rng = np.random.default_rng(seed)
+    total = sum(counts)
+    corner = rng.uniform(0, np.array(size)[::-1] - 21, (total, 2))
+    boxes = np.hstack([corner, corner + rng.uniform(4, 20, (total, 2))])
+    return dict(
+        sample(*size),
+        img=coordinates(*size),
+        gt_bboxes=HorizontalBoxes(torch.tensor(boxes, dtype=torch.float32)),
+        gt_bboxes_labels=np.repeat(np.arange(len(counts)), counts),
+        gt_ignore_flags=np.zeros(total, bool),
+        text=[f'left t{number}' for number in range(len(counts))],
+        num_targets=counts,
+    )
+
+
+@pytest.mark.parametrize('official', [False, True])
+@pytest.mark.parametrize('counts', [[0], [0, 0], [3], [0, 2, 1], [2, 0, 4]])
+def test_transforms_keep_all_targets_with_their_expressions(counts, official):
+    """Each box goes where the pixels below it go, whatever the transforms draw."""
+    crops = 0
+    for seed in range(30):
+        np.random.seed(seed)
+        before = with_targets(counts, seed)
+        expected = corners(before).numpy().copy()
+        results = dict(before)
+        for cfg in (
+            dict(type='ReferentCrop', min_size=60, max_size=90, official=official),
+            dict(type='TextAwareFlip', prob=0.5),
+        ):
+            results = build(**cfg)(results)
+        height, width = results['img'].shape[:2]
+        crops += (height, width) != (100, 120)
+        top, left = results['img'][0, :, 0].min(), results['img'][0, :, 1].min()
+        expected = (expected - np.tile([left, top], 2)).clip(
+            0, [width, height, width, height]
+        )
+        if results['flip']:
+            expected[:, [0, 2]] = width - expected[:, [2, 0]]
+        np.testing.assert_allclose(corners(results), expected, atol=1e-4)
+        side = 'right' if results['flip'] else 'left'
+        ratio = 60 / max(height, width)
+        for cfg in (
+            dict(type='PILColorJitter'),
+            dict(type='PILResize', size=60),
+            dict(type='Letterbox', size=60, placement='random'),
+            dict(type='PackGroundingInputs'),
+        ):
+            results = build(**cfg)(results)
+        packed = results['data_samples']
+        instances = packed.gt_instances
+        assert packed.text == [f'{side} t{number}' for number in range(len(counts))]
+        assert instances.labels.tolist() == before['gt_bboxes_labels'].tolist()
+        assert instances.label_names == [packed.text[i] for i in instances.labels]
+        moved = expected * ratio + np.tile(packed.letterbox[:2], 2)
+        np.testing.assert_allclose(instances.bboxes.tensor, moved, atol=1e-4)
+    assert crops > 3
+
+
+def test_a_sample_that_has_lost_a_target_is_dropped():
+    """MMDetection's crop leaves boxes out; the expressions would mean others then."""
+    kept = dropped = 0
+    for seed in range(20):
+        np.random.seed(seed)
+        before = with_targets([1, 0, 2], seed)
+        crop = build(type='RandomCrop', crop_size=(70, 90), allow_negative_crop=True)
+        results = crop(before)
+        lost = len(results['gt_bboxes']) < 3
+        packed = build(type='PackGroundingInputs')(results)
+        if lost:
+            assert packed is None
+        else:
+            assert packed['data_samples'].gt_instances.labels.tolist() == [0, 2, 2]
+        kept, dropped = kept + (not lost), dropped + lost
+    assert kept and dropped
+
+
 def test_crop_of_a_small_image():
     after = build(type='ReferentCrop', min_size=384, max_size=600)(sample())
     assert after['img'].shape == (40, 60, 3)
@@ -255,6 +339,22 @@ def test_packing_names_the_boxes():
     instances = packed['data_samples'].gt_instances
     assert instances.label_names == ['left man']
     assert instances.labels.tolist() == [0]
+
+
+def test_one_target_each_is_packed_as_without_their_numbers():
+    """Data of single targets are the same bit by bit, however they are read."""
+    pack = build(type='PackGroundingInputs')
+    for counts in ([1], [1, 1, 1]):
+        plain = with_targets(counts, 3)
+        plain.pop('num_targets')
+        plain['gt_bboxes_labels'] = np.zeros(len(counts), np.int64)
+        one, other = pack(plain), pack(with_targets(counts, 3))
+        assert torch.equal(one['inputs'], other['inputs'])
+        first, second = (p['data_samples'].gt_instances for p in (one, other))
+        assert first.keys() == second.keys()
+        assert torch.equal(first.bboxes.tensor, second.bboxes.tensor)
+        assert first.labels.tolist() == second.labels.tolist() == [*range(len(counts))]
+        assert first.label_names == second.label_names
 
 
 @pytest.mark.parametrize(

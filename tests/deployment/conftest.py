@@ -16,6 +16,8 @@ VARIANT = dict(
     text_encoder=dict(template='find {}', prompt=dict(length=2)),
     fusion=dict(embed_dims=24, num_layers=1),
     confidence_head=dict(type='GroundingConfidenceHead'),
+    num_queries=5,
+    test_cfg=dict(score_thr=0.2),
 )
 
 
@@ -23,8 +25,9 @@ def make_detector(**changes):
     """Random weights whose boxes differ from question to question."""
     init_default_scope('mmdet')
     torch.manual_seed(0)
-    head = changes.pop('confidence_head', None)
-    cfg = dict(model_config(**changes), confidence_head=head)
+    own = ('confidence_head', 'num_queries', 'test_cfg')
+    options = {key: changes.pop(key) for key in own if key in changes}
+    cfg = dict(model_config(**changes), **options)
     model = MODELS.build(cfg)
     model.init_weights()
     for name, weight in model.named_parameters():

@@ -1,6 +1,7 @@
 """What is exported answers as PyTorch does, whatever is asked together."""
 
 import copy
+import json
 import shutil
 
 import numpy as np
@@ -90,15 +91,47 @@ def test_symbols_are_answered_as_alone_and_by_pytorch(detector, served):
 
 @torch.no_grad()
 @pytest.mark.parametrize('backend', BACKENDS)
-def test_prompt_template_scores_and_other_widths(variant, variant_folder, backend):
+def test_prompt_template_scores_several_queries_and_other_widths(
+    variant, variant_folder, backend, monkeypatch
+):
     batch = make_batch()
     served = ServedCLIPVG(str(variant_folder), backend)
+    monkeypatch.setattr(served_clip_vg, 'EXPRESSIONS_AT_ONCE', 3)
     for key, size in (('bboxes', SIZE), ('scores', 1)):
         expected = answers(variant[0], batch, key)
-        assert expected.std(0).max() > 0.01 * size
+        each = expected.unflatten(0, (8, 5))
+        assert min(each.std(0).max(), each.std(1).max()) > 0.01 * size
         torch.testing.assert_close(
             answers(served, batch, key), expected, atol=1e-4 * size, rtol=0
         )
+
+
+def test_the_threshold_is_exported(variant, variant_folder, shapes):
+    """Of what the folder predicts, the boxes that the checkpoint's would show."""
+    image = next((shapes / 'images').glob('*.jpg'))
+    infer = GroundingInferencer(variant_folder)
+    (shown,) = infer(image, ['star', 'left'])['predictions']
+    every = GroundingInferencer(variant_folder)
+    every.score_thr = 0.0
+    (whole,) = every(image, ['star', 'left'])['predictions']
+    assert infer.score_thr == variant[0].score_thr == 0.2
+    assert shown['scores'] == [score for score in whole['scores'] if score >= 0.2]
+    assert 0 < len(shown['bboxes']) < len(whole['bboxes']) == 10
+
+
+def test_a_folder_of_an_older_version_has_one_query(folder, tmp_path):
+    older = tmp_path / 'older'
+    shutil.copytree(folder, older)
+    described = json.loads((older / 'deployment.json').read_text())
+    for name in ('num_queries', 'score_thr'):
+        described.pop(name)
+    (older / 'deployment.json').write_text(json.dumps(described))
+    batch = make_batch()
+    first, second = (
+        answers(ServedCLIPVG(str(path)), batch) for path in (folder, older)
+    )
+    assert torch.equal(first, second)
+    assert ServedCLIPVG(str(older)).score_thr == 0
 
 
 def test_the_folder_alone_answers_pictures(folder, checkpoint, shapes, tmp_path):

@@ -1,11 +1,14 @@
 """Zero-shot CLIP matching: candidates, scores, and entries of a manifest."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from mmdet.registry import DATASETS
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import Config
+from PIL import Image
 
 from projects.clip_vg.engine.clip_matching import (
     AGREEMENT_PIPELINE,
@@ -17,6 +20,8 @@ from projects.clip_vg.engine.clip_matching import (
 )
 from projects.clip_vg.engine.scoring import evaluation_view, score_sources
 from projects.clip_vg.models import CropTextCLIP
+from projects.clip_vg_core.data.readers import write_odvg
+from projects.clip_vg_core.data.table_builder import TableBuilder
 
 from ..helpers import ROOT
 from ..helpers.configs import pool_config
@@ -164,6 +169,40 @@ def test_expected_iou_is_the_mean_over_draws():
     assert expected_iou(logits, candidates, boxes).tolist() == pytest.approx(
         [float(value) for value in expected]
     )
+
+
+def test_labels_of_none_and_of_several_are_matched_by_the_nearest_box():
+    candidates = torch.tensor([[0.0, 0, 10, 10], [20, 0, 30, 10], [0, 20, 10, 30]])
+    logits = torch.tensor([[0.0, 0, 0], [0, 0, math.log(2)], [5, 0, 0]])
+    boxes = candidates[[0, 2, 1]]
+    values = expected_iou(logits, candidates, boxes, [2, 1, 0])
+    # A third each, two of which are targets; a half, a quarter and a quarter.
+    assert values.tolist() == pytest.approx([2 / 3, 1 / 4, 0])
+
+
+def test_labels_of_any_number_of_targets_are_scored(tmp_path):
+    builder = TableBuilder(str, 'any')
+    corners = [[0, 0, 10, 10], [20, 0, 30, 10]]
+    for image, text, boxes in (
+        ('a.jpg', 'both', corners),
+        ('a.jpg', 'one', corners[:1]),  # the oracle means the other, by its length
+        ('a.jpg', 'none', []),
+        ('b.jpg', 'none', []),  # nothing to match with
+    ):
+        name = f'{image} {text}'
+        builder.add_targets(image, boxes, text, name, 'train', 'x', (40, 60))
+        Image.new('RGB', (60, 40)).save(tmp_path / image)
+    write_odvg(builder.build('xyxy'), tmp_path / 'a.jsonl')
+    config = dict(
+        type='RefExpDataset', data_root=str(tmp_path), ann_file='a.jsonl', targets='any'
+    )
+    dataset = DATASETS.build(config)
+    dataset.full_init()
+    view = evaluation_view(dataset, AGREEMENT_PIPELINE)
+    values, boxes = score(view, Oracle(1000.0), tmp_path / 'scores', batch_size=2)
+    assert values.tolist() == pytest.approx([1, 0, 0, 0], abs=1e-6)
+    assert boxes[:2].tolist() == [corners[0], corners[1]]
+    assert np.isnan(boxes[3]).all()
 
 
 def test_probabilities_of_one_give_the_iou_of_the_prediction():

@@ -14,7 +14,11 @@ from mmengine.runner import Runner
 
 from projects.clip_vg.engine import PseudoLabelReliabilityHook
 from projects.clip_vg.engine.pseudo_label_reliability_hook import select_by_source
-from projects.clip_vg_core.curriculum.reliability_file import ReliabilityFile
+from projects.clip_vg_core.curriculum.correction import DROPPED, KEPT, MOVED
+from projects.clip_vg_core.curriculum.reliability_file import (
+    ReliabilityFile,
+    read_outcomes,
+)
 
 from ..helpers.configs import pool_config, runner_config
 from ..helpers.shrink import shrink_model
@@ -323,3 +327,135 @@ def test_of_too_few_labels_the_best_are_selected_and_unscored_ones_last():
     (one,) = select_by_source(values, np.zeros(4, int), ['a'], 0.25, min_share=0.75)
     assert one.labels.tolist() == [2, 3, 0]
     assert one.exceeding == 1
+
+
+@pytest.fixture
+def two_boxes(shapes, sources, tmp_path):
+    """A config with a prior that points to another box for every third label."""
+    cfg = runner_config(shapes, sources, tmp_path / 'run')
+    data = DATASETS.build(cfg.train_dataloader.dataset)
+    data.full_init()
+    table = data.table
+    votes = table.boxes.copy()
+    for label in range(0, len(table), 3):
+        own = table.boxes[table.image_index == table.image_index[label]]
+        ious = bbox_overlaps(torch.tensor(table.boxes[[label]]), torch.tensor(own))
+        votes[label] = own[ious.argmin()]
+    paths = []
+    for file in data.label_files:
+        indices = data.indices_of(file)
+        store = ReliabilityFile(tmp_path / 'before', dict(name='before'), file)
+        store.write(data.label_keys()[indices], np.ones(len(indices)), votes[indices])
+        store.flush()
+        paths.append(str(tmp_path / f'before/before__{file.source}.npy'))
+    return cfg, data, votes, paths
+
+
+class Boxes(Hook):
+    """Records the boxes that each epoch trained on, as a fraction of the input."""
+
+    priority = 'LOWEST'
+
+    def __init__(self):
+        self.epochs = {}
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        seen = self.epochs.setdefault(runner.epoch, {})
+        for sample in data_batch['data_samples']:
+            boxes = sample.gt_instances.bboxes.reshape(-1, 4).numpy()
+            for name, box in zip(sample.sample_id, boxes, strict=True):
+                seen[name] = box
+
+
+def agreeing(monkeypatch, votes, skip=5):
+    """A model that votes as the prior, but for one label in ``skip``."""
+
+    def score(self, model):
+        self._predicted = votes.copy()
+        self._predicted[::skip] = (0, 0, 1, 1)
+        return np.full(len(votes), 0.5, np.float32)
+
+    monkeypatch.setattr(PseudoLabelReliabilityHook, 'score', score)
+
+
+@pytest.mark.parametrize('persistent', [None, True])
+def test_labels_are_moved_in_training(monkeypatch, two_boxes, tmp_path, persistent):
+    """Also in workers that persist, which have a copy of the labels."""
+    cfg, data, votes, prior = two_boxes
+    agreeing(monkeypatch, votes)
+    if persistent:
+        cfg.train_dataloader.update(num_workers=1, persistent_workers=True)
+    out = tmp_path / 'reliability'
+    options = dict(correct=True, prior=prior, end=1, threshold=0.0, out_dir=str(out))
+    cfg = hooked(cfg, **options)
+    runner = Runner.from_cfg(cfg)
+    boxes = Boxes()
+    runner.register_hook(boxes)
+    runner.train()
+    hook, sampler = hook_of(runner), runner.train_dataloader.sampler
+    table, names = data.table, list(data.table.sample_ids)
+    differs = (votes != table.boxes).any(1)
+    agrees = np.arange(len(table)) % 5 != 0
+    moved = np.flatnonzero(differs & agrees)
+    assert len(moved) > 10
+    # Where the two differ nothing is confirmed.
+    np.testing.assert_array_equal(sampler.selection, np.flatnonzero(agrees))
+    np.testing.assert_array_equal(hook.correction.boxes[moved], votes[moved])
+    first, second = boxes.epochs[0], boxes.epochs[1]
+    assert set(second) == {names[i] for i in np.flatnonzero(agrees)}
+    for index in np.flatnonzero(agrees):
+        is_moved = not np.allclose(first[names[index]], second[names[index]])
+        assert is_moved == (index in moved)
+    # The files have the outcome of every label; scores are still of the old ones.
+    for file in data.label_files:
+        path = out / f'online_correction__{file.source}.npy'
+        outcomes = read_outcomes(path, file)
+        indices = data.indices_of(file)
+        expected = np.where(agrees, np.where(differs, MOVED, KEPT), DROPPED)
+        np.testing.assert_array_equal(outcomes, expected[indices])
+    np.testing.assert_array_equal(hook.view.table.boxes, table.boxes)
+
+
+def test_resume_keeps_the_moved_labels(monkeypatch, two_boxes):
+    cfg, data, votes, prior = two_boxes
+    agreeing(monkeypatch, votes)
+    cfg = hooked(cfg, correct=True, prior=prior, end=1)
+    cfg.train_cfg.max_epochs = 3
+
+    class Stop(Boxes):
+        def before_train_epoch(self, runner):
+            if runner.epoch == 2:
+                raise KeyboardInterrupt
+
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(Stop())
+    with pytest.raises(KeyboardInterrupt):
+        runner.train()
+    before = hook_of(runner)
+    cfg.resume = True
+    cfg.experiment_name += ' again'
+    runner = Runner.from_cfg(cfg)
+    boxes = Boxes()
+    runner.register_hook(boxes)
+    runner.train()
+    after, dataset = hook_of(runner), runner.train_dataloader.dataset
+    np.testing.assert_array_equal(after.correction.outcome, before.correction.outcome)
+    np.testing.assert_array_equal(dataset.table.boxes, before.correction.boxes)
+    np.testing.assert_array_equal(after.view.table.boxes, data.table.boxes)
+    assert list(boxes.epochs) == [2]
+    left = np.flatnonzero(before.correction.outcome != DROPPED)
+    assert set(boxes.epochs[2]) == {data.table.sample_ids[i] for i in left}
+
+
+def test_one_vote_corrects_nothing():
+    with pytest.raises(ValueError, match='prior=None'):
+        PseudoLabelReliabilityHook(correct=True)
+
+
+def test_too_few_corrected_labels_are_joined_by_the_best_others():
+    values = np.array([0.1, 0.9, 0.3, 0.2], np.float32)
+    left = np.array([True, False, False, False])
+    (one,) = select_by_source(
+        *(values, np.zeros(4, int), ['a'], 0.5), min_share=0.5, is_selected=left
+    )
+    assert one.labels.tolist() == [0, 1] and one.exceeding == 1

@@ -11,10 +11,15 @@ import torch
 from mmengine.dataset import DefaultSampler
 
 from projects.clip_vg.datasets.samplers import ImageGroupSampler, image_group_sampler
-from projects.clip_vg.evaluation import grounding_metric
-from projects.clip_vg.evaluation.grounding_metric import GroundingMetric, current_name
+from projects.clip_vg.evaluation import joined_metric
+from projects.clip_vg.evaluation.grounding_metric import (
+    GroundingMetric,
+    current_name,
+    top_boxes,
+    top_scores,
+)
 
-from ..helpers.results import evaluate, random_boxes, sample
+from ..helpers.results import evaluate, random_boxes, sample, set_sample
 
 
 def slow_iou(a, b):
@@ -75,7 +80,7 @@ def test_ranks_with_unequally_many_samples(samples, monkeypatch, shares):
     # A padding sampler shows the first sample to the last rank once more.
     ranks[1].process(None, samples[shares[0] :] + samples[:1])
     gathered = [list(rank.results) for rank in ranks]
-    monkeypatch.setattr(grounding_metric, 'all_gather_object', lambda _: gathered)
+    monkeypatch.setattr(joined_metric, 'all_gather_object', lambda _: gathered)
     assert [rank.evaluate(60) for rank in ranks] == [expected, expected]
 
 
@@ -104,7 +109,7 @@ def test_what_samplers_give_to_ranks_counts_once(
             metrics[-1].process(None, [part(*labels[label]) for label in group])
     gathered = [list(metric.results) for metric in metrics]
     assert sum(map(len, gathered)) >= 60
-    monkeypatch.setattr(grounding_metric, 'all_gather_object', lambda _: gathered)
+    monkeypatch.setattr(joined_metric, 'all_gather_object', lambda _: gathered)
     assert [metric.evaluate(60) for metric in metrics] == [expected] * world_size
 
 
@@ -129,8 +134,8 @@ def test_one_rank_computes_and_writes_for_all(samples, monkeypatch, tmp_path):
         sent.append(list(objects))
         objects[0] = first
 
-    monkeypatch.setattr(grounding_metric, 'is_main_process', lambda: False)
-    monkeypatch.setattr(grounding_metric, 'broadcast_object_list', broadcast)
+    monkeypatch.setattr(joined_metric, 'is_main_process', lambda: False)
+    monkeypatch.setattr(joined_metric, 'broadcast_object_list', broadcast)
     assert metrics[1].evaluate(60) == first
     assert sent == [[None]]
     assert [path.name for path in tmp_path.iterdir()] == ['0.jsonl']
@@ -148,6 +153,23 @@ def test_of_many_boxes_the_top_score_counts():
     pred = [[20.0, 20.0, 30.0, 30.0], [0.0, 0.0, 10.0, 10.0]]
     one = sample(0, pred, true, scores=torch.tensor([0.2, 0.9]))
     assert evaluate([one])['grounding/acc_0.9'] == 1.0
+
+
+def test_of_many_boxes_for_several_expressions_labels_say_whose_they_are():
+    near, far = [0.0, 0.0, 10.0, 10.0], [20.0, 20.0, 30.0, 30.0]
+    expressions = [
+        ([far, near], [0.2, 0.9], [near]),
+        ([], [], [near]),
+        ([near, far, near], [0.3, 0.4, 0.1], [near]),
+    ]
+    scores = evaluate([set_sample(0, expressions)])
+    assert scores['grounding/acc_0.9'] == pytest.approx(1 / 3)
+    mixed = set_sample(0, expressions)
+    order = torch.tensor([4, 1, 0, 3, 2])
+    pred = mixed['pred_instances']
+    mixed['pred_instances'] = {key: value[order] for key, value in pred.items()}
+    assert evaluate([mixed]) == scores
+    assert top_scores(pred, 3).tolist() == pytest.approx([0.9, 0, 0.4])
 
 
 def test_the_file_has_the_score_of_the_box_that_counts(tmp_path):
@@ -216,7 +238,7 @@ def test_results_are_written_whole(samples, tmp_path):
 def test_a_label_with_an_invalid_box_is_a_miss_and_counted(tmp_path, monkeypatch, box):
     logged = []
     monkeypatch.setattr(
-        grounding_metric, 'print_log', lambda text, **_: logged.append(text)
+        joined_metric, 'print_log', lambda text, **_: logged.append(text)
     )
     right = [0.0, 0.0, 10.0, 10.0]
     both = dict(sample(0, [box, right], [box, right]), ori_shape=(40, 50))
@@ -231,7 +253,7 @@ def test_a_label_with_an_invalid_box_is_a_miss_and_counted(tmp_path, monkeypatch
 
 
 def test_valid_boxes_are_not_reported(monkeypatch, samples):
-    monkeypatch.setattr(grounding_metric, 'print_log', lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(joined_metric, 'print_log', lambda *_, **__: 1 / 0)
     evaluate(samples)
 
 
@@ -277,3 +299,25 @@ def test_results_say_which_images_are_upright(tmp_path, samples):
     assert 'upright' not in path.read_text()
     evaluate([dict(s, upright=True) for s in samples], out_file=str(path))
     assert all(json.loads(line)['upright'] for line in path.read_text().splitlines())
+
+
+def test_of_several_boxes_the_best_of_each_expression_counts():
+    """Rows in any order; an expression may have no box, and scores may be equal."""
+    boxes, true = random_boxes(7, 0), random_boxes(3, 1)
+    labels = [2, 0, 2, 0, 2, 0, 2]
+    scores = [0.1, 0.2, 0.9, 0.7, 0.9, 0.3, 0.5]
+    pred = dict(
+        bboxes=boxes,
+        scores=torch.tensor(scores),
+        labels=torch.tensor(labels),
+        label_names=[f'text {label}' for label in labels],
+    )
+    top = top_boxes(pred, 3)
+    np.testing.assert_allclose(top[[0, 2]], boxes[[3, 2]], rtol=1e-6)
+    assert top[1].isnan().all()
+    assert top_scores(pred, 3).tolist() == pytest.approx([0.7, 0, 0.9])
+    one = sample(0, boxes, true)
+    one['pred_instances'] = pred
+    scored = evaluate([one])
+    expected = [slow_iou(boxes[3], true[0]), 0, slow_iou(boxes[2], true[2])]
+    assert scored['grounding/miou'] == pytest.approx(np.mean(expected), abs=1e-5)

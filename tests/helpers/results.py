@@ -24,8 +24,30 @@ def sample(i, pred, true, split='val', source='human', **extra):
     )
 
 
-def evaluate(samples, **options):
-    metric = GroundingMetric(**options)
+def set_sample(i, expressions, split='val', **extra):
+    """A sample of expressions with (boxes, scores, targets) each; boxes in one list."""
+    boxes, scores, targets = zip(*expressions, strict=True)
+
+    def joined(parts):
+        return torch.cat([torch.as_tensor(p).float().reshape(-1, 4) for p in parts])
+
+    def owners(parts):
+        return torch.cat([torch.full((len(p),), n) for n, p in enumerate(parts)])
+
+    return dict(
+        sample(i, torch.zeros(0, 4), torch.zeros(len(expressions), 4), split),
+        pred_instances=dict(
+            bboxes=joined(boxes),
+            scores=torch.cat([torch.as_tensor(s).float() for s in scores]),
+            labels=owners(boxes),
+        ),
+        gt_instances=dict(bboxes=joined(targets), labels=owners(targets)),
+        **extra,
+    )
+
+
+def evaluate(samples, metric=GroundingMetric, **options):
+    metric = metric(**options)
     metric.process(None, samples)
     return metric.evaluate(sum(len(s['text']) for s in samples))
 

@@ -133,6 +133,20 @@ def test_the_loss_is_the_cross_entropy_with_the_ious_and_zeros():
     assert loss.item() == pytest.approx(expected / 8, abs=1e-6)
 
 
+def test_scores_of_presence_do_not_depend_on_the_boxes():
+    model, other = build(target='presence'), build()
+    other.load_state_dict(model.state_dict())
+    inputs, samples = prepared(model, make_batch())
+    tokens, reached, _ = given_to_head(model, inputs, samples)
+    assert torch.equal(reached, torch.ones(8))
+    expected = -model.confidence_head(tokens).log().mean()
+    losses = model.loss(inputs, samples)
+    torch.testing.assert_close(losses['loss_confidence'], expected)
+    assert losses['loss_confidence'] != other.loss(inputs, samples)['loss_confidence']
+    with pytest.raises(ValueError, match="target='score'"):
+        build(target='score')
+
+
 def test_another_loss_is_a_config():
     head = GroundingConfidenceHead(8, loss=dict(type='QualityFocalLoss'))
     tokens = torch.randn(4, 8)

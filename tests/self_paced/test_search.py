@@ -8,85 +8,19 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from mmdet.registry import DATA_SAMPLERS, DATASETS
+from mmdet.registry import DATASETS
 from mmengine.config import Config
 
 from projects.clip_vg.self_paced.launch import RunResult
-from projects.clip_vg.self_paced.search import SelfPaced, Settings
-from projects.clip_vg_core.curriculum.reliability_file import ReliabilityFile
+from projects.clip_vg.self_paced.search import SelfPaced
+from projects.clip_vg.self_paced.settings import Settings
 from projects.clip_vg_core.utils.folder_lock import lock_folder
 from projects.clip_vg_core.visualization.curriculum_report import write_report
 
 from ..helpers.configs import runner_config
+from ..helpers.searches import Runs
+from ..helpers.searches import make_search as make
 from ..helpers.work_dirs import record_of
-
-
-def images_of(dataset):
-    return {label['image'] for label in dataset.table}
-
-
-class Runs:
-    """Stands for the launcher: the score of a training run is a formula of its labels.
-
-    Interrupted before run number ``stop_before``, as by a kill, or after run number
-    ``stop_after``, before anyone has noted that it is finished.
-    """
-
-    processes = 1
-
-    def __init__(self, stop_before=None, stop_after=None):
-        self.stop_before, self.stop_after = stop_before, stop_after
-        self.trained, self.scored = [], []
-        self.images = {}  # of each training run and scoring
-
-    def _stop(self, at):
-        if at == len(self.trained) + len(self.scored):
-            raise KeyboardInterrupt
-
-    def train(self, configs):
-        for folder, cfg in configs.items():
-            self._stop(self.stop_before)
-            assert (folder / 'config.py').is_file()
-            dataset = DATASETS.build(cfg.train_dataloader.dataset)
-            sampler = DATA_SAMPLERS.build(
-                dict(cfg.train_dataloader.sampler, dataset=dataset, seed=0)
-            )
-            self.trained.append(folder.name)
-            self.images[folder.name] = images_of(dataset)
-            # The more labels of an even row, the better; each other one costs.
-            even = (sampler.selection % 2 == 0).sum()
-            score = float(2 * even - len(sampler.selection)) / len(dataset) + 0.5
-            best = folder / 'best_epoch_2.pth'
-            torch.save(dict(state_dict={}, name=folder.name), best)
-            self._stop(self.stop_after)
-            yield folder, RunResult(score, str(best)), 0.0
-
-    def score(self, config, checkpoint, name, out_dir):
-        self._stop(self.stop_before)
-        dataset = DATASETS.build(Config.fromfile(config).train_dataloader.dataset)
-        dataset.full_init()
-        self.scored.append(name)
-        self.images[f'score_{name}'] = images_of(dataset)
-        for file in dataset.label_files:
-            store = ReliabilityFile(out_dir, dict(name=name, sha256=name), file)
-            keys = dataset.label_keys()[dataset.indices_of(file)]
-            rows = np.flatnonzero(np.isin(file.keys, keys))
-            rng = np.random.default_rng(len(name))
-            values = rng.random(file.count).astype(np.float32)
-            values[::2] = np.sqrt(values[::2])  # labels of even rows agree more
-            store.write(file.keys[rows], values[rows], np.zeros((len(rows), 4)))
-            store.flush()
-        self._stop(self.stop_after)
-
-
-def make(shapes, sources, work_dir, runs, names=None, **settings):
-    cfg = runner_config(shapes, sources, work_dir)
-    if names:
-        files = [str(sources / f'{name}.jsonl') for name in names]
-        cfg.train_dataloader.dataset.update(ann_file=files, source=names)
-    cfg.work_dir = None
-    return SelfPaced(cfg, work_dir, Settings(**settings), runs)
-
 
 CASES = [
     dict(names=['one']),
@@ -100,6 +34,7 @@ CASES = [
     dict(strategy='online', measurer='zero-shot'),
     dict(names=['one'], measurer='mean'),
     dict(names=['one'], criterion='label-free'),
+    dict(init='previous', unhelpful='keep', equal='epochs'),
 ]
 
 
@@ -203,6 +138,99 @@ def test_with_agreement_clip_is_the_only_measurer(shapes, sources, tmp_path):
         SelfPaced(cfg, tmp_path / 'n', Settings(measurer='clip'), Runs())
 
 
+def test_a_trial_continues_from_what_it_builds_on(shapes, sources, tmp_path):
+    runs = Runs()
+    options = dict(init='previous', equal='epochs', strategy='fixed', start=0.6)
+    make(shapes, sources, tmp_path, runs, order=('one', 'two'), **options).run()
+    configs = {
+        name: Config.fromfile(tmp_path / 'trials' / name / 'config.py')
+        for name in runs.trained
+        if not name.startswith('measurer')
+    }
+    assert len(configs) == 4
+    (best,) = (
+        decision['measurer']
+        for decision in record_of(tmp_path)['decisions']
+        if decision['source'] == 'one'
+    )
+    for name, cfg in configs.items():
+        (start,) = (tmp_path / cfg.load_from).parent.relative_to(tmp_path).parts[-1:]
+        first, *more = name.split('+')
+        # The best trial of the first source, or the measurer of a first one.
+        assert start == (first if more else f'measurer_{first.split("_by_")[1][:3]}')
+        assert not more or first == f'one_by_{best}_0.6'
+        assert cfg.train_dataloader.sampler.epoch_length == 'selected'
+    record = record_of(tmp_path)['settings']
+    assert (record['init'], record['equal']) == ('previous', 'epochs')
+    assert 'unhelpful' not in record and 'correct' not in record
+
+
+def test_settings_of_earlier_journals_are_those_of_today():
+    """What version 0.1 and 0.2 wrote before there were options to write."""
+    assert Settings().described() == dict(
+        strategy='greedy',
+        criterion='val',
+        start=0.5,
+        step=0.1,
+        valley='otsu',
+        order=None,
+        folds=1,
+        agreement=False,
+    )
+
+
+@pytest.mark.parametrize('criterion', ['val', 'label-free'])
+def test_a_model_no_better_than_chance_is_told(
+    shapes, sources, tmp_path, monkeypatch, criterion
+):
+    told = []
+    monkeypatch.setattr(
+        'projects.clip_vg.self_paced.validation.print_log',
+        lambda text, **_: told.append(text),
+    )
+    runs = Runs()
+    options = dict(names=['one'], strategy='fixed', start=0.0, criterion=criterion)
+    search = make(shapes, sources, tmp_path, runs, **options)
+    train = runs.train
+
+    def as_good_as(score):
+        def scored(configs):
+            for folder, result, seconds in train(configs):
+                yield folder, RunResult(score, result.checkpoint), seconds
+
+        return scored
+
+    chance = search.validation.chance
+    assert 0 < chance.constant < 1 and 0 < chance.candidate < 1
+    runs.train = as_good_as(chance.best + 0.01)
+    search.run()
+    assert not told
+    runs.train = as_good_as(chance.best)
+    shutil.rmtree(tmp_path)
+    search = make(shapes, sources, tmp_path, runs, **options)
+    search.run()
+    count = len(DATASETS.build(search.cfg.val_dataloader.dataset))
+    assert [text.split(':')[0] for text in told] == ['measurer_one', 'The final model']
+    assert all(f'{chance.best:.4f}' in text for text in told)
+    assert all(f' {count} ' in text and 'IoU 0.5' in text for text in told)
+    record = record_of(tmp_path)['validation']
+    assert record['random_candidate'] == chance.candidate
+    # Held-out pseudo-labels are no truth, so no accuracy.
+    assert ('accuracy' in record['unit']) == (criterion == 'val')
+
+
+def test_untrained_measurers_are_compared_with_chance(shapes, sources, tmp_path):
+    search = make(shapes, sources, tmp_path, Runs(), measurer='clip', strategy='valley')
+    search.run()
+    rows = record_of(tmp_path)['agreements']
+    assert [(r['measurer'], r['source']) for r in rows] == [
+        ('agreement', name) for name in search.sources
+    ]
+    # `Runs` predicts boxes without an area.
+    assert all(r['agreement'] == 0 < r['random_candidate'] for r in rows)
+    assert sum(r['labels'] for r in rows) <= len(search.dataset)
+
+
 def test_the_mean_is_of_the_own_model_and_zero_shot(shapes, sources, tmp_path):
     runs = Runs()
     make(shapes, sources, tmp_path, runs, measurer='mean', strategy='valley').run()
@@ -246,10 +274,18 @@ def test_a_file_is_told_to_the_scoring_and_its_content_counts(
         dict(measurer='file'),
         dict(measurer='clip', measurer_file='a.csv'),
         dict(measurer='mean', strategy='online'),
+        dict(measurer='mean', correct=1),
+        dict(init='nobody'),
+        dict(unhelpful='drop'),
+        dict(equal='seconds'),
+        dict(init='previous', strategy='online'),
+        dict(correct=-1),
+        dict(correct=1, strategy='grid'),
+        dict(folds=3, correct=1),
     ],
 )
-def test_unusable_measurers_are_refused(settings):
-    with pytest.raises(ValueError, match='measurer'):
+def test_unusable_settings_are_refused(settings):
+    with pytest.raises(ValueError, match=f'{next(iter(settings))}='):
         Settings(**settings)
 
 

@@ -17,7 +17,9 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.logging import MMLogger, print_log
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_state_dict
+from mmengine.structures import InstanceData
 from PIL import Image
+from torch import Tensor
 
 from projects.clip_vg_core.pseudo_labels.predictions import list_images
 from projects.clip_vg_core.utils.image_files import load_image
@@ -65,6 +67,9 @@ class GroundingInferencer:
         any_size (bool): Whether files of more than 100 million pixels, and strips of
             which one side is over 100 times the other, are read as well. Defaults to
             False.
+        score_thr (float, optional): Least score of a box that is given; an expression
+            of which none has it is not in the image. Defaults to None: the model's
+            ``test_cfg.score_thr``.
         served: ``backend``, ``precision``, ``threads`` of an exported detector, which
             runs on the CPU; see :class:`ServedCLIPVG`.
 
@@ -90,6 +95,7 @@ class GroundingInferencer:
         dtype: torch.dtype = torch.float32,
         compile: bool = False,
         any_size: bool = False,
+        score_thr: float | None = None,
         **served: Any,
     ) -> None:
         first, loaded = Path(checkpoint_or_config).expanduser(), None
@@ -121,6 +127,9 @@ class GroundingInferencer:
             Image.MAX_IMAGE_PIXELS = None
         self.model = _build_model(self.cfg, loaded, checkpoint or first)
         self.model.to(self.device, dtype).eval()
+        self.score_thr = (
+            getattr(self.model, 'score_thr', 0.0) if score_thr is None else score_thr
+        )
         if compile:
             compile_for_inference(self.model)
         steps = self.cfg.test_dataloader.dataset.pipeline
@@ -150,11 +159,12 @@ class GroundingInferencer:
                 replaces its drawing. Defaults to None.
 
         Returns:
-            dict: ``predictions``, for each image a dict of ``bboxes`` (a list of
-            xyxy in pixels of the image, cut at its edges, one for each expression,
-            in order),
-            ``texts``, ``scores`` and ``image`` (the file, or its number); and
-            ``visualization``.
+            dict: ``predictions``, for each image a dict of ``texts``, the expressions;
+            ``bboxes`` (a list of xyxy in pixels of the image, cut at its edges), in the
+            order of the expressions, the best first; their ``scores`` and ``labels``,
+            the number of each box's expression; and ``image`` (the file, or its
+            number). Of a model of one query and without ``score_thr``, there is one box
+            for each expression. And ``visualization``.
 
         Raises:
             FileNotFoundError: There is no such image.
@@ -179,7 +189,11 @@ class GroundingInferencer:
                 results['predictions'].append(prediction)
                 if return_vis or out_dir is not None:
                     drawn = draw_predictions(
-                        image, prediction['bboxes'], prediction['texts']
+                        image,
+                        *(
+                            prediction[k]
+                            for k in ('bboxes', 'texts', 'labels', 'scores')
+                        ),
                     )
                     results['visualization'].append(drawn)
                     if out_dir is not None:
@@ -234,15 +248,16 @@ class GroundingInferencer:
         for image, sample, expressions in zip(
             images, self.model(**data, mode='predict'), texts, strict=True
         ):
-            instances = sample.pred_instances
+            shown, scores, labels = _shown(sample.pred_instances, self.score_thr)
             # The model predicts in its padded square, and may reach into the padding.
-            boxes = HorizontalBoxes(instances.bboxes.float(), clone=False)
+            boxes = HorizontalBoxes(shown, clone=False)
             boxes.clip_(image.shape[:2])
             predictions.append(
                 dict(
                     bboxes=boxes.tensor.tolist(),
                     texts=list(expressions),
-                    scores=instances.scores.float().tolist(),
+                    scores=scores.tolist(),
+                    labels=labels.tolist(),
                 )
             )
         return predictions
@@ -335,6 +350,16 @@ def _start(model: Any, source: str | Path) -> None:
         model.init_weights()
     finally:
         logger.setLevel(level)
+
+
+def _shown(instances: InstanceData, score_thr: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes, scores and labels from a score on, the best of an expression first."""
+    scores, labels = instances.scores.float(), instances.labels
+    order = scores.argsort(descending=True, stable=True)
+    order = order[labels[order].argsort(stable=True)]
+    # Not `>=`: of a model that has diverged (NaN), predictions do not vanish.
+    order = order[~(scores[order] < score_thr)]
+    return instances.bboxes[order].float(), scores[order], labels[order]
 
 
 def _is_one_image(images: Any) -> bool:

@@ -72,7 +72,8 @@ class SharedModels:
             expressions (Sequence[str]): At least one.
 
         Returns:
-            dict: ``bboxes`` (xyxy in pixels of the image), ``texts``, ``scores``.
+            dict: ``texts``, ``bboxes`` (xyxy in pixels of the image), their ``scores``
+            and ``labels``, the numbers of their expressions.
 
         Raises:
             KeyError: There is no checkpoint of that name.

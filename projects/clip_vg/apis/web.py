@@ -19,7 +19,12 @@ from projects.clip_vg_core.utils.image_files import (
     load_image,
     open_image,
 )
-from projects.clip_vg_core.visualization.boxes import color_of, draw_predictions
+from projects.clip_vg_core.visualization.boxes import (
+    NO_TARGET,
+    color_of,
+    draw_predictions,
+    rows_of_expressions,
+)
 
 from ..synthetic.expressions import choose, describe
 from ..synthetic.scenes import draw, sample_scene
@@ -51,7 +56,10 @@ _TABLE = """<table class="predictions">
 <tbody>{% for row in rows %}
 <tr><td><span class="color" style="background: rgb{{ colors[loop.index0] }}"></span>
 {{- row[0] }}</td>
-{%- for cell in row[1:] %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}
+{%- set missing = head|length - row|length %}
+{%- for cell in row[1:] %}<td
+{%- if loop.last and missing > 0 %} colspan="{{ missing + 1 }}"{% endif -%}
+>{{ cell }}</td>{% endfor %}</tr>{% endfor %}
 </tbody></table>"""
 
 
@@ -196,35 +204,44 @@ def fit_to_screen(
 
 
 def prediction_rows(
-    boxes: Sequence[Sequence[float]], texts: Sequence[str], scores: Sequence[float]
+    boxes: Sequence[Sequence[float]],
+    texts: Sequence[str],
+    scores: Sequence[float],
+    labels: Sequence[int] | None = None,
 ) -> tuple[list[str], list[list[str]]]:
     """The head and the rows of a table of predictions.
 
     Args:
         boxes (Sequence): N boxes, xyxy in pixels.
-        texts (Sequence[str]): Their expressions.
-        scores (Sequence[float]): Their scores; all 1 where a model gives none.
+        texts (Sequence[str]): The expressions.
+        scores (Sequence[float]): Of the boxes; all 1 where a model gives none.
+        labels (Sequence[int], optional): The number of each box's expression. Defaults
+            to None: there is a box for each, in order.
 
     Returns:
-        tuple: The names of the columns, and N rows.
+        tuple: The names of the columns; and rows, one for each box, and a short one for
+        each expression without a box.
     """
     head = ['#', 'Expression', 'Left', 'Top', 'Right', 'Bottom']
-    rows = [
-        [str(number), text, *(f'{edge:.1f}' for edge in box)]
-        for number, (text, box) in enumerate(zip(texts, boxes, strict=True), 1)
-    ]
-    if any(score != 1 for score in scores):
+    scored = any(score != 1 for score in scores)
+    if scored:
         head.append('Score')
-        for row, score in zip(rows, scores, strict=True):
-            row.append(f'{score:.3f}')
+    rows = []
+    for number, own in enumerate(rows_of_expressions(labels, len(texts))):
+        first = [str(number + 1), texts[number]]
+        if not own:
+            rows.append([*first, NO_TARGET])
+        for row in own:
+            edges = [f'{edge:.1f}' for edge in boxes[row]]
+            rows.append([*first, *edges, *([f'{scores[row]:.3f}'] if scored else [])])
     return head, rows
 
 
 def prediction_table(
     head: Sequence[str], rows: Sequence[Sequence[str]], caption: str
 ) -> str:
-    """HTML of a table of predictions, each number in the colour of its box."""
-    colors = [color_of(number) for number in range(len(rows))]
+    """HTML of a table of predictions, each number in the colour of its boxes."""
+    colors = [color_of(int(row[0]) - 1) for row in rows]
     # Expressions are the visitor's: HTML in them is shown as text.
     template = Environment(autoescape=True).from_string(_TABLE)
     return template.render(head=head, rows=rows, colors=colors, caption=caption)
@@ -257,13 +274,14 @@ def ground(
     expressions = read_expressions(text, limits)
     image = read_image(path, limits)
     prediction = models.predict(name, image, expressions)
-    boxes, texts = prediction['bboxes'], prediction['texts']
+    boxes, *named = (prediction[k] for k in ('bboxes', 'texts', 'labels', 'scores'))
+    texts, labels, scores = named
     shown, scaled = fit_to_screen(image, boxes)
-    drawn = draw_predictions(shown, scaled.tolist(), texts)
+    drawn = draw_predictions(shown, scaled.tolist(), texts, labels, scores)
     seconds = time.perf_counter() - begun
     caption = f'{image.shape[1]} x {image.shape[0]} pixels, {seconds:.2f} s'
     return drawn, prediction_table(
-        *prediction_rows(boxes, texts, prediction['scores']), caption
+        *prediction_rows(boxes, texts, scores, labels), caption
     )
 
 

@@ -80,7 +80,8 @@ class RefExpDataset(BaseDataset):
             ``{expression}``. Defaults to None: the known forms.
         targets (str): 'one' keeps the labels with exactly one target box and logs how
             many have none or several; 'any' keeps all, each sample having as many
-            ``instances`` as targets, and ``num_targets``. Defaults to 'one'.
+            ``instances`` as targets, whose ``bbox_label`` is the number of their
+            expression in the sample, and ``num_targets``. Defaults to 'one'.
         held_out (Mapping or Sequence[Mapping]): Files whose images must not be trained
             on: ``dict(ann_file=..., split_file=..., split=('val', 'testA'))``, with
             further arguments of ``read_annotations``. Without ``ann_file``, other
@@ -302,18 +303,18 @@ class RefExpDataset(BaseDataset):
             np.ndarray: int64, their indices in this data set, ascending. Dropped
             labels have none.
         """
-        return self._indices_and_rows(label_file)[0]
+        return self.indices_and_rows(label_file)[0]
 
     def label_keys(self) -> np.ndarray:
         """Keys of the labels, uint64 (N, ), see :attr:`LabelFile.keys`."""
         keys = np.empty(len(self), np.uint64)
         for file in self.label_files:
-            indices, rows = self._indices_and_rows(file)
+            indices, rows = self.indices_and_rows(file)
             keys[indices] = file.keys[rows]
         return keys
 
-    def _indices_and_rows(self, label_file: LabelFile) -> tuple[np.ndarray, np.ndarray]:
-        """Labels of a file: their indices here, and their rows in the file."""
+    def indices_and_rows(self, label_file: LabelFile) -> tuple[np.ndarray, np.ndarray]:
+        """Labels of a file: their indices here, and their rows in the file, (n, )."""
         table = self.table
         first = sum(
             file.count
@@ -361,7 +362,7 @@ class RefExpDataset(BaseDataset):
                 f'{path} scores the source {source!r}; those of the data set are '
                 f'{[file.source for file in self.label_files]}.'
             )
-        indices, rows = self._indices_and_rows(named[0])
+        indices, rows = self.indices_and_rows(named[0])
         values = read(path, named[0])
         column = np.full((len(self), *values.shape[1:]), np.nan, np.float32)
         column[indices] = values[rows]
@@ -575,6 +576,7 @@ class RefExpDataset(BaseDataset):
         indices = [int(i) for i in idx] if isinstance(idx, Sequence) else [int(idx)]
         labels = [self.table[i] for i in indices]
         first = labels[0]
+        any_number = self.targets == 'any'
         if any(label['image'] != first['image'] for label in labels):
             raise ValueError(
                 f'A grouped sample is of one image; labels {indices} are of '
@@ -585,12 +587,12 @@ class RefExpDataset(BaseDataset):
             img_path=self.image_path(first['image']),
             sample_idx=tuple(indices) if grouped else indices[0],
             instances=[
-                dict(bbox=box, bbox_label=0, ignore_flag=0)
-                for index in indices
+                dict(bbox=box, bbox_label=number if any_number else 0, ignore_flag=0)
+                for number, index in enumerate(indices)
                 for box in self.table.targets(index).tolist()
             ],
         )
-        if self.targets == 'any':
+        if any_number:
             counts = self.table.target_counts()[indices].tolist()
             info['num_targets'] = counts if grouped else counts[0]
         for key in ('text', 'sample_id', 'split', 'source'):

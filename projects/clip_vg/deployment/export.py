@@ -137,7 +137,7 @@ class GroundingStage(nn.Module):
         token_ids: Tensor,
         image_index: Tensor,
     ) -> tuple[Tensor, ...]:
-        """Predict boxes of E expressions in B images.
+        """Predict Q boxes for each of E expressions in B images.
 
         Args:
             tokens (Tensor): As :class:`ImageStage` gives it, like the next four, of
@@ -153,11 +153,12 @@ class GroundingStage(nn.Module):
 
         Returns:
             tuple[Tensor, ...]: Boxes cxcywh in [0, 1] of the padded input, of shape
-            (E, 4), and with a confidence head scores (E, ).
+            (E * Q, 4), and with a confidence head scores (E * Q, ).
         """
+        queries = self.fusion.num_queries
         masked = torch.cat(
             [
-                F.pad(self.text_encoder.padding(token_ids), (1, 0)),
+                F.pad(self.text_encoder.padding(token_ids), (queries, 0)),
                 padding.index_select(0, image_index),
             ],
             dim=1,
@@ -254,6 +255,8 @@ def _describe(
         if checkpoint
         else {},
         versions={name: version(name) for name in ('torch', 'onnx', 'onnxscript')},
+        num_queries=model.num_queries,
+        score_thr=float(model.score_thr),
     )
 
 

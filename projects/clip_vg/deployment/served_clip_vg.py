@@ -71,6 +71,7 @@ class ServedCLIPVG(BaseModel):
             open_graph(file, backend, precision, threads) for file in files
         )
         self.tokenize = load_tokenizer(self.deployment.text, Path(folder))
+        self.score_thr = self.deployment.score_thr
 
     def forward(
         self, inputs: Tensor, data_samples: SampleList, mode: str = 'predict'
@@ -83,7 +84,7 @@ class ServedCLIPVG(BaseModel):
     def predict(
         self, inputs: Tensor, data_samples: SampleList, rescale: bool = True
     ) -> SampleList:
-        """Predict a box for every expression of every image; see ``CLIPVG.predict``."""
+        """Predict Q boxes for every expression; see ``CLIPVG.predict``."""
         texts = [expressions_of(sample) for sample in data_samples]
         image_index = np.repeat(np.arange(len(texts)), [len(own) for own in texts])
         ids = self.tokenize([text for own in texts for text in own])
@@ -93,8 +94,8 @@ class ServedCLIPVG(BaseModel):
             pixel_padding(data_samples, inputs), (rows, columns)
         ).cpu()
         images = inputs.float().cpu()
-        outputs: list[np.ndarray] = [np.empty((len(token_ids), 4), np.float32)]
-        outputs.append(np.ones(len(token_ids), np.float32))
+        shape = len(token_ids), self.deployment.num_queries
+        outputs = [np.empty((*shape, 4), np.float32), np.ones(shape, np.float32)]
         for chosen, parts in plan_calls(padding, image_index, lengths):
             valid, filling = valid_tokens(
                 padding[chosen], class_token=self.deployment.class_token
@@ -114,8 +115,8 @@ class ServedCLIPVG(BaseModel):
                 )
                 # Without a confidence head, the graph has no scores and they stay 1.
                 for output, values in zip(outputs, predicted, strict=False):
-                    output[part] = values
-        boxes, scores = (torch.from_numpy(output) for output in outputs)
+                    output[part] = values.reshape(len(part), *output.shape[1:])
+        boxes, scores = (torch.from_numpy(output).flatten(0, 1) for output in outputs)
         boxes = bbox_cxcywh_to_xyxy(boxes).clamp(0, 1)
         instances = instances_of(data_samples, boxes, scores, rescale)
         for sample, own in zip(data_samples, instances, strict=True):

@@ -1,5 +1,6 @@
 """Zero-shot CLIP matching as a measurer: which labelled box does an expression mean?"""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torchvision.ops import nms
 
 from projects.clip_vg_core.data.grouping import ImageGroups
 from projects.clip_vg_core.data.label_files import LabelFile
+from projects.clip_vg_core.data.label_table import LabelTable
 from projects.clip_vg_core.utils.atomic import file_sha256
 
 from ..checkpoints.clip_weights import resolve_weights
@@ -151,22 +153,46 @@ def distinct_boxes(boxes: Tensor, overlap: float = 0.5) -> Tensor:
     return boxes[nms(boxes, first_wins, overlap).sort().values]
 
 
-def expected_iou(logits: Tensor, candidates: Tensor, boxes: Tensor) -> Tensor:
+def expected_iou(
+    logits: Tensor,
+    candidates: Tensor,
+    boxes: Tensor,
+    counts: Sequence[int] | None = None,
+) -> Tensor:
     """Mean IoU with the label's box of a prediction drawn by its probability.
 
     The reliability of the method (section 4) for a measurer that does not predict one
-    box, but a probability for each candidate.
+    box, but a probability for each candidate. Of a label with several boxes the nearest
+    counts: whether a drawn candidate is one of them, not whether they are all. Of a
+    label without any it is 0, as such a measurer never says that nothing is there.
 
     Args:
         logits (Tensor): How well each candidate matches each expression, of shape
-            (E, K).
+            (E, K), with K >= 1.
         candidates (Tensor): xyxy, of shape (K, 4).
-        boxes (Tensor): The labels' boxes, xyxy, of shape (E, 4).
+        boxes (Tensor): The labels' boxes, xyxy, of shape (B, 4).
+        counts (Sequence[int], optional): How many boxes each label has, B in all.
+            Defaults to None: one.
 
     Returns:
         Tensor: In [0, 1], of shape (E, ).
     """
-    return (logits.softmax(-1) * bbox_overlaps(boxes, candidates)).sum(-1)
+    overlaps = bbox_overlaps(boxes, candidates)
+    if counts is not None and set(counts) != {1}:
+        overlaps = torch.stack(
+            [
+                own.max(0).values if len(own) else own.new_zeros(len(candidates))
+                for own in overlaps.split(list(counts))
+            ]
+        )
+    return (logits.softmax(-1) * overlaps).sum(-1)
+
+
+def _boxes_of(table: LabelTable, labels: np.ndarray) -> np.ndarray:
+    """The boxes (B, 4) of labels, label by label."""
+    if table.offsets is None:
+        return table.boxes[labels]
+    return np.concatenate([table.targets(int(label)) for label in labels])
 
 
 class AgreementScorer:
@@ -174,8 +200,8 @@ class AgreementScorer:
 
     The candidates are the distinct boxes of all labels that the data set has of the
     image, of every source. Reliability is the expected IoU of a candidate drawn by
-    CLIP's probabilities; the predicted box is the most probable one. An image with one
-    object tells nothing: its labels get 1.
+    CLIP's probabilities, see :func:`expected_iou`; the predicted box is the most
+    probable one. An image with one object tells nothing: its labels get 1.
 
     Args:
         dataset (BaseDataset): All labels, a :obj:`RefExpDataset`; samples hold
@@ -192,7 +218,7 @@ class AgreementScorer:
         group = int(np.searchsorted(self._images, image))
         start = self._groups.starts[group]
         labels = self._groups.order[start : start + self._groups.sizes[group]]
-        return distinct_boxes(torch.from_numpy(dataset.table.boxes[labels]))
+        return distinct_boxes(torch.from_numpy(_boxes_of(dataset.table, labels)))
 
     def __call__(
         self, model: nn.Module, dataset: BaseDataset, batch: Batch, data: Any
@@ -210,19 +236,24 @@ class AgreementScorer:
             tuple: Labels (n, ), their reliability (n, ), the most probable boxes
             (n, 4) xyxy.
         """
-        candidates = [self._candidates(dataset, sample[0]) for sample in batch]
+        every = [self._candidates(dataset, sample[0]) for sample in batch]
+        # Where no label of an image has a box, there is nothing to match.
+        places = [place for place, boxes in enumerate(every) if len(boxes)]
+        candidates = [every[place] for place in places]
         table = dataset.table
         # Of a detector, forward is MMDetection's.
         match = getattr(model, 'score_boxes', model)
-        logits = match(
-            [image.flip(0) for image in data['inputs']],  # CLIP takes RGB
+        logits = places and match(
+            [data['inputs'][place].flip(0) for place in places],  # CLIP takes RGB
             candidates,
-            [[table.texts[label] for label in sample] for sample in batch],
+            [[table.texts[label] for label in batch[place]] for place in places],
         )
-        values, predicted = [], []
-        for sample, own, boxes in zip(batch, logits, candidates, strict=True):
-            truth = torch.from_numpy(table.boxes[list(sample)])
-            values.append(expected_iou(own, boxes, truth).clamp(0, 1))
-            predicted.append(boxes[own.argmax(-1)])
+        values = [torch.zeros(len(sample)) for sample in batch]
+        predicted = [torch.full((len(sample), 4), math.nan) for sample in batch]
+        for place, own, boxes in zip(places, logits, candidates, strict=True):
+            truth = torch.from_numpy(_boxes_of(table, np.array(batch[place])))
+            counts = [len(table.targets(label)) for label in batch[place]]
+            values[place] = expected_iou(own, boxes, truth, counts).clamp(0, 1)
+            predicted[place] = boxes[own.argmax(-1)]
         labels = np.array([label for sample in batch for label in sample])
         return labels, torch.cat(values).numpy(), torch.cat(predicted).numpy()

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,17 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from projects.clip_vg_core.curriculum.corrected_files import (
+    count_outcomes,
+    write_outcomes,
+)
+from projects.clip_vg_core.curriculum.correction import (
+    DROPPED,
+    Correction,
+    candidate_boxes,
+    correct_labels,
+    votes_of,
+)
 from projects.clip_vg_core.curriculum.reliability_file import ReliabilityFile
 from projects.clip_vg_core.curriculum.selection import (
     VALLEYS,
@@ -75,6 +86,7 @@ def select_by_source(
     threshold: Threshold,
     progress: float = 0.0,
     min_share: float = 0.0,
+    is_selected: np.ndarray | None = None,
 ) -> list[SourceSelection]:
     """Select reliable labels, source by source.
 
@@ -86,6 +98,8 @@ def select_by_source(
         progress (float): In [0, 1], for a threshold that moves. Defaults to 0.
         min_share (float): Least share of a source to select. Defaults to 0; at least
             one label of each source is selected.
+        is_selected (np.ndarray, optional): bool (N, ), what a correction has left.
+            Defaults to None: the threshold decides.
 
     Returns:
         list[SourceSelection]: One for each source that has labels.
@@ -96,14 +110,18 @@ def select_by_source(
         if not len(labels):
             continue
         values = reliability[labels]
-        limit = _threshold(threshold, values, progress)
-        selected = select_reliable(values, limit)
+        if is_selected is None:
+            limit = _threshold(threshold, values, progress)
+            selected = select_reliable(values, limit)
+        else:
+            limit, selected = float('nan'), np.flatnonzero(is_selected[labels])
         least = max(1, int(min_share * len(labels)))
         exceeding = len(selected)
         if exceeding < least:
             # The best ones; of equal scores the first, on every rank alike.
-            order = np.argsort(-np.nan_to_num(values, nan=-1), kind='stable')
-            selected = order[:least]
+            ranks = np.nan_to_num(values, nan=-1)
+            ranks[selected] += 2  # what is selected stays
+            selected = np.argsort(-ranks, kind='stable')[:least]
         selections.append(
             SourceSelection(
                 name,
@@ -126,13 +144,18 @@ def _threshold(threshold: Threshold, values: np.ndarray, progress: float) -> flo
     return float(threshold)
 
 
-def _read_prior(dataset: BaseDataset, paths: Sequence[str]) -> np.ndarray:
-    """Scores of all labels, float32 (N, ), from a file for each source."""
+def _read_prior(
+    dataset: BaseDataset, paths: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (N, ) and predicted boxes (N, 4) of all labels, a file for each source."""
     table = dataset.table
     values = np.full(len(table), np.nan, np.float32)
+    boxes = np.full((len(table), 4), np.nan, np.float32)
     for path in paths:
         read = dataset.read_reliability(path)
+        predicted = dataset.read_predicted_boxes(path)
         values = np.where(np.isnan(read), values, read)
+        boxes = np.where(np.isnan(predicted), boxes, predicted)
     scored = set(table.sources[~np.isnan(values)].tolist())
     missing = [
         table.source_names[code]
@@ -143,7 +166,7 @@ def _read_prior(dataset: BaseDataset, paths: Sequence[str]) -> np.ndarray:
             f'prior={list(paths)} scores nothing of the labels of {missing}: give a '
             'file for each source.'
         )
-    return values
+    return values, boxes
 
 
 @HOOKS.register_module()
@@ -184,10 +207,15 @@ class PseudoLabelReliabilityHook(Hook):
         out_dir (str, optional): Folder for reliability files
             ``<name>__<source>.npy`` of the last scores. Defaults to None.
         name (str): Of the measurer in these files. Defaults to 'online'.
+        correct (bool): Whether a scoring corrects labels in the place of a selection
+            by ``threshold``: the model and ``prior`` vote, and labels that both move
+            to the same other box of the image are trained on with that box until the
+            next scoring. Their outcomes are written as
+            ``<name>_correction__<source>.npy``. Defaults to False.
 
     Raises:
         ValueError: The sampler is no :obj:`CurriculumSampler`, an argument is
-            unknown, or ``prior`` leaves out a source.
+            unknown, ``prior`` leaves out a source, or there is none to correct with.
     """
 
     priority = 'NORMAL'
@@ -208,7 +236,14 @@ class PseudoLabelReliabilityHook(Hook):
         num_workers: int = 0,
         out_dir: str | None = None,
         name: str = 'online',
+        correct: bool = False,
     ) -> None:
+        if correct and not prior:
+            raise ValueError(
+                f'correct=True, prior={prior}: two measurers must vote on a label; '
+                'expected `prior`, reliability files of a second one, such as '
+                'tools/score_reliability.py --agreement makes.'
+            )
         if begin < 1 or interval < 1:
             raise ValueError(
                 f'begin={begin}, interval={interval}: expected epochs, at least 1.'
@@ -234,6 +269,8 @@ class PseudoLabelReliabilityHook(Hook):
         self.num_workers = num_workers
         self.out_dir = out_dir
         self.name = name
+        self.correct = correct
+        self.correction: Correction | None = None
         self.mean: np.ndarray | None = None
         self.count = 0
         self.labels_scored = 0
@@ -247,6 +284,27 @@ class PseudoLabelReliabilityHook(Hook):
                 f'PseudoLabelReliabilityHook needs train_dataloader.sampler='
                 f"dict(type='CurriculumSampler'), found {type(sampler).__name__}."
             )
+        self._choose_transforms(runner)
+        self.view = evaluation_view(sampler.dataset, self.pipeline or ())
+        if self.prior and (self.correct or runner.epoch == 0):
+            self._prior, self._prior_boxes = _read_prior(self.view, self.prior)
+        if self.correct:
+            self._check_targets()
+            if self.correction is not None:  # of the checkpoint
+                self._move_labels(runner)
+        if self.prior and runner.epoch == 0:
+            self.mean, self.count = self._prior, 1
+            self._select(runner, 0, 0.0)
+        if self.out_dir and is_main_process():
+            # Now, not after hours: files of another measurer are an error.
+            measurer = dict(name=self.name, config=runner.cfg.filename)
+            self._stores = [
+                ReliabilityFile(self.out_dir, measurer, file)
+                for file in self.view.label_files
+            ]
+
+    def _choose_transforms(self, runner: Runner) -> None:
+        """Take what is not given from the validation."""
         if self.pipeline is None or self.grouped is None:
             if runner.val_loop is None:
                 raise ValueError(
@@ -258,17 +316,13 @@ class PseudoLabelReliabilityHook(Hook):
                 self.pipeline = loader.dataset.pipeline.transforms
             if self.grouped is None:
                 self.grouped = is_grouped(loader.sampler)
-        self.view = evaluation_view(sampler.dataset, self.pipeline)
-        if self.prior and runner.epoch == 0:
-            self.mean, self.count = _read_prior(self.view, self.prior), 1
-            self._select(runner, 0, 0.0)
-        if self.out_dir and is_main_process():
-            # Now, not after hours: files of another measurer are an error.
-            measurer = dict(name=self.name, config=runner.cfg.filename)
-            self._stores = [
-                ReliabilityFile(self.out_dir, measurer, file)
-                for file in self.view.label_files
-            ]
+
+    def _check_targets(self) -> None:
+        if self.view.table.offsets is not None:
+            raise ValueError(
+                "correct=True moves the one box of a label, and targets='any' gives "
+                "labels several: expected targets='one'."
+            )
 
     def scorings(self, max_epochs: int) -> range:
         """Numbers of finished epochs after which labels are scored.
@@ -291,6 +345,9 @@ class PseudoLabelReliabilityHook(Hook):
         self.mean = update_mean(self.mean, count, values)
         self.count += 1
         progress = scorings.index(epoch) / max(1, len(scorings) - 1)
+        if self.correct:
+            self.correction = self._correct(self._predicted)
+            self._move_labels(runner)
         scalars = self._select(runner, epoch, progress)
         scalars['curriculum/seconds'] = time.monotonic() - started
         runner.visualizer.add_scalars(scalars, step=epoch)
@@ -302,11 +359,38 @@ class PseudoLabelReliabilityHook(Hook):
         Args:
             model (nn.Module): Has ``test_step``.
         """
-        values, _ = score_all(
+        values, self._predicted = score_all(
             model, self.view, self.batch_size, bool(self.grouped), self.num_workers
         )
         self.labels_scored += len(values)
         return values
+
+    def _correct(self, predicted: np.ndarray) -> Correction:
+        """Correction of the original labels by the model and the prior.
+
+        The same on every rank, as the predictions are.
+        """
+        table = self.view.table
+        candidates, candidate_index = candidate_boxes(table.boxes, table.image_index)
+        return correct_labels(
+            table.boxes,
+            [predicted, votes_of(self._prior_boxes, self._prior, table.boxes)],
+            candidates,
+            table.image_index,
+            candidate_index,
+        )
+
+    def _move_labels(self, runner: Runner) -> None:
+        """Train on the corrected boxes from the next epoch on."""
+        assert self.correction is not None
+        loader = runner.train_loop.dataloader
+        # The view keeps the original labels, which are scored again.
+        loader.dataset.data_list = replace(self.view.table, boxes=self.correction.boxes)
+        # Workers that persist have a copy of the labels: they must start anew, as
+        # those of MMDetection's PipelineSwitchHook.
+        if loader.persistent_workers:
+            loader._DataLoader__initialized = False
+            loader._iterator = None
 
     def _measurer(self, runner: Runner) -> nn.Module:
         for hook in runner.hooks:
@@ -327,20 +411,28 @@ class PseudoLabelReliabilityHook(Hook):
             self.threshold,
             progress,
             self.min_share,
+            None if self.correction is None else self.correction.outcome != DROPPED,
         )
         scalars: dict[str, float] = {}
         for one in selections:
             scalars.update(one.scalars())
+            how = f'reliability > {one.threshold:.3f}'
+            if self.correction is not None:
+                of_source = table.sources == table.source_names.index(one.name)
+                counts = count_outcomes(self.correction.outcome[of_source])
+                how = ', '.join(f'{count:,} {what}' for what, count in counts.items())
+                # No threshold decides.
+                scalars.pop(f'curriculum/{one.name}/threshold')
+                for what, count in counts.items():
+                    scalars[f'curriculum/{one.name}/{what}'] = count
             if one.exceeding < len(one.labels):
                 runner.logger.warning(
-                    f'{one.name}: only {one.exceeding:,} of {one.count:,} labels have '
-                    f'a reliability above {one.threshold:.3f}; the best '
-                    f'{len(one.labels):,} are selected.'
+                    f'{one.name}: only {one.exceeding:,} of {one.count:,} labels are '
+                    f'selected ({how}); the best {len(one.labels):,} are taken.'
                 )
             runner.logger.info(
                 f'{one.name}: {len(one.labels):,} of {one.count:,} labels selected, '
-                f'reliability > {one.threshold:.3f}; histogram in tenths '
-                f'{" ".join(map(str, one.histogram))}'
+                f'{how}; histogram in tenths {" ".join(map(str, one.histogram))}'
             )
         sampler = train_sampler(runner)
         sampler.described = f'PseudoLabelReliabilityHook after epoch {epoch}'
@@ -356,13 +448,26 @@ class PseudoLabelReliabilityHook(Hook):
             indices = self.view.indices_of(file)
             store.write(keys[indices], values[indices])
             store.flush()
+            if self.correction is not None and self.out_dir:
+                own = Correction(
+                    self.correction.boxes[indices], self.correction.outcome[indices]
+                )
+                write_outcomes(
+                    self.out_dir,
+                    dict(name=f'{self.name}_correction'),
+                    file,
+                    keys[indices],
+                    self.view.table.boxes[indices],
+                    own,
+                )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Store the scores and the selection."""
         sampler = train_sampler(runner).state_dict()
-        checkpoint['reliability'] = dict(
-            mean=self.mean, count=self.count, sampler=sampler
-        )
+        state = dict(mean=self.mean, count=self.count, sampler=sampler)
+        if self.correction is not None:
+            state['correction'] = asdict(self.correction)
+        checkpoint['reliability'] = state
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Restore scores and selection when the training run is resumed."""
@@ -377,5 +482,8 @@ class PseudoLabelReliabilityHook(Hook):
                 'with the data it was trained on.'
             )
         self.mean, self.count = state['mean'], state['count']
+        if state.get('correction') is not None:
+            # Boxes are moved when the view of the original labels is there.
+            self.correction = Correction(**state['correction'])
         # Checkpoints of version 0.1 have the selection beside.
         sampler.load_state_dict(state.get('sampler') or checkpoint['sampler'])

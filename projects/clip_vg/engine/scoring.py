@@ -16,6 +16,7 @@ from mmengine.dist import (
     get_dist_info,
     is_main_process,
 )
+from scipy.optimize import linear_sum_assignment
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -28,7 +29,8 @@ from projects.clip_vg_core.data.grouping import ImageGroups
 from projects.clip_vg_core.data.label_files import LabelFile
 
 from ..datasets.samplers.image_group_sampler import image_index_of
-from ..evaluation.grounding_metric import top_boxes
+from ..evaluation.grounding_metric import top_boxes, top_scores
+from ..evaluation.joined_metric import owners_of
 
 __all__ = [
     'Batch',
@@ -40,10 +42,13 @@ __all__ = [
     'score_labels',
     'score_predictions',
     'score_sources',
+    'set_reliability',
 ]
 
 # Samples of a batch, each the indices of its labels.
 Batch = list[tuple[int, ...]]
+# Least score of a box that counts, of detectors that say none.
+_SCORE_THR = 0.5
 # Scores the labels of a batch: of a model, a data set, the batch and its loaded
 # samples, to labels (n, ), their reliability (n, ) and predicted boxes (n, 4) xyxy.
 Scorer = Callable[
@@ -97,8 +102,13 @@ def score_predictions(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Score labels by the IoU of a detector's prediction (method, section 4).
 
-    Both boxes are in pixels of the original image. Works with any detector whose
-    ``test_step`` gives ``pred_instances``: of several boxes the highest scored counts.
+    All boxes are in pixels of the original image. Works with any detector whose
+    ``test_step`` gives ``pred_instances``. For a label of one target the box of the
+    highest score counts, whatever it is; a label of several is compared with all boxes
+    whose score is at least the detector's ``test_cfg.score_thr`` (0.5 where it has
+    none, 0 where it predicts one box), see :func:`set_reliability`; and a label of none
+    is as reliable as the detector is sure that nothing is there: one minus the highest
+    score, which is 0 for a detector without scores.
 
     Args:
         model (nn.Module): Has ``test_step``.
@@ -107,20 +117,82 @@ def score_predictions(
         data (Any): The samples.
 
     Returns:
-        tuple: Labels (n, ), their reliability (n, ), predicted boxes (n, 4) xyxy.
+        tuple: Labels (n, ), their reliability (n, ), and the predicted boxes of the
+        highest score (n, 4) xyxy, NaN where none is predicted.
     """
     labels = np.array([label for sample in batch for label in sample])
-    predictions = model.test_step(data)  # type: ignore[operator]
-    boxes = torch.cat(
-        [
-            top_boxes(prediction.pred_instances.to_dict(), len(sample))
-            for prediction, sample in zip(predictions, batch, strict=True)
-        ]
-    )
-    truth = torch.from_numpy(dataset.table.boxes[labels])
+    predictions = [p.pred_instances.to_dict() for p in model.test_step(data)]  # type: ignore[operator]
+    sizes = [len(sample) for sample in batch]
+    boxes = torch.cat([top_boxes(*one) for one in zip(predictions, sizes, strict=True)])
+    table = dataset.table
+    if table.offsets is None:
+        firsts, counts = labels, np.ones(len(labels), np.int64)
+    else:
+        firsts = table.offsets[labels]
+        counts = table.offsets[labels + 1] - firsts
+    values = np.zeros(len(labels), np.float32)
+    one = counts == 1
+    truth = torch.from_numpy(table.boxes[firsts[one]])
     # NaN: an invalid box of the label, or of a model that has diverged.
-    ious = bbox_overlaps(boxes, truth, is_aligned=True).nan_to_num(0.0).clamp(0, 1)
-    return labels, ious.numpy(), boxes.numpy()
+    ious = bbox_overlaps(boxes[torch.from_numpy(one)], truth, is_aligned=True)
+    values[one] = ious.nan_to_num(0.0).clamp(0, 1).numpy()
+    if not one.all():
+        tops = torch.cat(
+            [top_scores(*one) for one in zip(predictions, sizes, strict=True)]
+        )
+        values[counts == 0] = 1 - tops.clamp(0, 1).numpy()[counts == 0]
+        score_thr = _score_thr(model)
+        sets = [
+            own
+            for p, n in zip(predictions, sizes, strict=True)
+            for own in _sets(p, n, score_thr)
+        ]
+        for place in np.flatnonzero(counts > 1):
+            targets = torch.from_numpy(table.targets(int(labels[place])))
+            values[place] = set_reliability(sets[place], targets)
+    return labels, values, boxes.numpy()
+
+
+def _score_thr(model: nn.Module) -> float:
+    """Least score of a box that a detector shows."""
+    own = getattr(model, 'score_thr', None)
+    if own is None:
+        own = (getattr(model, 'test_cfg', None) or {}).get('score_thr', _SCORE_THR)
+    return float(own)
+
+
+def _sets(pred: dict, num_expressions: int, score_thr: float) -> list[torch.Tensor]:
+    """The boxes of each expression of a sample that count, (P, 4) xyxy each."""
+    boxes = torch.as_tensor(pred['bboxes']).float().cpu().reshape(-1, 4)
+    scores = torch.as_tensor(pred.get('scores', torch.ones(len(boxes)))).float().cpu()
+    owners = torch.from_numpy(owners_of(pred, num_expressions))
+    return [
+        boxes[(owners == number) & (scores >= score_thr)]
+        for number in range(num_expressions)
+    ]
+
+
+def set_reliability(boxes: torch.Tensor, targets: torch.Tensor) -> float:
+    """F1 of two sets of boxes in which each pair counts with its IoU.
+
+    Twice the sum of IoUs over the number of boxes of both, in the pairing of the
+    largest sum: for one box and one target the IoU, the reliability of the method
+    (section 4). It is 1 where both are the same, and every box that is missing,
+    superfluous or loose lowers it; an F1 that counts pairs from an IoU on would say
+    nothing of how good they are, and the IoU of the areas nothing of how many.
+
+    Args:
+        boxes (Tensor): Predicted, xyxy, of shape (P, 4).
+        targets (Tensor): Of the label, xyxy in the same unit, of shape (T, 4).
+
+    Returns:
+        float: In [0, 1]; 1 for two empty sets.
+    """
+    total = len(boxes) + len(targets)
+    if not len(boxes) or not len(targets):
+        return float(not total)
+    ious = bbox_overlaps(boxes, targets).nan_to_num(0.0).clamp(0, 1).numpy()
+    return float(2 * ious[linear_sum_assignment(ious, maximize=True)].sum() / total)
 
 
 @torch.inference_mode()

@@ -44,25 +44,25 @@ class GroundingBoxHead(BaseModule):
         self.loss_iou = MODELS.build(loss_iou)
 
     def forward(self, reg_token: Tensor) -> Tensor:
-        """Map tokens of shape (E, D) to normalised cxcywh boxes of shape (E, 4)."""
+        """Map tokens of shape (N, D) to normalised cxcywh boxes of shape (N, 4)."""
         # In float32, whatever the tokens come in: bfloat16 would round boxes.
         return self.mlp(reg_token).float().sigmoid()
 
-    def loss(self, reg_token: Tensor, data_samples: SampleList) -> dict[str, Tensor]:
+    def loss(self, reg_token: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Compare the predicted boxes with the referred ones.
 
         Args:
-            reg_token (Tensor): Fused tokens of shape (E, D).
-            data_samples (list[DetDataSample]): Samples with E boxes in
-                all, xyxy in pixels of the padded input.
+            reg_token (Tensor): Fused tokens of shape (M, D).
+            target (Tensor): Their true boxes, xyxy in [0, 1] of the padded input, of
+                shape (M, 4).
 
         Returns:
             dict[str, Tensor]: The scalars ``loss_bbox`` and ``loss_iou``.
         """
         pred = self(reg_token)
-        target = true_boxes(data_samples, pred)
-        # Averaged over boxes, not over the four coordinates, as in the paper.
-        num_boxes = len(target)
+        # Averaged over boxes, not over the four coordinates, as in the paper. Of a
+        # batch in which no expression has a referent, both are 0.
+        num_boxes = max(1, len(target))
         return dict(
             loss_bbox=self.loss_bbox(
                 pred, bbox_xyxy_to_cxcywh(target), avg_factor=num_boxes
@@ -77,12 +77,12 @@ def true_boxes(data_samples: SampleList, like: Tensor) -> Tensor:
     """Boxes of the labels.
 
     Args:
-        data_samples (list[DetDataSample]): Samples with E boxes in all, xyxy in
+        data_samples (list[DetDataSample]): Samples with T boxes in all, xyxy in
             pixels of the padded input.
         like (Tensor): Of the type and device that the boxes shall have.
 
     Returns:
-        Tensor: xyxy in [0, 1] of the padded input, of shape (E, 4).
+        Tensor: xyxy in [0, 1] of the padded input, of shape (T, 4).
     """
     boxes = [sample.gt_instances.bboxes for sample in data_samples]
     return torch.cat(boxes) / input_whwh(data_samples, [len(b) for b in boxes], like)
@@ -111,5 +111,5 @@ def rows_of(
         row for row, count in zip(values, counts, strict=True) for _ in range(count)
     ]
     # One copy for all samples, and none that waits until the device is idle.
-    made = torch.tensor(rows, dtype=like.dtype)
+    made = torch.tensor(rows, dtype=like.dtype).reshape(-1, len(values[0]))
     return made.to(like.device, non_blocking=True)

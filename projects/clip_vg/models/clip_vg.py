@@ -6,23 +6,25 @@ from typing import Any, NamedTuple
 
 import torch
 from mmdet.models.detectors import BaseDetector
-from mmdet.registry import MODELS
+from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.structures import OptSampleList, SampleList
-from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
+from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_overlaps
 from mmdet.utils import ConfigType
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..checkpoints.frozen_weights import fill_frozen
 from ..checkpoints.strict_loading import refuse_broken_weights
+from .box_head import true_boxes
 from .clip_tower import (
     clip_read_once,
     log_interpolation,
     resize_text_positions,
     resize_visual_positions,
 )
-from .confidence_head import reached_iou, sample_negative_pairs
+from .confidence_head import sample_negative_pairs
 from .data_preprocessor import pixel_padding
+from .matching import MATCHER, match_targets, target_expressions
 from .predictions import expressions_of, instances_of
 
 __all__ = ['CLIPVG']
@@ -50,10 +52,12 @@ class _Encoded(NamedTuple):
 
 @MODELS.register_module()
 class CLIPVG(BaseDetector):
-    """One box per expression: CLIP's towers, a fusion transformer, a box head.
+    """CLIP-VG: CLIP's towers, a fusion transformer, a box head.
 
     An image is encoded once for all its expressions, and the predictions do not
-    depend on how expressions are grouped.
+    depend on how expressions are grouped. Each expression gets a box, or with
+    ``num_queries`` Q > 1 as many boxes with scores, of which 0..n are its targets; Q
+    boxes are matched with the targets as in DETR, one to one.
 
     Args:
         visual_encoder (dict): Config of the visual tower.
@@ -64,7 +68,20 @@ class CLIPVG(BaseDetector):
         data_preprocessor (dict, optional): Config of the preprocessor.
         confidence_head (dict, optional): Config of the head that scores the boxes;
             its width is the fusion's. Defaults to None: every score is 1.
+        num_queries (int): Boxes of each expression, Q. A checkpoint of fewer can be
+            fine-tuned, see :class:`VisionLanguageFusion`. Defaults to 1, the published
+            model.
+        train_cfg (dict, optional): ``assigner``, the config of what matches queries
+            with targets. Defaults to None: the Hungarian matching of ``MATCHER``.
+        test_cfg (dict, optional): ``score_thr``, the least score of a prediction that
+            is shown: by :obj:`GroundingInferencer` and all that is built on it, not by
+            :meth:`predict`, since metrics need every score. Defaults to None: 0.5 with
+            several queries, 0 with one, of which every prediction is shown.
         init_cfg (dict, optional): Initialisation config. Defaults to None.
+
+    Raises:
+        ValueError: There are several queries and no head that scores them, or
+            ``score_thr`` is no score.
     """
 
     # Tools refuse checkpoints of other weights: see `refuse_other_weights`.
@@ -78,9 +95,25 @@ class CLIPVG(BaseDetector):
         bbox_head: ConfigType,
         data_preprocessor: ConfigType | None = None,
         confidence_head: ConfigType | None = None,
+        num_queries: int = 1,
+        train_cfg: ConfigType | None = None,
+        test_cfg: ConfigType | None = None,
         init_cfg: ConfigType | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        if num_queries > 1 and confidence_head is None:
+            raise ValueError(
+                f'num_queries={num_queries} without a confidence_head: nothing would '
+                'tell which of the boxes are targets; add '
+                "confidence_head=dict(type='GroundingConfidenceHead')."
+            )
+        self.num_queries = num_queries
+        self.assigner = TASK_UTILS.build((train_cfg or {}).get('assigner', MATCHER))
+        self.test_cfg = test_cfg or {}
+        if not 0 <= self.score_thr <= 1:
+            raise ValueError(
+                f'test_cfg.score_thr={self.score_thr}; expected a score from 0 to 1.'
+            )
         self.visual_encoder = MODELS.build(visual_encoder)
         self.text_encoder = MODELS.build(text_encoder)
         # What the towers know is handed on, so that a config states it once.
@@ -91,6 +124,7 @@ class CLIPVG(BaseDetector):
                 text_channels=self.text_encoder.out_channels,
                 grid_size=self.visual_encoder.grid_size,
                 context_length=self.text_encoder.context_length,
+                num_queries=num_queries,
                 class_token=self.visual_encoder.class_token != 'none',
             ),
         )
@@ -101,6 +135,11 @@ class CLIPVG(BaseDetector):
             self.confidence_head = MODELS.build(confidence_head, default_args=width)
         for module in self._frozen_parts():
             module.requires_grad_(False)
+
+    @property
+    def score_thr(self) -> float:
+        """Least score of a prediction that is shown; see ``test_cfg``."""
+        return self.test_cfg.get('score_thr', 0.5 if self.num_queries > 1 else 0.0)
 
     def _frozen_parts(self) -> list[nn.Module]:
         """All parts but the confidence head, if it is trained on a frozen detector."""
@@ -137,6 +176,7 @@ class CLIPVG(BaseDetector):
             }
         )
         self._fit_fused_positions(state_dict, prefix)
+        self._fit_reg_tokens(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _fit_fused_positions(self, state: dict[str, Any], prefix: str) -> None:
@@ -168,28 +208,92 @@ class CLIPVG(BaseDetector):
         log_interpolation(prefix + names[0], fused, fitted)
         state[prefix + names[0]] = fitted
 
+    def _fit_reg_tokens(self, state: dict[str, Any], prefix: str) -> None:
+        """Complete the ``[REG]`` tokens of a checkpoint that has fewer."""
+        name = prefix + 'fusion.reg_token.weight'
+        given, own = state.get(name), self.fusion.reg_token.weight.detach()
+        if not isinstance(given, Tensor) or given.shape[1:] != own.shape[1:]:
+            return
+        if 0 < len(given) < len(own):
+            state[name] = torch.cat([given, own[len(given) :].to(given)])
+
     def extract_feat(self, batch_inputs: Tensor) -> Tensor:
         """Visual tokens (B, 1 + P, C) of normalised images (B, 3, H, W)."""
         return self.visual_encoder(batch_inputs)
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict:
-        """Losses against ``gt_instances``, xyxy in pixels of the padded input."""
+        """Losses against ``gt_instances``, xyxy in pixels of the padded input.
+
+        See :func:`target_expressions` for the expressions of the boxes. Boxes are
+        averaged over the matched queries; scores are summed over the queries of an
+        expression, and averaged over expressions.
+        """
         head = self.confidence_head
         # Of a frozen detector no activation is needed for a backward pass.
         with torch.no_grad() if self._frozen_parts() else nullcontext():
             encoded = self._encode(batch_inputs, batch_data_samples)
+            # Before the fusion, which waits for the towers too.
+            owners = target_expressions(batch_data_samples)
             tokens = self._fuse(encoded)
-        losses = self.bbox_head.loss(tokens, batch_data_samples)
+        self._check_targets(batch_data_samples, owners, len(encoded.text))
+        targets = true_boxes(batch_data_samples, tokens.float())
+        queries, chosen = self._match(tokens, targets, owners)
+        own, targets = tokens[queries], targets[chosen]
+        losses = self.bbox_head.loss(own, targets)
         if head is not None:
             with torch.no_grad():
                 # The IoU is a target of the scores, and trains no box.
-                reached = reached_iou(self._boxes(tokens), batch_data_samples)
+                reached = targets.new_zeros(len(tokens))
+                ious = bbox_overlaps(self._boxes(own), targets, is_aligned=True)
+                reached[queries] = head.score_targets(ious)
             negatives = self._negative_tokens(encoded, batch_data_samples)
-            losses.update(head.loss(tokens, reached, negatives))
+            scored = head.loss(tokens, reached, negatives)
+            losses.update({k: v * self.num_queries for k, v in scored.items()})
         return losses
 
+    def _check_targets(
+        self, data_samples: SampleList, owners: list[int], expressions: int
+    ) -> None:
+        """Refuse expressions without a target where no head learns from them."""
+        if self.confidence_head is not None or len(set(owners)) == expressions:
+            return
+        named = [
+            f'{sample.get("img_path", "a sample")}: {text!r}'
+            for sample in data_samples
+            for text in expressions_of(sample)
+        ]
+        first = min(set(range(expressions)) - set(owners))
+        raise ValueError(
+            f'{named[first]} has no target, and without a confidence_head nothing '
+            'learns from it: add '
+            "confidence_head=dict(type='GroundingConfidenceHead'), or read the labels "
+            "with RefExpDataset(targets='one')."
+        )
+
+    @torch.no_grad()
+    def _match(
+        self, tokens: Tensor, targets: Tensor, owners: list[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Matched rows of tokens (E * Q, D) and of targets (T, 4), xyxy in [0, 1]."""
+        if self.num_queries == 1 and owners == list(range(len(tokens))):
+            # One for each: there is nothing to decide.
+            rows = torch.arange(len(tokens), device=tokens.device)
+            return rows, rows
+        boxes = self._boxes(tokens)
+        logits = boxes.new_zeros(len(boxes))
+        if self.confidence_head is not None:
+            logits = self.confidence_head.logits(tokens)
+        shape = (-1, self.num_queries)
+        return match_targets(
+            self.assigner,
+            boxes.unflatten(0, shape),
+            logits.unflatten(0, shape),
+            targets,
+            owners,
+        )
+
     def _negative_tokens(self, encoded: _Encoded, data_samples: SampleList) -> Tensor:
-        """Fused tokens (N, D) of negative (image, expression) pairs."""
+        """Fused tokens (N * Q, D) of N negative (image, expression) pairs."""
         head = self.confidence_head
         # Both towers have encoded the batch: a negative pair costs a fusion alone.
         images, expressions = sample_negative_pairs(
@@ -211,7 +315,7 @@ class CLIPVG(BaseDetector):
     def predict(
         self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True
     ) -> SampleList:
-        """Predict a box for every expression of every image.
+        """Predict Q boxes for every expression of every image.
 
         Args:
             batch_inputs (Tensor): Normalised images of shape (B, 3, H, W).
@@ -222,10 +326,11 @@ class CLIPVG(BaseDetector):
 
         Returns:
             list[DetDataSample]: The samples with ``pred_instances``:
-            ``bboxes`` (E, 4) xyxy, clamped to the padded input as in the
-            official code; ``scores`` in [0, 1] of the confidence head, or 1 without
-            one, as the method gives none; ``labels`` 0, 1, ...; ``label_names``, the
-            expressions.
+            ``bboxes`` (E * Q, 4) xyxy, clamped to the padded input as in the
+            official code, those of an expression together, in the order of the
+            queries; ``scores`` in [0, 1] of the confidence head, or 1 without
+            one, as the method gives none; ``labels``, the number of each box's
+            expression; ``label_names``, that expression. None is left out by its score.
         """
         tokens = self._forward(batch_inputs, batch_data_samples)
         boxes = self._boxes(tokens)
@@ -238,11 +343,11 @@ class CLIPVG(BaseDetector):
     def _forward(
         self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None
     ) -> Tensor:
-        """Fused ``[REG]`` tokens (E, D) of all expressions, image by image."""
+        """Fused ``[REG]`` tokens (E * Q, D) of all expressions, image by image."""
         return self._fuse(self._encode(batch_inputs, batch_data_samples))
 
     def _boxes(self, tokens: Tensor) -> Tensor:
-        """Predicted boxes (E, 4), xyxy in [0, 1] of the padded input, clamped."""
+        """Predicted boxes (N, 4), xyxy in [0, 1] of the padded input, clamped."""
         return bbox_cxcywh_to_xyxy(self.bbox_head(tokens)).clamp(0, 1)
 
     def _encode(
@@ -265,7 +370,7 @@ class CLIPVG(BaseDetector):
         return _Encoded(visual, padding, text, text_padding, image_index)
 
     def _fuse(self, encoded: _Encoded) -> Tensor:
-        """Fused ``[REG]`` tokens (E, D)."""
+        """Fused ``[REG]`` tokens (E * Q, D)."""
         visual, padding, text, text_padding, image_index = encoded
         # The fusion's memory grows with the expressions, not with the images; where
         # no backward pass follows, a part of them at a time is enough.

@@ -7,17 +7,14 @@ from collections.abc import Sequence
 import torch
 from mmdet.models.layers import MLP
 from mmdet.registry import MODELS
-from mmdet.structures import SampleList
-from mmdet.structures.bbox import bbox_overlaps
 from mmdet.utils import ConfigType, OptMultiConfig
 from mmengine.model import BaseModule
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..checkpoints.renamed_options import accept_old_names
-from .box_head import true_boxes
 
-__all__ = ['GroundingConfidenceHead', 'reached_iou', 'sample_negative_pairs']
+__all__ = ['GroundingConfidenceHead', 'sample_negative_pairs']
 
 _BINARY = dict(type='CrossEntropyLoss', use_sigmoid=True)
 
@@ -27,8 +24,9 @@ _BINARY = dict(type='CrossEntropyLoss', use_sigmoid=True)
 class GroundingConfidenceHead(BaseModule):
     """Predict from the fused ``[REG]`` token the IoU of the predicted box.
 
-    The score is the IoU, in [0, 1], that the box is expected to have with the
-    referent; of an expression that has no referent in the image, it is 0.
+    The score is the IoU, in [0, 1], that the box is expected to have with a referent of
+    its own; of a box that has none, as all of an expression without a referent in the
+    image, it is 0. So it tells whether a box is a target, be there one box or several.
 
     Args:
         embed_dims (int): Width D of the ``[REG]`` token.
@@ -44,11 +42,14 @@ class GroundingConfidenceHead(BaseModule):
         freeze_detector (bool): Whether the rest of the detector is frozen, and this
             head trained on top of it: a checkpoint without it may then be loaded.
             Defaults to False.
+        target (str): What a score is of a box that is matched with a referent: 'iou',
+            the IoU that it has, or 'presence', 1: then scores say whether there is a
+            referent, and nothing of how well the box fits it. Defaults to 'iou'.
         init_cfg (dict or list[dict], optional): Initialisation config. Defaults to
             None.
 
     Raises:
-        ValueError: ``neg_ratio`` is negative.
+        ValueError: ``neg_ratio`` is negative, or ``target`` unknown.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class GroundingConfidenceHead(BaseModule):
         detach: bool = False,
         neg_ratio: float = 0.0,
         freeze_detector: bool = False,
+        target: str = 'iou',
         init_cfg: OptMultiConfig = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -66,16 +68,23 @@ class GroundingConfidenceHead(BaseModule):
             raise ValueError(
                 f'neg_ratio={neg_ratio}; expected a ratio from 0, e.g. 0.5.'
             )
+        if target not in ('iou', 'presence'):
+            raise ValueError(f"target={target!r}; expected 'iou' or 'presence'.")
         self.mlp = MLP(embed_dims, embed_dims, 1, num_layers)
         self.loss_confidence = MODELS.build(loss or _BINARY)
         # Below a frozen detector there is nothing that a gradient could train.
         self.detach = detach or freeze_detector
+        self.target = target
         self.neg_ratio = neg_ratio
         self.freeze_detector = freeze_detector
 
     def forward(self, reg_token: Tensor) -> Tensor:
-        """Map tokens of shape (E, D) to scores in [0, 1] of shape (E, )."""
-        return self._logits(reg_token).sigmoid().squeeze(-1)
+        """Map tokens of shape (N, D) to scores in [0, 1] of shape (N, )."""
+        return self.logits(reg_token).sigmoid()
+
+    def score_targets(self, ious: Tensor) -> Tensor:
+        """What the scores (M, ) of boxes with targets shall be, by their IoUs (M, )."""
+        return ious if self.target == 'iou' else torch.ones_like(ious)
 
     def loss(
         self, reg_token: Tensor, reached: Tensor, negative_token: Tensor
@@ -83,9 +92,10 @@ class GroundingConfidenceHead(BaseModule):
         """Compare the scores with the IoUs of the boxes.
 
         Args:
-            reg_token (Tensor): Fused tokens of shape (E, D).
-            reached (Tensor): IoUs of their boxes, of shape (E, ).
-            negative_token (Tensor): Fused tokens of shape (N, D) of negative
+            reg_token (Tensor): Fused tokens of shape (N, D).
+            reached (Tensor): What :meth:`score_targets` gives of the boxes that have a
+                target, 0 of the others, of shape (N, ).
+            negative_token (Tensor): Fused tokens of shape (M, D) of negative
                 pairs, whose target is 0.
 
         Returns:
@@ -97,23 +107,13 @@ class GroundingConfidenceHead(BaseModule):
         target = F.pad(reached.detach(), (0, len(negative_token)))[:, None]
         return dict(loss_confidence=self.loss_confidence(logits, target))
 
+    def logits(self, reg_token: Tensor) -> Tensor:
+        """Map tokens of shape (N, D) to the logits of their scores, (N, )."""
+        return self._logits(reg_token).squeeze(-1)
+
     def _logits(self, reg_token: Tensor) -> Tensor:
-        """Logits (E, 1), in float32 whatever the tokens come in."""
+        """Logits (N, 1), in float32 whatever the tokens come in."""
         return self.mlp(reg_token).float()
-
-
-def reached_iou(boxes: Tensor, data_samples: SampleList) -> Tensor:
-    """IoU of predicted boxes with the labels' boxes.
-
-    Args:
-        boxes (Tensor): xyxy in [0, 1] of the padded input, of shape (E, 4).
-        data_samples (list[DetDataSample]): Samples with E boxes in all, xyxy in
-            pixels of the padded input.
-
-    Returns:
-        Tensor: Of shape (E, ).
-    """
-    return bbox_overlaps(boxes, true_boxes(data_samples, boxes), is_aligned=True)
 
 
 def sample_negative_pairs(

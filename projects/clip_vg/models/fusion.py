@@ -1,4 +1,4 @@
-"""Fusion of CLIP's visual and text tokens around a ``[REG]`` token."""
+"""Fusion of CLIP's visual and text tokens around one or several ``[REG]`` tokens."""
 
 from typing import NamedTuple
 
@@ -115,7 +115,8 @@ class FusionLayer(BaseModule):
 class VisionLanguageFusion(BaseModule):
     """Transformer encoder over ``[REG]``, text, ``[CLS]`` and patches.
 
-    Its output is that of ``[REG]``.
+    Its output is that of ``[REG]``, or of each of Q of them, as CLIP-VG has one and
+    DETR many: each predicts a box of its own.
 
     The order of the sequence and of the learned positions is ``[REG]``, text,
     ``[CLS]``, patches (method, section 1). Two things are left out because they
@@ -124,11 +125,18 @@ class VisionLanguageFusion(BaseModule):
     the image alone is computed once per image: the projection of the visual
     tokens, and their queries, keys and values of the first layer.
 
+    Several ``[REG]`` tokens share the one position of ``[REG]`` and differ by their
+    learned tokens: a place in the sequence would say nothing of a set, and so
+    ``reg_token`` is the only weight whose shape depends on Q. The tokens of a
+    checkpoint with fewer become the first of these, the others begin as initialised:
+    equal ones would be equal for ever.
+
     Args:
         visual_channels (int): Width of the visual tokens.
         text_channels (int): Width of the text tokens.
         grid_size (tuple[int, int]): Rows and columns of patches.
         context_length (int): Longest text in tokens.
+        num_queries (int): How many ``[REG]`` tokens, Q. Defaults to 1.
         class_token (bool): Whether a class token is before the patches. Defaults to
             True.
         embed_dims (int, optional): Width D of the fusion. Defaults to None: the
@@ -147,7 +155,8 @@ class VisionLanguageFusion(BaseModule):
             None.
 
     Raises:
-        ValueError: ``pos_embed_init`` is unknown, or the grid is no square.
+        ValueError: ``pos_embed_init`` is unknown, or the grid is no square; or there
+            is no ``[REG]`` token.
     """
 
     def __init__(
@@ -156,6 +165,7 @@ class VisionLanguageFusion(BaseModule):
         text_channels: int,
         grid_size: tuple[int, int],
         context_length: int,
+        num_queries: int = 1,
         class_token: bool = True,
         embed_dims: int | None = None,
         num_layers: int = 6,
@@ -174,13 +184,16 @@ class VisionLanguageFusion(BaseModule):
                 f'pos_embed_init={pos_embed_init!r} with a grid of {grid_size}; '
                 "expected 'normal', or 'sin_cos_2d' with a square grid."
             )
+        if num_queries < 1:
+            raise ValueError(f'num_queries={num_queries}; expected 1 or more.')
         embed_dims = embed_dims or text_channels
         self.embed_dims = embed_dims
         self.context_length = context_length
         self.with_cp = with_cp
         self.visual_proj = nn.Linear(visual_channels, embed_dims)
         self.text_proj = nn.Linear(text_channels, embed_dims)
-        self.reg_token = nn.Embedding(1, embed_dims)
+        self.num_queries = num_queries
+        self.reg_token = nn.Embedding(num_queries, embed_dims)
         num_patches = grid_size[0] * grid_size[1]
         self.class_token = class_token
         num_tokens = 1 + context_length + class_token + num_patches  # 1 for [REG]
@@ -226,7 +239,8 @@ class VisionLanguageFusion(BaseModule):
             image_index (Tensor): The image of each expression, of shape (E, ).
 
         Returns:
-            Tensor: The ``[REG]`` tokens, of shape (E, D).
+            Tensor: The ``[REG]`` tokens, of shape (E * Q, D), those of an expression
+            together.
         """
         counts = (~patch_padding).sum(1)
         # What depends on values, in one read: each waits for the towers on a GPU.
@@ -238,7 +252,11 @@ class VisionLanguageFusion(BaseModule):
         )
         image = self.image_part(gather_tokens(visual, valid), valid)
         padding = torch.cat(
-            [F.pad(text_padding, (1, 0)), visual_padding[image_index]], dim=1
+            [
+                F.pad(text_padding, (self.num_queries, 0)),
+                visual_padding[image_index],
+            ],
+            dim=1,
         )
         attend = ~padding[:, None, None] if has_padding or least < most else None
         return self.expression_part(image, text, attend, image_index)
@@ -270,18 +288,22 @@ class VisionLanguageFusion(BaseModule):
         Args:
             image (FusionTokens): Of B images.
             text (Tensor): Text tokens of shape (E, L, Ct).
-            attend (Tensor, optional): Of shape (E, 1, 1, 1 + L + K): True where
+            attend (Tensor, optional): Of shape (E, 1, 1, Q + L + K): True where
                 [REG], the text and the visual tokens may be read, or what is added
                 to the logits of attention. Defaults to None: all are read.
             image_index (Tensor): The image of each expression, of shape (E, ).
 
         Returns:
-            Tensor: The ``[REG]`` tokens, of shape (E, D).
+            Tensor: The ``[REG]`` tokens, of shape (E * Q, D), those of an expression
+            together.
         """
-        length = text.shape[1]
+        length, queries = text.shape[1], self.num_queries
         reg = self.reg_token.weight.expand(text.shape[0], -1, -1)
         query = torch.cat([reg, self.text_proj(text)], dim=1)
-        query_pos = self.pos_embed.weight[: 1 + length]
+        positions = self.pos_embed.weight
+        query_pos = torch.cat(
+            [positions[:1].expand(queries, -1), positions[1 : 1 + length]]
+        )
         own = FusionTokens(
             query,
             query_pos.expand(text.shape[0], -1, -1),
@@ -296,11 +318,12 @@ class VisionLanguageFusion(BaseModule):
             if index:
                 q, k, v = layer.project(tokens, pos)
             tokens = self._run_layer(layer, tokens, q, k, v, attend)
-        # Nothing reads the last layer's output but that of [REG], the only query; keys
-        # and values are of all tokens.
+        # Nothing reads the last layer's output but that of [REG], the only queries;
+        # keys and values are of all tokens.
         last, placed = self.layers[-1], tokens + pos
-        q, k, v = last.q_proj(placed[:, :1]), last.k_proj(placed), last.v_proj(tokens)
-        return self._run_layer(last, tokens[:, :1], q, k, v, attend)[:, 0]
+        q = last.q_proj(placed[:, :queries])
+        k, v = last.k_proj(placed), last.v_proj(tokens)
+        return self._run_layer(last, tokens[:, :queries], q, k, v, attend).flatten(0, 1)
 
     def _run_layer(self, layer: FusionLayer, *args: Tensor | None) -> Tensor:
         if self.with_cp and self.training:

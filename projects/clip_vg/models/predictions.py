@@ -35,30 +35,34 @@ def instances_of(
 
     Args:
         data_samples (list[:obj:`DetDataSample`]): With E expressions in all.
-        boxes (Tensor): xyxy in [0, 1] of the padded input, of shape (E, 4).
-        scores (Tensor): Of shape (E, ).
+        boxes (Tensor): xyxy in [0, 1] of the padded input, of shape (E * Q, 4), equally
+            many for each expression, those of an expression together.
+        scores (Tensor): Of shape (E * Q, ).
         rescale (bool): Whether boxes become pixels of the original image, or of the
             padded input. Defaults to True.
 
     Returns:
-        list[:obj:`InstanceData`]: ``bboxes`` (xyxy), ``scores``, ``labels`` 0, 1, ...,
-        and ``label_names``, the expressions, for each sample.
+        list[:obj:`InstanceData`]: ``bboxes`` (xyxy), ``scores``, ``labels``, the number
+        of each box's expression in its sample, and ``label_names``, the expressions of
+        the boxes, for each sample.
     """
     instances = []
-    counts = [len(expressions_of(sample)) for sample in data_samples]
+    texts = [expressions_of(sample) for sample in data_samples]
+    queries = len(boxes) // sum(map(len, texts))
+    counts = [len(own) * queries for own in texts]
     boxes = boxes * input_whwh(data_samples, counts, boxes)
     if rescale:
         boxes = to_original(boxes, data_samples, counts)
-    for sample, own, scored in zip(
-        data_samples, boxes.split(counts), scores.split(counts), strict=True
+    for names, own, scored in zip(
+        texts, boxes.split(counts), scores.split(counts), strict=True
     ):
         instances.append(
             InstanceData(
                 bboxes=own,
                 scores=scored,
-                labels=torch.arange(len(own), device=own.device),
+                labels=torch.arange(len(own), device=own.device) // queries,
                 # MMDetection's visualiser writes these on the boxes.
-                label_names=expressions_of(sample),
+                label_names=[name for name in names for _ in range(queries)],
             )
         )
     return instances

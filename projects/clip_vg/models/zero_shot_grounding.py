@@ -11,39 +11,18 @@ from mmdet.structures import DetDataSample, OptSampleList, SampleList
 from mmdet.utils import ConfigType
 from torch import Tensor
 
-from projects.clip_vg_core.pseudo_labels.vocabulary import PEOPLE, Vocabulary
-from projects.clip_vg_core.zero_shot.expression import (
-    ParsedExpression,
-    parse_expression,
-)
+from projects.clip_vg_core.pseudo_labels.naming import detection_logits
+from projects.clip_vg_core.pseudo_labels.vocabulary import Vocabulary
+from projects.clip_vg_core.zero_shot.expression import parse_expression
 from projects.clip_vg_core.zero_shot.scoring import GeometryWeights, ground_parsed
 
 from .box_head import input_whwh
 from .predictions import expressions_of, instances_of
 from .proposals import Proposals, prune
 
-__all__ = ['SIGNALS', 'ZeroShotGrounding', 'names_class']
+__all__ = ['SIGNALS', 'ZeroShotGrounding']
 
 SIGNALS = ('crop', 'blur', 'heat', 'category', 'score')
-
-
-def names_class(parsed: ParsedExpression, name: str, vocabulary: Vocabulary) -> bool:
-    """Whether the noun of an expression can be called by the name of a class.
-
-    Args:
-        parsed (ParsedExpression): The expression.
-        name (str): Of the class, lower case.
-        vocabulary (Vocabulary): Synonyms, and which classes are people.
-    """
-    noun = parsed.noun
-    words = noun.split()
-    if f' {name} ' in f' {noun} ' or f' {name}s ' in f' {noun} ':
-        return True
-    for word in {*words[-1:], *(word.removesuffix('s') for word in words[-1:])}:
-        if vocabulary.same(name, word):
-            return True
-    people = {vocabulary.group_of(one) for one in (name, noun)} == {PEOPLE}
-    return people and name == 'person'
 
 
 @MODELS.register_module()
@@ -119,44 +98,39 @@ class ZeroShotGrounding(BaseDetector):
         self,
         images: Sequence[Tensor],
         proposals: Sequence[Proposals],
-        heads: Sequence[Sequence[ParsedExpression]],
+        heads: Sequence[Sequence[str]],
     ) -> list[dict[str, np.ndarray]]:
         """Logits of the proposals of each image for head phrases.
 
         Args:
             images (Sequence[Tensor]): RGB, uint8, each of shape (3, H, W).
             proposals (Sequence[Proposals]): Of each image, K boxes.
-            heads (Sequence[Sequence[ParsedExpression]]): Of each image, expressions
-                whose own heads are looked for.
+            heads (Sequence[Sequence[str]]): Of each image, the phrases to look for.
 
         Returns:
             list[dict[str, np.ndarray]]: Of each image, logits (K, ) of each head.
         """
-        distinct = sorted({parsed.head for own in heads for parsed in own})
+        distinct = sorted({head for own in heads for head in own})
         if not distinct:
             return [{} for _ in images]
         texts = dict(zip(distinct, self.clip.encode_texts(distinct), strict=True))
         logits: list[dict[str, np.ndarray]] = []
-        for image, own, parsed in zip(images, proposals, heads, strict=True):
-            names = list(dict.fromkeys(one.head for one in parsed))
+        for image, own, phrases in zip(images, proposals, heads, strict=True):
+            names = list(dict.fromkeys(phrases))
             if not names:
                 logits.append({})
                 continue
             embedded = torch.stack([texts[name] for name in names])
-            total = self._clip_logits(image, own.boxes, embedded)
-            total = total + self.signals['score'] * own.scores.cpu().clamp(1e-6).log()
-            if self.signals['category'] and own.names is not None:
-                by_head = {one.head: one for one in parsed}
-                total = total + self.signals['category'] * torch.tensor(
-                    [
-                        [
-                            float(names_class(by_head[name], cls, self.vocabulary))
-                            for cls in own.names
-                        ]
-                        for name in names
-                    ]
-                )
-            logits.append(dict(zip(names, total.double().numpy(), strict=True)))
+            total = self._clip_logits(image, own.boxes, embedded).double().numpy()
+            total = total + detection_logits(
+                names,
+                own.names,
+                own.scores.double().cpu().numpy(),
+                self.vocabulary,
+                self.signals['category'],
+                self.signals['score'],
+            )
+            logits.append(dict(zip(names, total, strict=True)))
         return logits
 
     def _clip_logits(self, image: Tensor, boxes: Tensor, texts: Tensor) -> Tensor:
@@ -195,7 +169,7 @@ class ZeroShotGrounding(BaseDetector):
             list[Tensor]: Of each image, of shape (E, K), on the CPU.
         """
         parsed = [[parse_expression(text) for text in own] for own in texts]
-        heads = [[one for item in own for one in _with_heads(item)] for own in parsed]
+        heads = [[head for item in own for head in item.heads] for own in parsed]
         logits = self.appearance(images, proposals, heads)
         grounded = []
         for image, boxes, own, scores in zip(
@@ -299,12 +273,6 @@ class ZeroShotGrounding(BaseDetector):
         """The predictions: there is nothing before them."""
         assert batch_data_samples is not None
         return self.predict(batch_inputs, batch_data_samples)
-
-
-def _with_heads(parsed: ParsedExpression) -> list[ParsedExpression]:
-    """An expression and its anchors, as far as they name something."""
-    others = _with_heads(parsed.anchor) if parsed.anchor else []
-    return ([parsed] if parsed.head else []) + others
 
 
 def _place(sample: DetDataSample) -> tuple[int, int, int, int]:

@@ -145,13 +145,17 @@ def with_image_folds(cfg: Config, parts: Sequence[int] | None) -> Config:
 
 
 def with_selection(
-    cfg: Config, sources: Mapping[str, Mapping[str, Any]] | None
+    cfg: Config,
+    sources: Mapping[str, Mapping[str, Any]] | None,
+    epoch_length: int | str | None = None,
 ) -> Config:
     """Config that draws from selected labels, in epochs that repeat exactly.
 
     Args:
         cfg (Config): Any.
         sources (Mapping, optional): As of :obj:`CurriculumSampler`; None: all labels.
+        epoch_length (int or str, optional): Of the sampler. Defaults to None: as the
+            config has it.
 
     Returns:
         Config: A copy.
@@ -164,6 +168,8 @@ def with_selection(
     for key in ('max_expressions', 'epoch_length', 'weights'):
         if before.get(key) is not None:
             loader.sampler[key] = before[key]
+    if epoch_length is not None:
+        loader.sampler.epoch_length = epoch_length
     if sources is not None:
         loader.sampler.sources = {name: dict(spec) for name, spec in sources.items()}
     # A resumed epoch equals an uninterrupted one; see ExactResumeHook.

@@ -1,12 +1,24 @@
 """Expressions that are true of exactly one object of a synthetic image."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
-__all__ = ['MARGIN', 'RELATIONS', 'Shape', 'choose', 'describe']
+__all__ = [
+    'MARGIN',
+    'RELATIONS',
+    'SIDES',
+    'SIDE_TEXTS',
+    'Shape',
+    'choose',
+    'describe',
+    'nouns',
+    'only',
+]
 
+_Referent = TypeVar('_Referent', int, tuple[int, ...])
 MARGIN = 0.08  # of the long side: how clearly an object must lie on a side
 
 
@@ -33,13 +45,13 @@ class Shape:
         return (left + right) / 2, (top + bottom) / 2
 
 
-def _only(objects: list[Shape], fits: Callable[[Shape], bool]) -> int | None:
+def only(objects: Sequence[Shape], fits: Callable[[Shape], bool]) -> int | None:
     """The index of the one object that fits, or None if not exactly one does."""
     found = [i for i, item in enumerate(objects) if fits(item)]
     return found[0] if len(found) == 1 else None
 
 
-def _nouns(item: Shape) -> Iterator[tuple[str, Callable[[Shape], bool]]]:
+def nouns(item: Shape) -> Iterator[tuple[str, Callable[[Shape], bool]]]:
     """Ways to name an object, and what else each name fits."""
     yield item.shape, lambda o: o.shape == item.shape
     yield f'{item.color} one', lambda o: o.color == item.color
@@ -58,8 +70,8 @@ def _nouns(item: Shape) -> Iterator[tuple[str, Callable[[Shape], bool]]]:
 
 
 # word -> (axis, sign): the object with the largest sign * centre[axis] is meant.
-_SIDES = {'left': (0, -1), 'right': (0, 1), 'top': (1, -1), 'bottom': (1, 1)}
-_SIDE_TEXTS = {
+SIDES = {'left': (0, -1), 'right': (0, 1), 'top': (1, -1), 'bottom': (1, 1)}
+SIDE_TEXTS = {
     'left': ('left {}', '{} on the left', 'leftmost {}'),
     'right': ('right {}', '{} on the right', 'rightmost {}'),
     'top': ('top {}', '{} at the top', 'uppermost {}'),
@@ -84,8 +96,8 @@ def describe(
     """
     margin = MARGIN * max(size)
     for index, item in enumerate(objects):
-        for noun, fits in _nouns(item):
-            if _only(objects, fits) == index:
+        for noun, fits in nouns(item):
+            if only(objects, fits) == index:
                 yield 'attribute', noun, index
         yield from _place_expressions(objects, index, margin, rng)
         yield from _relation_expressions(objects, index, margin)
@@ -118,10 +130,10 @@ def _place_expressions(
     for noun, group in groups.items():
         if len(group) < 2:
             continue
-        for side, (axis, sign) in _SIDES.items():
+        for side, (axis, sign) in SIDES.items():
             others = [sign * o.center[axis] for o in group if o is not item]
             if sign * item.center[axis] > max(others) + margin:
-                text = str(rng.choice(_SIDE_TEXTS[side]))
+                text = str(rng.choice(SIDE_TEXTS[side]))
                 yield 'place', text.format(noun), index
 
 
@@ -135,7 +147,7 @@ def _relation_expressions(
         return
     for anchor_index, anchor in enumerate(objects):
         name = next(
-            (n for n, fits in _nouns(anchor) if _only(objects, fits) == anchor_index),
+            (n for n, fits in nouns(anchor) if only(objects, fits) == anchor_index),
             None,
         )
         if anchor.shape == item.shape or name is None:
@@ -148,22 +160,23 @@ def _relation_expressions(
 
 
 def choose(
-    expressions: list[tuple[str, str, int]], most: int, rng: np.random.Generator
-) -> list[tuple[str, str, int]]:
+    expressions: list[tuple[str, str, _Referent]], most: int, rng: np.random.Generator
+) -> list[tuple[str, str, _Referent]]:
     """A mix of kinds: each pick draws a kind first, then one of its expressions.
 
     Args:
-        expressions (list): Kind, expression and referent of each; doubles count once.
+        expressions (list): Kind, expression, and referent or referents of each;
+            doubles count once.
         most (int): How many to choose, if there are as many.
         rng (np.random.Generator): Decides.
 
     Returns:
         list: The chosen ones.
     """
-    by_kind: dict[str, list[tuple[str, str, int]]] = {}
+    by_kind: dict[str, list[tuple[str, str, _Referent]]] = {}
     for kind, text, index in dict.fromkeys(expressions):
         by_kind.setdefault(kind, []).append((kind, text, index))
-    chosen: list[tuple[str, str, int]] = []
+    chosen: list[tuple[str, str, _Referent]] = []
     while by_kind and len(chosen) < most:
         # Kinds first: relations are many, and would crowd out the others.
         kind = str(rng.choice(sorted(by_kind)))

@@ -17,6 +17,7 @@ __all__ = [
     'KeyIndex',
     'ReliabilityFile',
     'read_boxes',
+    'read_outcomes',
     'read_reliability',
     'reliability_path',
     'source_of',
@@ -115,6 +116,28 @@ def read_boxes(path: str | Path, labels: LabelFile | None = None) -> np.ndarray:
     return _joined(path, manifest, boxes, labels)
 
 
+def read_outcomes(path: str | Path, labels: LabelFile | None = None) -> np.ndarray:
+    """What a correction has made of the labels of a reliability file.
+
+    Args:
+        path (str or Path): As of :func:`read_reliability`.
+        labels (LabelFile, optional): As there.
+
+    Returns:
+        np.ndarray: int8 (N, ) of :data:`.correction.KEPT`, ``MOVED`` and ``DROPPED``;
+        -1 for labels that were not corrected.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: They are damaged, or belong to other labels.
+    """
+    path = Path(path)
+    manifest = _read_manifest(path)
+    shape = (manifest['labels']['count'],)
+    outcomes = _open_array(_outcome_path(path), 'r', shape, np.int8)
+    return _joined(path, manifest, outcomes, labels)
+
+
 def source_of(path: str | Path) -> str:
     """Name of the source whose labels a reliability file scores.
 
@@ -202,6 +225,7 @@ class ReliabilityFile:
         # none that could be taken for another label's.
         keys_path = _keys_path(self.path)
         keys_path.unlink(missing_ok=True)
+        _outcome_path(self.path).unlink(missing_ok=True)
         with replacing(_manifest_path(self.path)) as partial:
             partial.write_text(json.dumps(self._manifest, indent=2) + '\n', 'utf-8')
         _save(self.path, values)
@@ -232,6 +256,17 @@ class ReliabilityFile:
             self.boxes[rows] = boxes
         self.values[rows] = reliability
 
+    def write_outcomes(self, keys: np.ndarray, outcomes: np.ndarray) -> None:
+        """Store what a correction has made of some labels, and of no other one.
+
+        Args:
+            keys (np.ndarray): uint64 (n, ), of :attr:`LabelFile.keys`.
+            outcomes (np.ndarray): int8 (n, ).
+        """
+        values = np.full(self._labels.count, -1, np.int8)
+        values[self._rows_of(keys)] = outcomes
+        _save(_outcome_path(self.path), values)
+
     def _rows_of(self, keys: np.ndarray) -> np.ndarray:
         rows = self._index.rows(keys)
         if (rows < 0).any():
@@ -253,6 +288,10 @@ def _manifest_path(path: Path) -> Path:
 
 def _keys_path(path: Path) -> Path:
     return path.with_suffix('.keys.npy')
+
+
+def _outcome_path(path: Path) -> Path:
+    return path.with_suffix('.outcome.npy')
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -371,7 +410,10 @@ def _joined(
 
 
 def _open_array(
-    path: Path, mode: Literal['r', 'r+'], shape: tuple[int, ...]
+    path: Path,
+    mode: Literal['r', 'r+'],
+    shape: tuple[int, ...],
+    dtype: type = np.float32,
 ) -> np.ndarray:
     try:
         # Read-only first: 'r+' would fill up a truncated file with zeros.
@@ -384,11 +426,11 @@ def _open_array(
             f'{error}. Remove it and score again.'
         ) from error
     kind = (getattr(values, 'dtype', None), getattr(values, 'shape', None))
-    if kind != (np.float32, shape):
+    if kind != (dtype, shape):
         raise ValueError(
             f'{path} holds {kind[0]} of shape {kind[1]}; its manifest says '
-            f'{shape[0]:,} labels: expected float32 of shape {shape}. Remove it and '
-            'score again.'
+            f'{shape[0]:,} labels: expected {np.dtype(dtype)} of shape {shape}. Remove '
+            'it and score again.'
         )
     return values if mode == 'r' else np.load(path, mmap_mode='r+', allow_pickle=False)
 

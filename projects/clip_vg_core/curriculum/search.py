@@ -211,12 +211,13 @@ def multi_source(
     strategy: Strategy = greedy_walk,
     start: float = 0.5,
     step: float = 0.1,
+    keep_all: bool = False,
 ) -> MultiSourceResult:
     """Multi-source self-paced adapting (method, section 6); of one source, SSA.
 
     For each source in turn: every measurer at the first threshold, on top of the
     picks so far; then the search for the threshold with the best measurer. A source
-    that does not raise the score is skipped, which the paper does not do.
+    that does not raise the score is skipped, of which the paper says nothing.
 
     Args:
         sources (Sequence[str]): Names, from simple to complex.
@@ -227,9 +228,11 @@ def multi_source(
         start (float): First threshold, at which measurers are compared. Defaults to
             0.5.
         step (float): Distance between thresholds. Defaults to 0.1.
+        keep_all (bool): Whether a source that does not raise the score is kept, too,
+            as in the paper's loop. Defaults to False.
 
     Returns:
-        MultiSourceResult: The best trial.
+        MultiSourceResult: The best trial; with ``keep_all``, that of all sources.
     """
     selected: Trial = ()
     best = -math.inf
@@ -245,7 +248,8 @@ def multi_source(
         walk = strategy(
             partial(_score_thresholds, score, selected, source, measurer), start, step
         )
-        helps = walk.score > best
+        # Too few labels at every threshold leave nothing to keep.
+        helps = walk.score > (-math.inf if keep_all else best)
         decided.append(SourceResult(source, compared, measurer, walk, helps))
         if helps:
             best = walk.score

@@ -5,7 +5,14 @@ from collections.abc import Container, Sequence
 
 import numpy as np
 
-__all__ = ['THRESHOLDS', 'accuracy_by_group', 'aligned_ious', 'summarize']
+__all__ = [
+    'THRESHOLDS',
+    'accuracy_by_group',
+    'aligned_gious',
+    'aligned_ious',
+    'group_masks',
+    'summarize',
+]
 
 # The published accuracy is at 0.5.
 THRESHOLDS = (0.25, 0.5, 0.75, 0.9)
@@ -24,18 +31,43 @@ def aligned_ious(boxes: np.ndarray, gt_boxes: np.ndarray) -> np.ndarray:
     Returns:
         np.ndarray: float32 (N, ) in [0, 1]; 0 where a box is not finite.
     """
-    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
-    gt_boxes = np.asarray(gt_boxes, np.float32).reshape(-1, 4)
     with np.errstate(invalid='ignore', over='ignore'):
-        areas = [(b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]) for b in (boxes, gt_boxes)]
-        top_left = np.maximum(boxes[:, :2], gt_boxes[:, :2])
-        sides = np.minimum(boxes[:, 2:], gt_boxes[:, 2:]) - top_left
-        sides = np.maximum(sides, np.float32(0))
-        overlap = sides[:, 0] * sides[:, 1]
-        # The least union is MMDetection's, too: it saves a division by zero.
-        union = np.maximum(areas[0] + areas[1] - overlap, np.float32(1e-6))
+        overlap, union, _ = _areas(boxes, gt_boxes)
         ious = overlap / union
     return np.where(np.isfinite(ious), ious, np.float32(0))
+
+
+def aligned_gious(boxes: np.ndarray, gt_boxes: np.ndarray) -> np.ndarray:
+    """Generalised IoU of each box with the true box of the same row.
+
+    Args:
+        boxes (np.ndarray): As of :func:`aligned_ious`, of shape (N, 4).
+        gt_boxes (np.ndarray): xyxy in the same unit, of shape (N, 4).
+
+    Returns:
+        np.ndarray: float32 (N, ) in [-1, 1]; -1 where a box is not finite.
+    """
+    with np.errstate(invalid='ignore', over='ignore'):
+        overlap, union, hull = _areas(boxes, gt_boxes)
+        gious = overlap / union - (hull - union) / hull
+    return np.where(np.isfinite(gious), gious, np.float32(-1))
+
+
+def _areas(boxes: np.ndarray, gt_boxes: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Areas of overlap, union and hull of aligned boxes, float32 (N, ) each."""
+    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+    gt_boxes = np.asarray(gt_boxes, np.float32).reshape(-1, 4)
+    areas = [(b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]) for b in (boxes, gt_boxes)]
+    top_left = np.maximum(boxes[:, :2], gt_boxes[:, :2])
+    sides = np.minimum(boxes[:, 2:], gt_boxes[:, 2:]) - top_left
+    sides = np.maximum(sides, np.float32(0))
+    overlap = sides[:, 0] * sides[:, 1]
+    # The least union is MMDetection's, too: it saves a division by zero.
+    least = np.float32(1e-6)
+    union = np.maximum(areas[0] + areas[1] - overlap, least)
+    top_left = np.minimum(boxes[:, :2], gt_boxes[:, :2])
+    sides = np.maximum(boxes[:, 2:], gt_boxes[:, 2:]) - top_left
+    return overlap, union, np.maximum(sides[:, 0] * sides[:, 1], least)
 
 
 def summarize(
@@ -79,7 +111,23 @@ def accuracy_by_group(
         then under the name of each split and source, and of both as in
         ``refcoco/testA``, in characters that every MMEngine backend takes.
     """
-    groups = {'': summarize(ious, thresholds)}
+    return {
+        name: summarize(ious[mask], thresholds)
+        for name, mask in group_masks(splits, sources).items()
+    }
+
+
+def group_masks(splits: Sequence[str], sources: Sequence[str]) -> dict[str, np.ndarray]:
+    """All labels, and those of each group of :func:`accuracy_by_group`.
+
+    Args:
+        splits (Sequence[str]): The N splits.
+        sources (Sequence[str]): The N sources.
+
+    Returns:
+        dict[str, np.ndarray]: A mask, bool (N, ), for each name.
+    """
+    groups = {'': np.ones(len(splits), bool)}
     several = []
     for values in (np.asarray(sources), np.asarray(splits)):
         names, codes = np.unique(values, return_inverse=True)
@@ -87,7 +135,7 @@ def accuracy_by_group(
             several.append((names.tolist(), codes))
     for names, codes in reversed(several):
         for code, safe in enumerate(_safe_names(names, groups)):
-            groups[safe] = summarize(ious[codes == code], thresholds)
+            groups[safe] = codes == code
     if len(several) == 2:
         (source_names, source_codes), (split_names, split_codes) = several
         pairs = {*zip(source_codes.tolist(), split_codes.tolist(), strict=True)}
@@ -95,9 +143,8 @@ def accuracy_by_group(
         if len(pairs) > len(source_names):
             of_sources, of_splits = _safe_names(source_names), _safe_names(split_names)
             for source, split in sorted(pairs):
-                chosen = (source_codes == source) & (split_codes == split)
                 name = f'{of_sources[source]}/{of_splits[split]}'
-                groups[name] = summarize(ious[chosen], thresholds)
+                groups[name] = (source_codes == source) & (split_codes == split)
     return groups
 
 

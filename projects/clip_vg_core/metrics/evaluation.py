@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,23 +10,28 @@ from typing import Any
 import numpy as np
 
 from ..data.label_table import LabelTable, box_faults
-from ..utils.image_files import open_image
 from .accuracy import accuracy_by_group, aligned_ious
+from .generalized import (
+    MatchingRule,
+    count_expression,
+    summarize_by_group,
+    written_boxes,
+)
+from .prediction_units import (
+    better_reading,
+    better_reading_of_sets,
+    image_sizes,
+    to_pixels,
+)
 from .predictions_file import Predictions
 
 __all__ = [
-    'BOX_FORMATS',
-    'COORDINATES',
     'Evaluation',
+    'evaluate_box_sets',
     'evaluate_predictions',
     'format_table',
-    'to_pixels',
 ]
 
-BOX_FORMATS = ('xyxy', 'xywh', 'cxcywh')
-COORDINATES = ('pixel', '1', '999', '1000')
-# Another reading is named where it hits this share of the labels more.
-_CLEARLY = 0.1
 _NAMED = 3  # examples in a message
 
 
@@ -35,9 +40,11 @@ class Evaluation:
     """What a file of predictions scores.
 
     Args:
-        groups (dict[str, dict[str, float]]): Of :func:`accuracy_by_group`.
+        groups (dict[str, dict[str, float]]): Of :func:`accuracy_by_group`, or of sets
+            of boxes of :func:`summarize_by_group`.
         counts (dict[str, int]): Labels in each group.
-        results (list[dict]): One for each label, as ``GroundingMetric`` writes them.
+        results (list[dict]): One for each label, as ``GroundingMetric`` writes them, or
+            for sets ``GeneralizedGroundingMetric``.
         warnings (list[str]): What the reader should know, as sentences.
     """
 
@@ -79,27 +86,13 @@ def evaluate_predictions(
         ValueError: Nothing matches, a label has two predictions that differ, or sizes
             are needed and not known.
     """
-    rows, warnings = _match(table, predictions)
-    matched = rows >= 0
-    if not matched.any():
-        raise ValueError(_nothing_matches(table, predictions))
-    if missing := int((~matched).sum()):
-        first = np.flatnonzero(~matched)[:_NAMED]
-        named = ', '.join(table.sample_ids[i] for i in first)
-        warnings.append(
-            f'{missing:,} of {len(table):,} labels have no prediction and '
-            f'{"are left out" if only_matched else "count as misses"}: {named}'
-            f'{", ..." if missing > _NAMED else ""}.'
-        )
-    indices = np.flatnonzero(matched) if only_matched else np.arange(len(table))
-    rows = rows[indices]
+    indices, rows, warnings = _rows_of_labels(table, predictions, only_matched)
     raw = predictions.boxes[rows]
     raw[rows < 0] = np.nan
     if empty := int((np.isnan(raw).any(1) & (rows >= 0)).sum()):
         warnings.append(f'{empty:,} predictions have no box and count as misses.')
-    sizes = _sizes(table, predictions, indices, rows)
-    if coordinates != 'pixel':
-        sizes = _read_sizes(table, indices, sizes, images)
+    needed = coordinates != 'pixel'
+    sizes = image_sizes(table, predictions, indices, rows, images, needed)
     gt_boxes = table.boxes[indices]
     boxes = to_pixels(raw, coordinates, box_format, sizes)
     ious = aligned_ious(boxes, gt_boxes)
@@ -107,7 +100,7 @@ def evaluate_predictions(
     true_sizes = table.sizes[table.image_index[indices]]
     for _, invalid in box_faults(gt_boxes, true_sizes):
         ious[invalid] = 0
-    warnings += _better_reading(
+    warnings += better_reading(
         raw, gt_boxes, sizes, (coordinates, box_format), float((ious >= 0.5).mean())
     )
     splits = [table.split_names[code] for code in table.splits[indices]]
@@ -140,46 +133,96 @@ def evaluate_predictions(
     return Evaluation(groups, counts, results, warnings)
 
 
-def to_pixels(
-    boxes: np.ndarray, coordinates: str, box_format: str, sizes: np.ndarray
-) -> np.ndarray:
-    """Boxes as xyxy in pixels of the original image.
+def evaluate_box_sets(
+    table: LabelTable,
+    predictions: Predictions,
+    rule: MatchingRule,
+    coordinates: str = 'pixel',
+    box_format: str = 'xyxy',
+    images: Path | None = None,
+    only_matched: bool = False,
+) -> Evaluation:
+    """Score sets of predicted boxes as ``GeneralizedGroundingMetric`` would.
 
     Args:
-        boxes (np.ndarray): Of shape (N, 4).
+        table (LabelTable): N labels of any number of boxes, xyxy in pixels.
+        predictions (Predictions): As read with ``sets``.
+        rule (MatchingRule): Which boxes count, and how they are matched.
         coordinates (str): As of :func:`evaluate_predictions`.
-        box_format (str): One of :data:`BOX_FORMATS`.
-        sizes (np.ndarray): Height and width of the images, of shape (N, 2); not used
-            for pixels.
+        box_format (str): As of :func:`evaluate_predictions`.
+        images (Path, optional): As of :func:`evaluate_predictions`.
+        only_matched (bool): As of :func:`evaluate_predictions`. By default nothing is
+            predicted for a label without a prediction.
 
     Returns:
-        np.ndarray: float64 (N, 4).
+        Evaluation: Groups of :func:`summarize_by_group`, results and warnings.
 
     Raises:
-        ValueError: Unknown coordinates or format.
+        ValueError: As :func:`evaluate_predictions`.
     """
-    if box_format not in BOX_FORMATS:
-        raise ValueError(f'box format {box_format!r}; expected one of {BOX_FORMATS}.')
-    boxes = np.array(boxes, np.float64).reshape(-1, 4)
-    if box_format == 'cxcywh':
-        boxes[:, :2] -= boxes[:, 2:] / 2
-    if box_format != 'xyxy':
-        boxes[:, 2:] += boxes[:, :2]
-    if coordinates == 'pixel':
-        return boxes
-    resized = re.fullmatch(r'resized:(\d+)x(\d+)', coordinates)
-    if resized:
-        unit = np.array([int(resized[1]), int(resized[2])] * 2, np.float64)
-    elif coordinates in COORDINATES:
-        unit = np.full(4, float(coordinates))
-    else:
-        raise ValueError(
-            f'coordinates {coordinates!r}; expected one of {COORDINATES}, or '
-            'resized:WIDTHxHEIGHT, such as resized:640x640.'
+    indices, rows, warnings = _rows_of_labels(table, predictions, only_matched)
+    needed = coordinates != 'pixel'
+    sizes = image_sizes(table, predictions, indices, rows, images, needed)
+    true_sizes = table.sizes[table.image_index[indices]]
+    nothing = np.zeros((0, 5))
+    counts, results, compared = [], [], []
+    for i, (label, row) in enumerate(zip(indices.tolist(), rows.tolist(), strict=True)):
+        found = predictions.box_sets[row] if row >= 0 else nothing
+        scores, targets = found[:, 4], table.targets(label).copy()
+        own_sizes = np.tile(sizes[i], (len(found), 1))
+        boxes = to_pixels(found[:, :4], coordinates, box_format, own_sizes)
+        # As in GeneralizedGroundingMetric: a target that is invalid is never found.
+        faults = box_faults(targets, np.tile(true_sizes[i], (len(targets), 1)))
+        for _, invalid in faults:
+            targets[invalid] = np.nan
+        counts.append(count_expression(boxes, scores, targets, rule))
+        written = written_boxes(scores, rule)
+        results.append(
+            dict(
+                sample_id=table.sample_ids[label],
+                image=table.images[table.image_index[label]],
+                text=table.texts[label],
+                bboxes=np.nan_to_num(boxes[written]).tolist(),
+                scores=scores[written].tolist(),
+                gt_bboxes=np.nan_to_num(targets).tolist(),
+                f1=counts[-1].f1,
+                split=table.split_names[table.splits[label]],
+                source=table.source_names[table.sources[label]],
+            )
         )
-    if not unit.all():
-        raise ValueError(f'coordinates {coordinates!r}: a side of 0 pixels.')
-    return boxes / unit * np.tile(sizes[:, ::-1], 2)
+        compared.append((found[rule.counting(scores), :4], targets, sizes[i]))
+    warnings += better_reading_of_sets(compared, (coordinates, box_format))
+    groups = summarize_by_group(
+        counts,
+        [result['split'] for result in results],
+        [result['source'] for result in results],
+        rule,
+    )
+    sizes_of_groups = {k: int(v['num_expressions']) for k, v in groups.items()}
+    return Evaluation(groups, sizes_of_groups, results, warnings)
+
+
+def _rows_of_labels(
+    table: LabelTable, predictions: Predictions, only_matched: bool
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """The labels that are scored, the row of the prediction of each, and warnings."""
+    rows, warnings = _match(table, predictions)
+    missed = 'count as misses'
+    if predictions.box_sets:
+        missed = 'count as ones for which nothing is predicted'
+    matched = rows >= 0
+    if not matched.any():
+        raise ValueError(_nothing_matches(table, predictions))
+    if missing := int((~matched).sum()):
+        first = np.flatnonzero(~matched)[:_NAMED]
+        named = ', '.join(table.sample_ids[i] for i in first)
+        warnings.append(
+            f'{missing:,} of {len(table):,} labels have no prediction and '
+            f'{"are left out" if only_matched else missed}: {named}'
+            f'{", ..." if missing > _NAMED else ""}.'
+        )
+    indices = np.flatnonzero(matched) if only_matched else np.arange(len(table))
+    return indices, rows[indices], warnings
 
 
 def _match(table: LabelTable, predictions: Predictions) -> tuple[np.ndarray, list[str]]:
@@ -230,8 +273,7 @@ def _distribute(
     """Rows of labels of one content: in order, or one for all if rows are alike."""
     if len(rows) == len(labels):
         return rows
-    boxes = predictions.boxes[rows]
-    if not (np.isnan(boxes) & np.isnan(boxes[0]) | (boxes == boxes[0])).all():
+    if not predictions.are_alike(rows):
         raise ValueError(
             f'{predictions.path}: rows {[predictions.lines[row] for row in rows]} are '
             f'for {len(labels)} label(s), {table.sample_ids[labels[0]]!r} '
@@ -289,83 +331,28 @@ def _nothing_matches(table: LabelTable, predictions: Predictions) -> str:
     )
 
 
-def _sizes(
-    table: LabelTable, predictions: Predictions, indices: np.ndarray, rows: np.ndarray
-) -> np.ndarray:
-    """Height and width of the labels' images, -1 where nothing says them."""
-    sizes = table.sizes[table.image_index[indices]].astype(np.int64)
-    unknown = (sizes <= 0).any(1) & (rows >= 0)
-    sizes[unknown] = predictions.sizes[rows[unknown]]
-    return sizes
-
-
-def _read_sizes(
-    table: LabelTable, indices: np.ndarray, sizes: np.ndarray, folder: Path | None
-) -> np.ndarray:
-    """The sizes, those unknown read from the images."""
-    unknown = np.flatnonzero((sizes <= 0).any(1))
-    if not len(unknown):
-        return sizes
-    if folder is None:
-        name = table.images[table.image_index[indices[unknown[0]]]]
-        raise ValueError(
-            f'The sizes of the images of {len(unknown):,} labels are not known (the '
-            f'first: {name}), and boxes that are not in pixels need them: give the '
-            'folder of the images (--images).'
-        )
-    known: dict[int, tuple[int, int]] = {}
-    for place in unknown:
-        image = int(table.image_index[indices[place]])
-        if image not in known:
-            with open_image(folder / table.images[image]) as file:
-                known[image] = (file.height, file.width)
-        sizes[place] = known[image]
-    return sizes
-
-
-def _better_reading(
-    boxes: np.ndarray,
-    gt_boxes: np.ndarray,
-    sizes: np.ndarray,
-    used: tuple[str, str],
-    accuracy: float,
-) -> list[str]:
-    """Whether boxes in another unit or format would fit far better."""
-    known = (sizes > 0).all(1)
-    scores: dict[tuple[str, str], tuple[float, float]] = {}
-    for coordinates in COORDINATES:
-        for box_format in BOX_FORMATS:
-            if (coordinates, box_format) == used:
-                continue
-            pixels = to_pixels(boxes, coordinates, box_format, sizes)
-            ious = aligned_ious(pixels, gt_boxes)
-            if coordinates != 'pixel':
-                ious = np.where(known, ious, 0)
-            # The mean parts readings that are nearly one, as 999 and 1000.
-            scores[coordinates, box_format] = (
-                float((ious >= 0.5).mean()),
-                float(ious.mean()),
-            )
-    best = max(scores, key=lambda reading: scores[reading])
-    if scores[best][0] < accuracy + _CLEARLY:
-        return []
-    return [
-        f'Read with --coords {used[0]} --box-format {used[1]}, {accuracy:.1%} of the '
-        f'labels are hit (IoU >= 0.5); with --coords {best[0]} --box-format {best[1]} '
-        f'it would be {scores[best][0]:.1%}. Find out which of the two the model '
-        'writes: the better score is not a reason.'
-    ]
-
-
 def format_table(evaluation: Evaluation) -> str:
     """Scores as a table for people, a line for each group."""
     names = {name: name or 'all' for name in evaluation.groups}
-    metrics = list(evaluation.groups[''])
+    # A group may lack what it has no labels for, but all labels lack nothing.
+    metrics = [m for m in evaluation.groups[''] if not m.startswith('num_')]
     width = max(len(name) for name in names.values())
-    lines = [f'{"":<{width}}  {"labels":>8}  ' + '  '.join(f'{m:>8}' for m in metrics)]
-    lines += [
-        f'{names[name]:<{width}}  {evaluation.counts[name]:>8,}  '
-        + '  '.join(f'{group[m]:>8.4f}' for m in metrics)
-        for name, group in evaluation.groups.items()
-    ]
-    return '\n'.join(lines)
+    widths = {metric: max(8, len(metric)) for metric in metrics}
+
+    def line(name: str, count: str, cells: Mapping[str, str]) -> str:
+        columns = [f'{cells.get(m, "-"):>{widths[m]}}' for m in metrics]
+        return '  '.join([f'{name:<{width}}', f'{count:>8}', *columns])
+
+    return '\n'.join(
+        [
+            line('', 'labels', {metric: metric for metric in metrics}),
+            *(
+                line(
+                    names[name],
+                    f'{evaluation.counts[name]:,}',
+                    {metric: f'{value:.4f}' for metric, value in group.items()},
+                )
+                for name, group in evaluation.groups.items()
+            ),
+        ]
+    )

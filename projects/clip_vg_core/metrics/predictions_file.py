@@ -5,7 +5,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +59,13 @@ class Predictions:
         images (list[str or None]): File names.
         texts (list[str or None]): Expressions.
         boxes (np.ndarray): float64 (N, 4) as the file has them; NaN where a row has
-            no box.
-        scores (np.ndarray): float64 (N, ); NaN where a row has none.
+            no box, or was read as a set.
+        scores (np.ndarray): float64 (N, ); NaN likewise.
         sizes (np.ndarray): int64 (N, 2), height and width of the image where the row
             says them, else -1.
+        box_sets (list[np.ndarray]): All boxes of each row if they were read as sets,
+            else empty: float64 (P, 5), the box as the file has it and its score; 1
+            where a row has no scores.
     """
 
     path: Path
@@ -73,13 +76,21 @@ class Predictions:
     boxes: np.ndarray
     scores: np.ndarray
     sizes: np.ndarray
+    box_sets: list[np.ndarray] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.lines)
 
+    def are_alike(self, rows: Sequence[int]) -> bool:
+        """Whether rows have the same boxes."""
+        boxes = self.box_sets or self.boxes
+        return all(
+            np.array_equal(boxes[row], boxes[rows[0]], equal_nan=True) for row in rows
+        )
+
 
 def read_predictions(
-    path: Path, fields: Mapping[str, str] | None = None
+    path: Path, fields: Mapping[str, str] | None = None, sets: bool = False
 ) -> Predictions:
     """Read predicted boxes.
 
@@ -91,6 +102,8 @@ def read_predictions(
         fields (Mapping[str, str], optional): Name in the file of ``sample_id``,
             ``image``, ``text``, ``box`` or ``score``. Defaults to None: those of
             :data:`FIELDS`.
+        sets (bool): Whether all boxes of a row count, not the best or first of them:
+            for expressions with any number of targets. Defaults to False.
 
     Returns:
         Predictions: In the file's order.
@@ -104,7 +117,7 @@ def read_predictions(
         raise ValueError(f'{path} is empty: it has no predictions.')
     names = _field_names([row for _, row in rows], fields or {}, path)
     found: dict[str, list] = {key: [] for key in ('id', 'image', 'text', 'box')}
-    scores, sizes = [], []
+    scores, sizes, box_sets = [], [], []
     for where, row in _located(path, rows):
         texts = {
             key: None if name is None or row.get(name) is None else str(row[name])
@@ -117,7 +130,12 @@ def read_predictions(
                 f'{sorted(map(str, row))}. Name the fields, e.g. '
                 '--fields image=file text=query box=answer.'
             )
-        box, score = _box_and_score(row, names, where)
+        box: Sequence[float] = [math.nan] * 4
+        score = math.nan
+        if sets:
+            box_sets.append(_box_set(row, names, where))
+        else:
+            box, score = _box_and_score(row, names, where)
         found['id'].append(texts['sample_id'])
         found['image'].append(texts['image'])
         found['text'].append(texts['text'])
@@ -133,6 +151,7 @@ def read_predictions(
         np.array(found['box'], np.float64),
         np.array(scores, np.float64),
         np.array(sizes, np.int64),
+        box_sets,
     )
 
 
@@ -234,13 +253,57 @@ def _field_names(
     return names
 
 
+def _values(
+    row: dict, names: Mapping[str, str | None], where: str
+) -> tuple[Any, Any, bool]:
+    """The boxes of a row, its scores, and whether the boxes are a list of boxes."""
+    value: Any = _columns(row, where) if names['box'] is None else row.get(names['box'])
+    scores = row.get(names['score']) if names['score'] is not None else None
+    items = value if isinstance(value, list) else []
+    return value, scores, bool(items) and isinstance(items[0], list | dict)
+
+
+def _box_set(row: dict, names: Mapping[str, str | None], where: str) -> np.ndarray:
+    """All boxes of a row and their scores, float64 (P, 5)."""
+    value, scores, listed = _values(row, names, where)
+    if listed:
+        boxes = [parse_box(item, f'{where}, box {i}') for i, item in enumerate(value)]
+    elif isinstance(value, str):
+        boxes = _boxes_in_text(value)
+    else:
+        boxes = [parse_box(value, where)]
+    if all(math.isnan(number) for box in boxes for number in box):
+        return np.zeros((0, 5))
+    if not isinstance(scores, list):
+        scores = [scores] * len(boxes)
+    if len(scores) != len(boxes):
+        raise ValueError(
+            f'{where}: {len(boxes)} boxes, but {len(scores)} scores; expected one for '
+            'each, or none.'
+        )
+    numbers = np.array([_number(score, f'{where}, score') for score in scores])
+    if np.isnan(numbers).all():
+        numbers[:] = 1
+    found = np.column_stack([np.array(boxes, np.float64), numbers])
+    return found[~np.isnan(found[:, :4]).all(1)]
+
+
+def _boxes_in_text(text: str) -> list[list[float]]:
+    """All boxes in a model's text, of the notation that its first box has."""
+    # What is thought of on the way is not what is predicted.
+    text = re.sub(r'<think>.*?</think>', '', text[:_LONGEST], flags=re.DOTALL)
+    for pattern in _BOXES_IN_TEXT:
+        if found := pattern.findall(text):
+            return [[float(number) for number in groups] for groups in found]
+    return [parse_box(text, '')]
+
+
 def _box_and_score(
     row: dict, names: Mapping[str, str | None], where: str
 ) -> tuple[Sequence[float], float]:
     """The box of a row and its score, NaN where there is none."""
-    value = row.get(names['box']) if names['box'] is not None else _columns(row, where)
-    scores = row.get(names['score']) if names['score'] is not None else None
-    if isinstance(value, list) and value and isinstance(value[0], list | dict):
+    value, scores, listed = _values(row, names, where)
+    if listed:
         boxes = [parse_box(item, f'{where}, box {i}') for i, item in enumerate(value)]
         if len(boxes) == 1:
             scores = scores[0] if isinstance(scores, list) and scores else scores

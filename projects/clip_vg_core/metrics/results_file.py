@@ -93,6 +93,12 @@ def _parsed(line: str, where: str) -> dict[str, Any]:
 
 def _checked(result: dict[str, Any], where: str) -> dict[str, Any]:
     """The result with ``score``, after checks of every entry."""
+    if 'gt_bboxes' in result:
+        raise ValueError(
+            f'{where}, gt_bboxes: sets of boxes, of GeneralizedGroundingMetric; '
+            'expected one box (`bbox`, `gt_bbox`), of GroundingMetric. '
+            'tools/evaluate_predictions.py scores sets.'
+        )
     for key in ('sample_id', *_TEXTS):
         entry_of(required(result, key, where), str, f'{where}, {key}', 'a text')
     image = required(result, 'image', where)

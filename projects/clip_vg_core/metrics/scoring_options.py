@@ -2,26 +2,35 @@
 
 import argparse
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ..data.label_table import LabelTable
 from ..data.readers import read_annotations
-from .evaluation import BOX_FORMATS, COORDINATES, Evaluation, evaluate_predictions
+from ..data.table_builder import TARGETS
+from .evaluation import Evaluation, evaluate_box_sets, evaluate_predictions
+from .generalized import MATCHERS, OVERLAPS, MatchingRule
+from .prediction_units import BOX_FORMATS, COORDINATES
 from .predictions_file import FIELDS, read_predictions
 
 __all__ = ['add_scoring_options', 'score_file']
 
 
-def add_scoring_options(parser: argparse.ArgumentParser, required: bool) -> None:
+def add_scoring_options(
+    parser: argparse.ArgumentParser, required: bool, sets: bool = False
+) -> None:
     """Add what says the labels and how the predicted boxes are meant.
 
     Args:
         parser (ArgumentParser): Gets ``gt``, ``split_file``, ``split``, ``format``,
             ``coords``, ``box_format``, ``fields``, ``images`` (unless it has it) and
-            ``only_matched``.
+            ``only_matched``, ``targets``.
         required (bool): Whether ``--gt`` must be given.
+        sets (bool): Whether expressions may have any number of targets; adds the
+            options of :obj:`MatchingRule`. Defaults to False: only those with one
+            target are scored.
     """
     group = parser.add_argument_group('labels')
     group.add_argument(
@@ -79,6 +88,47 @@ def add_scoring_options(parser: argparse.ArgumentParser, required: bool) -> None
             'have (default: none are read)',
         )
 
+    parser.set_defaults(targets='one')
+    if sets:
+        _add_set_options(parser)
+
+
+def _add_set_options(parser: argparse.ArgumentParser) -> None:
+    default = MatchingRule()
+    group = parser.add_argument_group('labels with no target or several')
+    group.add_argument(
+        '--targets',
+        choices=TARGETS,
+        default=None,
+        help='score sets of boxes (any), or only labels with one target, by one box '
+        '(one) (default: any if a label has no target or several, else one)',
+    )
+    group.add_argument(
+        '--score-thr',
+        type=float,
+        default=default.score_thr,
+        help='of sets: boxes of at least this score count (default: %(default)s)',
+    )
+    group.add_argument(
+        '--overlap',
+        choices=OVERLAPS,
+        default=default.overlap,
+        help='of sets: what boxes and targets are compared by (default: %(default)s)',
+    )
+    group.add_argument(
+        '--overlap-thr',
+        type=float,
+        default=default.overlap_thr,
+        help='of sets: least overlap of a box with its target (default: %(default)s)',
+    )
+    group.add_argument(
+        '--matcher',
+        choices=tuple(MATCHERS),
+        default=default.matcher,
+        help='of sets: optimal finds the most targets, greedy takes the largest '
+        'overlap first, as the code of gRefCOCO (default: %(default)s)',
+    )
+
 
 def score_file(path: Path, args: argparse.Namespace) -> Evaluation:
     """Score a file of predictions by the options of :func:`add_scoring_options`.
@@ -102,14 +152,30 @@ def score_file(path: Path, args: argparse.Namespace) -> Evaluation:
             raise ValueError(f'--fields {item}: expected FIELD=NAME, as box=answer.')
         fields[key] = name
     split = tuple(args.split) if args.split else None
-    return evaluate_predictions(
-        _labels(args.gt, args.split_file, split, args.format),
-        read_predictions(path, fields),
-        args.coords,
-        args.box_format,
-        args.images,
-        args.only_matched,
+    table = _labels(
+        args.gt,
+        args.split_file,
+        split,
+        args.format,
+        'one' if args.targets == 'one' else 'any',
     )
+    how = (args.coords, args.box_format, args.images, args.only_matched)
+    counts = table.target_counts()
+    if args.targets == 'one' or (args.targets is None and (counts == 1).all()):
+        single = replace(table, offsets=None)
+        evaluation = evaluate_predictions(single, read_predictions(path, fields), *how)
+        evaluation.warnings[:0] = table.notes
+        return evaluation
+    rule = MatchingRule(args.score_thr, args.overlap, args.overlap_thr, args.matcher)
+    predictions = read_predictions(path, fields, sets=True)
+    evaluation = evaluate_box_sets(table, predictions, rule, *how)
+    evaluation.warnings[:0] = [
+        *table.notes,
+        f'{(counts == 0).sum():,} of {len(table):,} labels have no target, '
+        f'{(counts > 1).sum():,} several: {rule}. --targets one scores only labels '
+        'with one target, by one box each.',
+    ]
+    return evaluation
 
 
 @lru_cache(maxsize=1)  # two runs are compared on the same labels
@@ -118,5 +184,8 @@ def _labels(
     split_file: Path | None,
     splits: tuple[str, ...] | None,
     ann_format: str | None,
+    targets: str,
 ) -> LabelTable:
-    return read_annotations(path, split_file, splits, ann_format, check_boxes=False)
+    return read_annotations(
+        path, split_file, splits, ann_format, check_boxes=False, targets=targets
+    )

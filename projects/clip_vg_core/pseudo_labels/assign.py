@@ -1,39 +1,29 @@
 """Assigned labels: texts without boxes get the detection that they mean."""
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..zero_shot.expression import ParsedExpression, parse_expression
+from ..zero_shot.scoring import DIRECTIONS, GeometryWeights, ground_parsed
 from .cleaning import clean_detections, inside_image
 from .detection import CheckedOptions, Detection, GivenText, PseudoLabel, Scene
+from .naming import detection_logits, named_classes
 from .vocabulary import Vocabulary
 
-__all__ = ['AssignOptions', 'Score', 'assign_labels', 'word_logits']
+__all__ = ['AssignOptions', 'Score', 'assign_labels']
 
-# From an image, E texts and K boxes (xyxy in pixels, of shape (K, 4)) to the
-# probability of each text to mean each box, of shape (E, K).
+# From an image, E phrases and K boxes (xyxy in pixels, of shape (K, 4)) to the
+# probability of each phrase to mean each box, of shape (E, K).
 Score = Callable[[Scene, Sequence[str], np.ndarray], np.ndarray]
 
 _LEAST = 1e-6  # of a probability: a factor of 0 would let no other evidence count
-_PLACES = {
-    'left': (0, -1.0),
-    'right': (0, 1.0),
-    'top': (1, -1.0),
-    'upper': (1, -1.0),
-    'bottom': (1, 1.0),
-    'lower': (1, 1.0),
-}
-_MIDDLE = ('middle', 'center', 'centre')
-_SIZES = {
-    **dict.fromkeys(('big', 'bigger', 'biggest', 'large', 'larger', 'largest'), 1.0),
-    **dict.fromkeys(('small', 'smaller', 'smallest', 'little', 'tiny'), -1.0),
-    **dict.fromkeys(('front', 'closest', 'nearest', 'foreground'), 1.0),
-    **dict.fromkeys(('back', 'background', 'farthest', 'furthest'), -1.0),
-}
-_WORD = re.compile(r"[a-z0-9']+")
+# As configs/_base_/models/zero_shot_vit-b16.py weighs them beside CLIP; a class that is
+# named outweighs the margin, for words that decide alone.
+_CATEGORY, _SCORE = 6.0, 0.5
+_GEOMETRY = GeometryWeights()
 
 
 @dataclass(frozen=True)
@@ -43,8 +33,9 @@ class AssignOptions(CheckedOptions):
     Args:
         min_probability (float): A text whose likeliest box is less probable gets no
             label. Defaults to 0: all get one.
-        use_words (bool): Whether names of classes and words of place and size in a
-            text count beside what scores it. Defaults to True.
+        use_words (bool): Whether a text is parsed: names of classes, places, sizes and
+            relations count beside the score of its head phrase. Defaults to True;
+            False: the score of the whole text alone.
         min_area (float): Least area of a box that a text may get, as a share of the
             image's. Defaults to 1 / 64, as for templates.
         max_iou (float): IoU above which two boxes are one object. Defaults to 0.7.
@@ -54,69 +45,6 @@ class AssignOptions(CheckedOptions):
     use_words: bool = True
     min_area: float = 1 / 64
     max_iou: float = 0.7
-
-
-def _named(text: str, names: Sequence[str], vocabulary: Vocabulary) -> set[str]:
-    """The classes that the first name of a class in a text can mean."""
-    words = _WORD.findall(text.lower())
-    longest = max((len(name.split()) for name in names), default=0) + 1
-    for start in range(len(words)):
-        for length in range(longest, 0, -1):
-            phrase = ' '.join(words[start : start + length])
-            forms = {phrase, phrase.removesuffix('s'), phrase.removesuffix('es')}
-            named = {n for n in names if any(vocabulary.same(n, f) for f in forms)}
-            if named:
-                return named
-    return set()
-
-
-def word_logits(
-    text: str,
-    detections: Sequence[Detection],
-    size: tuple[int, int],
-    vocabulary: Vocabulary,
-    strength: float = 4.0,
-) -> np.ndarray:
-    """How the words of a text speak for each detection.
-
-    The class that is named first is what the text means; words of place and size
-    compare the detections of that class, or all where none is named. A place before
-    "of" is a relation, and not counted: "left of the car".
-
-    Args:
-        text (str): An expression.
-        detections (Sequence[Detection]): K detections.
-        size (tuple[int, int]): Width and height of the image.
-        vocabulary (Vocabulary): Synonyms of classes.
-        strength (float): Logit of each word. Defaults to 4.
-
-    Returns:
-        np.ndarray: Logits of shape (K, ).
-    """
-    named = _named(text, sorted({d.name for d in detections}), vocabulary)
-    meant = np.array([not named or d.name in named for d in detections])
-    logits = strength * meant
-    centers = np.array([d.center for d in detections])
-    sides = np.sqrt([max(d.area, 1.0) for d in detections])
-    words = _WORD.findall(text.lower())
-    for word, following in zip(words, [*words[1:], ''], strict=True):
-        if word in _PLACES and following != 'of':
-            axis, sign = _PLACES[word]
-            values = sign * centers[:, axis]
-        elif word in _MIDDLE:
-            values = -abs(centers[:, 0] - size[0] / 2)
-        elif word in _SIZES:
-            values = _SIZES[word] * sides
-        else:
-            continue
-        logits = logits + strength * _relative(values, meant)
-    return logits
-
-
-def _relative(values: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """Values from 0, the least of some of them, to 1, the largest of those."""
-    low, high = values[among].min(), values[among].max()
-    return np.clip((values - low) / max(high - low, 1e-6), 0, 1)
 
 
 def assign_labels(
@@ -129,15 +57,17 @@ def assign_labels(
     """Give the texts of an image their boxes.
 
     A text with a box or the number of a detection gets that one, a negative text none;
-    all others get the likeliest detection: what scores them (CLIP, a zero-shot
-    detector) and their own words are multiplied.
+    all others get the likeliest detection, by zero-shot grounding among the detections:
+    what scores their head phrases (CLIP), and their own words.
 
     Args:
         scene (Scene): The image, its detections and texts.
         vocabulary (Vocabulary): Names for nothing, groups of classes and synonyms.
         options (AssignOptions, optional): Defaults to None: all defaults.
-        score (Callable, optional): Probability of each text to mean each box. Defaults
-            to None: words alone decide.
+        score (Callable, optional): Probability of phrases to mean each box: of what the
+            texts look for ("star" and "red square" of "left star above the red
+            square"), or of whole texts, if words do not count. Defaults to None: words
+            alone decide.
         dropped (Counter, optional): Gets the number that each rule left out.
 
     Returns:
@@ -165,9 +95,14 @@ def assign_labels(
     if unknown and not detections:
         dropped['text without a detection'] += len(unknown)
     elif unknown:
-        own = [texts[index] for index in unknown]
+        own = [texts[index].text for index in unknown]
+        parsed = [
+            parse_expression(text) if options.use_words else ParsedExpression(text)
+            for text in own
+        ]
+        category = _CATEGORY if options.use_words else 0.0
         probabilities = _probabilities(
-            scene, own, detections, vocabulary, options.use_words, score
+            scene, parsed, detections, vocabulary, category, score
         )
         for index, row in zip(unknown, probabilities, strict=True):
             best = int(row.argmax())
@@ -204,26 +139,50 @@ def _given(text: GivenText, scene: Scene, dropped: Counter) -> PseudoLabel | Non
 
 def _probabilities(
     scene: Scene,
-    texts: Sequence[GivenText],
+    texts: Sequence[ParsedExpression],
     detections: Sequence[Detection],
     vocabulary: Vocabulary,
-    use_words: bool,
+    category: float,
     score: Score | None,
 ) -> np.ndarray:
     """Probability of each text to mean each detection, of shape (E, K)."""
-    words = [text.text for text in texts]
-    logits = np.zeros((len(texts), len(detections)))
-    if score is not None:
-        scores = np.asarray(score(scene, words, np.array([d.box for d in detections])))
+    heads = list(dict.fromkeys(head for text in texts for head in text.heads))
+    boxes = np.array([item.box for item in detections])
+    names = [item.name for item in detections]
+    logits = detection_logits(
+        heads,
+        names,
+        np.array([item.score for item in detections]),
+        vocabulary,
+        category,
+        _SCORE if category else 0.0,
+    )
+    if score is not None and heads:
+        scores = np.asarray(score(scene, heads, boxes))
         if scores.shape != logits.shape:
             raise ValueError(
-                f'{scene.file_name}: {len(texts)} texts and {len(detections)} boxes '
+                f'{scene.file_name}: {len(heads)} phrases and {len(boxes)} boxes '
                 f'were scored as an array of shape {scores.shape}; expected '
                 f'{logits.shape}.'
             )
-        logits = np.log(np.maximum(scores, _LEAST))
-    if use_words:
-        size = scene.width, scene.height
-        logits = logits + [word_logits(w, detections, size, vocabulary) for w in words]
-    logits = np.exp(logits - logits.max(1, keepdims=True))
-    return logits / logits.sum(1, keepdims=True)
+        logits = logits + np.log(np.maximum(scores, _LEAST))
+    elif category:
+        unknown = {h for h in heads if not named_classes(h, names, vocabulary)}
+        texts = [_with_known_anchors(text, unknown) for text in texts]
+    by_head = dict(zip(heads, logits, strict=True))
+    size = scene.width, scene.height
+    rows = [ground_parsed(text, boxes, size, by_head, _GEOMETRY) for text in texts]
+    return np.exp(rows)
+
+
+def _with_known_anchors(text: ParsedExpression, unknown: set[str]) -> ParsedExpression:
+    """A text without relations to what no detection is known to be, as "on grass"."""
+    anchors = [one for one in (text.anchor, text.other) if one is not None]
+    # "Left of the green one" still is further left than most.
+    is_direction = text.relation in DIRECTIONS
+    if not is_direction and any(anchor.head in unknown for anchor in anchors):
+        return replace(text, relation=None, anchor=None, other=None)
+    anchor, other = (
+        one and _with_known_anchors(one, unknown) for one in (text.anchor, text.other)
+    )
+    return replace(text, anchor=anchor, other=other)

@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 Box = tuple[float, float, float, float]
-_MAY_BE_ZERO = ('seed', 'captions_per_image')
+_MAY_BE_ZERO = ('seed', 'captions_per_image', 'absent')
 _MAY_PASS_ONE = ('min_spread_pixels',)
 
 
@@ -113,6 +113,8 @@ class Scene:
         described (tuple[Detection, ...]): Of a second detector, used for their
             attributes alone; in the order of their file.
         texts (tuple[GivenText, ...]): In the order of their file.
+        classes (tuple[str, ...]): All that the detector knows; the same for every
+            image. Defaults to (): not known.
     """
 
     image_id: int | str
@@ -124,11 +126,12 @@ class Scene:
     triplets: tuple[Triplet, ...] = ()
     described: tuple[Detection, ...] = ()
     texts: tuple[GivenText, ...] = ()
+    classes: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class PseudoLabel:
-    """One expression and the box that it is taken to mean.
+    """One expression and the box, or boxes, that it is taken to mean.
 
     Args:
         text (str): The expression.
@@ -139,6 +142,8 @@ class PseudoLabel:
         score (float): Confidence of what it was made from.
         words (frozenset[str]): Which kinds of words it has: 'attribute', 'where',
             'cloth', 'relation'.
+        others (tuple[Box, ...]): Further boxes that it means as well. Defaults to ():
+            none.
     """
 
     text: str
@@ -147,6 +152,12 @@ class PseudoLabel:
     entities: int = 1
     score: float = 1.0
     words: frozenset[str] = field(default_factory=frozenset)
+    others: tuple[Box, ...] = ()
+
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """All target boxes."""
+        return () if self.box is None else (self.box, *self.others)
 
 
 def iou(one: Box, other: Box) -> float:

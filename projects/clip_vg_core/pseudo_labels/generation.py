@@ -307,7 +307,7 @@ class LabelMaker:
 
     def _line(self, scene: Scene, number: int, label: PseudoLabel) -> str:
         source = self.settings.source
-        boxes = [] if label.box is None else [[round(edge, 2) for edge in label.box]]
+        boxes = [[round(edge, 2) for edge in box] for box in label.boxes]
         return odvg_line(
             dict(
                 image=scene.file_name,

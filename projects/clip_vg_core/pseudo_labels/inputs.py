@@ -253,6 +253,16 @@ class _Reader:
             )
         return categories
 
+    def class_names(self) -> tuple[str, ...]:
+        """All classes of the detections, in the order of their numbers."""
+        path = self.inputs.detections
+        if path is None:
+            return ()
+        if self.dumped is not None or path.is_dir():
+            return tuple(self._class_list())
+        categories = self.categories_of(path)
+        return tuple(categories[number] for number in sorted(categories))
+
     def _class_list(self) -> list[str]:
         if self.inputs.classes is not None:
             return read_names(self.inputs.classes)
@@ -384,10 +394,11 @@ class _Reader:
     def scenes(self) -> list[Scene]:
         """The scenes of the shard, by image id."""
         scenes = []
+        classes = self.class_names()
         for image in self.images:
             items: dict[str, Any] = self.entries[image[0]] or {}
             items = {what: tuple(values) for what, values in items.items()}
-            scenes.append(Scene(*image, **items))
+            scenes.append(Scene(*image, **items, classes=classes))
         return scenes
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from .any_targets import absent_labels, plural_labels
 from .cleaning import clean_detections, use_attribute
 from .detection import (
     CheckedOptions,
@@ -81,6 +82,11 @@ class TemplateOptions(CheckedOptions):
             to 0.8 (official).
         unique (bool): Whether to leave out a text that fits several detections of the
             image ("person" where there are two). Defaults to False (official).
+        plural (bool): Whether all detections of a class, and of an attribute and a
+            class, get a label of several targets besides ("red cars"). Defaults to
+            False.
+        absent (int): Labels of an image without a target besides: names of classes of
+            which nothing was detected. Defaults to 0.
         seed (int): Of the choice among expressions. Defaults to 0.
     """
 
@@ -99,6 +105,8 @@ class TemplateOptions(CheckedOptions):
     behind: float = 0.4
     front: float = 0.8
     unique: bool = False
+    plural: bool = False
+    absent: int = 0
     seed: int = 0
 
 
@@ -315,10 +323,32 @@ def template_labels(
         dropped (Counter, optional): Gets the number that each rule left out.
 
     Returns:
-        list[PseudoLabel]: At most ``options.expressions``.
+        list[PseudoLabel]: At most ``options.expressions`` of one target; then those of
+        several, and of none, if the options say so.
     """
     options = options or TemplateOptions()
     dropped = Counter() if dropped is None else dropped
+    labels = _single_labels(scene, vocabulary, options, describe, dropped)
+    # Drawn apart, so that the labels of one target do not depend on the others.
+    rng = image_rng(options.seed + 1, scene.image_id)
+    if options.plural:
+        limits = 0.0, options.max_iou
+        everything = clean_detections(scene, vocabulary, *limits, Counter())
+        named = _named(scene, everything, options, describe)
+        labels += plural_labels(named, vocabulary, rng, dropped)
+    if options.absent:
+        labels += absent_labels(scene, vocabulary, options.absent, rng, dropped)
+    return labels
+
+
+def _single_labels(
+    scene: Scene,
+    vocabulary: Vocabulary,
+    options: TemplateOptions,
+    describe: Describe | None,
+    dropped: Counter,
+) -> list[PseudoLabel]:
+    """The labels of one target of an image."""
     cleaned = clean_detections(
         scene, vocabulary, options.min_area, options.max_iou, dropped
     )

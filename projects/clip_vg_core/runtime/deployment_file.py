@@ -1,7 +1,7 @@
 """Description of an exported folder: ``deployment.json``."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
@@ -37,9 +37,11 @@ class Deployment:
         pipeline (list[dict]): Configs of the test transforms.
         checkpoint (dict): ``file`` and ``sha256`` of what was exported.
         versions (dict): Of the packages that exported.
-        class_token (bool): Whether a class token is before the patches. Defaults to
-            True, as in folders of old, which do not say it.
         graphs (dict): For 'float' and 'int8' the sha256 of each file by its name.
+        num_queries (int): Boxes of each expression. Defaults to 1.
+        score_thr (float): Least score of a prediction that is shown. Defaults to 0.
+        class_token (bool): Whether a class token is before the patches. Defaults to
+            True.
     """
 
     image_size: list[int]
@@ -51,8 +53,10 @@ class Deployment:
     pipeline: list[dict[str, Any]]
     checkpoint: dict[str, str]
     versions: dict[str, str]
-    class_token: bool = True
     graphs: dict[str, dict[str, str]] = field(default_factory=dict)
+    num_queries: int = 1
+    score_thr: float = 0.0
+    class_token: bool = True
 
     def add_graphs(self, kind: str, folder: Path) -> None:
         """Take the graphs of a kind of weights in, as they lie in the folder."""
@@ -110,9 +114,12 @@ def read_deployment(folder: Path) -> Deployment:
             'tools/deployment/export.py, or name a checkpoint.'
         )
     entry = entry_of(read_json(path), dict, str(path), 'a JSON object')
-    entry = dict(class_token=True) | entry
     values = {}
+    # Which exported folders of older versions do not have.
+    optional = {f.name for f in fields(Deployment) if f.default is not MISSING}
     for name, hint in get_type_hints(Deployment).items():
+        if name in optional and name not in entry:
+            continue
         kind = get_origin(hint) or hint
         value = required(entry, name, str(path))
         values[name] = entry_of(value, kind, f'{path}, {name!r}', f'a {kind.__name__}')

@@ -18,6 +18,7 @@ MODEL_PARTS = frozenset(
         *('GroundingBoxHead', 'GroundingConfidenceHead', 'GroundingDataPreprocessor'),
         *('L1Loss', 'SmoothL1Loss', 'IoULoss', 'GIoULoss', 'DIoULoss', 'CIoULoss'),
         *('CrossEntropyLoss', 'MSELoss'),
+        *('HungarianAssigner', 'BBoxL1Cost', 'IoUCost', 'FocalLossCost'),
     }
 )
 TRANSFORMS = frozenset(

@@ -7,8 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ['color_of', 'draw_box', 'draw_predictions']
+__all__ = [
+    'NO_TARGET',
+    'color_of',
+    'draw_box',
+    'draw_predictions',
+    'rows_of_expressions',
+]
 
+# What is written of an expression without a box.
+NO_TARGET = 'not in this image'
 Tag = tuple[float, float, float, float]  # xyxy of a number's background
 
 
@@ -102,15 +110,57 @@ def _free_corner(
     return corner
 
 
+def rows_of_expressions(
+    labels: Sequence[int] | None, expressions: int
+) -> list[list[int]]:
+    """The rows of each expression's boxes, in order.
+
+    Args:
+        labels (Sequence[int], optional): The expression of each of N boxes; None: each
+            has one.
+        expressions (int): E.
+
+    Returns:
+        list[list[int]]: Numbers below N, E lists.
+    """
+    rows: list[list[int]] = [[] for _ in range(expressions)]
+    for row, label in enumerate(range(expressions) if labels is None else labels):
+        rows[label].append(row)
+    return rows
+
+
+def _legend(
+    texts: Sequence[str], labels: Sequence[int] | None, scores: Sequence[float] | None
+) -> list[str]:
+    """Expressions with the scores of their boxes, if there are any."""
+    lines = []
+    for text, rows in zip(texts, rows_of_expressions(labels, len(texts)), strict=True):
+        if not rows:
+            text += f' ({NO_TARGET})'
+        elif scores is not None and any(score != 1 for score in scores):
+            text += f' ({", ".join(f"{scores[row]:.2f}" for row in rows)})'
+        lines.append(text)
+    return lines
+
+
 def draw_predictions(
-    image: np.ndarray, boxes: Sequence[Sequence[float]], texts: Sequence[str]
+    image: np.ndarray,
+    boxes: Sequence[Sequence[float]],
+    texts: Sequence[str],
+    labels: Sequence[int] | None = None,
+    scores: Sequence[float] | None = None,
 ) -> np.ndarray:
     """Draw numbered boxes, and a legend of their expressions below the image.
 
     Args:
         image (np.ndarray): RGB of shape (H, W, 3), uint8.
         boxes (Sequence): N boxes, xyxy in pixels.
-        texts (Sequence[str]): Their N expressions.
+        texts (Sequence[str]): E expressions; in the legend, those without a box are
+            marked.
+        labels (Sequence[int], optional): The number of each box's expression. Defaults
+            to None: there is a box for each, in order.
+        scores (Sequence[float], optional): Of the boxes, for the legend; all 1 where a
+            model gives none. Defaults to None.
 
     Returns:
         np.ndarray: RGB of shape (H + legend, W, 3), uint8; ``image`` is not changed.
@@ -122,7 +172,7 @@ def draw_predictions(
     across = max(8, int(width / (0.55 * unit)) - 4)
     lines = [
         (number, line if place == 0 else f'    {line}', place == 0)
-        for number, text in enumerate(texts)
+        for number, text in enumerate(_legend(texts, labels, scores))
         for place, line in enumerate(textwrap.wrap(text, across) or [''])
     ]
     step = round(1.45 * unit)
@@ -130,7 +180,8 @@ def draw_predictions(
     canvas.paste(Image.fromarray(np.ascontiguousarray(image)))
     pen = ImageDraw.Draw(canvas)
     tags: list[Tag] = []
-    for number, box in enumerate(boxes):
+    for row, box in enumerate(boxes):
+        number = row if labels is None else labels[row]
         color = color_of(number)
         left, top = box[:2]
         draw_box(pen, box, color, max(2, unit // 5))

@@ -17,6 +17,7 @@ from ..curriculum.reliability_file import (
 )
 from ..curriculum.selection import BINS, otsu_valley, select_reliable
 from ..utils.file_names import file_name
+from .correction_figures import correction_figures
 from .page import PageImage, png, write_page
 from .result_grid import draw_grid
 
@@ -26,9 +27,16 @@ _EXAMPLES = 8  # of the selected and of the dropped labels of a source
 _SELECTED, _DROPPED, _LINE = '#2e7d32', '#b0bec5', '#c62828'
 _PAGE = """{% extends 'page' %}{% block body %}
 {% if record %}
-<p>Strategy {{ record.settings.strategy }}, criterion {{ record.settings.criterion }}
+<p>{% if record.settings.correct %}Correction{% else
+%}Strategy {{ record.settings.strategy }}{% endif %}, criterion
+{{ record.settings.criterion }}
 ({{ record.metric }}). Final model: <b>{{ record.final.trial }}</b>,
 {{ number(record.final.score) }}.</p>
+{% if record.validation %}<p>A score is the {{ record.validation.unit }}. Without any
+expression: {% if record.validation.constant_box is number %}the best constant box
+{{ number(record.validation.constant_box) }}{% endif %}
+{% if record.validation.random_candidate is number %}, a random candidate box
+{{ number(record.validation.random_candidate) }}{% endif %}.</p>{% endif %}
 {% endif %}
 {{ images(figures) }}
 {% if record %}
@@ -39,6 +47,16 @@ _PAGE = """{% extends 'page' %}{% block body %}
 <td class="n">{{ number(m.score) }}</td><td class="n">{{ m.seconds }}</td></tr>
 {% endfor %}
 </table>
+{% if record.agreements %}
+<h2>Agreement with pseudo-labels at IoU 0.5</h2><table>
+<tr><th>measurer</th><th>source</th><th>labels</th><th>agreement</th>
+<th>best constant box</th><th>random candidate box</th></tr>
+{% for a in record.agreements %}
+<tr><td>{{ a.measurer }}</td><td>{{ a.source }}</td><td class="n">{{ a.labels }}</td>
+<td class="n">{{ rate(a.agreement) }}</td><td class="n">{{ rate(a.constant_box) }}</td>
+<td class="n">{{ rate(a.random_candidate) }}</td></tr>{% endfor %}
+</table>
+{% endif %}
 <h2>Trials</h2><table>
 <tr><th>trial</th><th>labels</th><th>score</th><th>seconds</th></tr>
 {% for t in record.trials %}
@@ -46,12 +64,27 @@ _PAGE = """{% extends 'page' %}{% block body %}
 <td class="n">{{ t.labels }}</td><td class="n">{{ number(t.score) }}</td>
 <td class="n">{{ t.seconds }}</td></tr>{% endfor %}
 </table>
+{% if record.settings.correct %}
+<h2>Corrections</h2><table>
+<tr><th>round</th><th>source</th><th>votes</th><th>kept</th><th>moved</th>
+<th>dropped</th></tr>
+{% for t in record.trials %}{% for c in t.corrections %}
+<tr{% if t.name == record.final.trial %} class="best"{% endif %}><td>{{ t.name }}</td>
+<td>{{ c.source }}</td><td>{{ c.measurers|join(', ') }}</td>
+<td class="n">{{ c.kept }}</td><td class="n">{{ c.moved }}</td>
+<td class="n">{{ c.dropped }}</td></tr>{% endfor %}{% endfor %}
+</table>
+{% endif %}
 {% endif %}
 {% endblock %}"""
 
 
 def _number(value: float | None) -> str:
     return 'too few labels' if value is None else f'{value:.4f}'
+
+
+def _rate(value: float | None) -> str:
+    return '-' if value is None else f'{value:.4f}'
 
 
 def _sample(labels: np.ndarray, count: int) -> np.ndarray:
@@ -93,6 +126,12 @@ def _example_figures(
     return figures
 
 
+def _voters(record: Mapping[str, Any]) -> list[str]:
+    """Measurers that have voted in any round, in their order."""
+    rows = [row for trial in record['trials'] for row in trial['corrections']]
+    return list(dict.fromkeys(name for row in rows for name in row['measurers']))
+
+
 def _final_picks(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     name = record['final']['trial']
     trial = next(trial for trial in record['trials'] if trial['name'] == name)
@@ -124,6 +163,8 @@ def write_report(record_path: str | Path, dataset: Any) -> Path:
     others = {'zero-shot': [ZERO_SHOT], 'file': ['file'], 'mean': ['mean']}
     measurers = others.get(record['settings'].get('measurer', ''), measurers)
     measurers = measurers + ['online'] * online
+    if record['settings'].get('correct'):
+        measurers = _voters(record)
     reliability = {
         (source, measurer): np.asarray(
             read_reliability(reliability_path(folder, measurer, source))
@@ -131,7 +172,7 @@ def write_report(record_path: str | Path, dataset: Any) -> Path:
         for source in names
         for measurer in measurers
     }
-    picks = _final_picks(record)
+    picks = _final_picks(record)  # none of a correction
     chosen = {(p['source'], p['measurer']): p['threshold'] for p in picks}
     figures = [
         (
@@ -162,6 +203,10 @@ def write_report(record_path: str | Path, dataset: Any) -> Path:
         figures.append(('Selected labels', '', png(figure, out / 'kept.png')))
     for pick in picks:
         figures += _example_figures(dataset, folder, pick, out)
+    if record['settings'].get('correct'):
+        figures += correction_figures(
+            record['trials'], record['final']['trial'], dataset, folder, out
+        )
     title = f'Self-paced adapting: {", ".join(names)}'
     return _write_page(root / 'report.html', title, figures, record)
 
@@ -173,7 +218,13 @@ def _write_page(
     record: Mapping[str, Any] | None = None,
 ) -> Path:
     return write_page(
-        path, _PAGE, title=title, record=record, figures=figures, number=_number
+        path,
+        _PAGE,
+        title=title,
+        record=record,
+        figures=figures,
+        number=_number,
+        rate=_rate,
     )
 
 
@@ -394,7 +445,7 @@ def _draw_examples(
                 text=info['text'],
                 iou=float(value),
                 bbox=np.nan_to_num(box).tolist(),
-                gt_bbox=info['bbox'],
+                gt_bboxes=dataset.table.targets(int(label)).tolist(),
                 upright=dataset.upright,
             )
         )

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-__all__ = ['draw_calibration', 'draw_groups', 'draw_ious']
+__all__ = ['draw_calibration', 'draw_groups', 'draw_ious', 'draw_risk_coverage']
 
 _COLORS = ('#1565c0', '#ef6c00')  # of the first and of the second run
 _BINS = 20
@@ -151,6 +151,35 @@ def draw_calibration(runs: Mapping[str, Mapping[str, Any]]) -> Figure:
     axes.set_ylim(-0.02, 1.02)
     axes.set_xlabel('score')
     _literal(axes.legend(frameon=False))
+    _plain(axes)
+    figure.tight_layout()
+    return figure
+
+
+def draw_risk_coverage(
+    runs: Mapping[str, tuple[np.ndarray, np.ndarray]],
+) -> Figure:
+    """Draw the risk of showing only predictions above a score, at every score.
+
+    Args:
+        runs (Mapping[str, tuple]): ``risk_coverage`` by the name of the run, one or
+            two.
+
+    Returns:
+        Figure: To be saved by the caller.
+    """
+    figure, axes = plt.subplots(figsize=(5.6, 4.0))
+    for (name, (coverage, risk)), color in zip(runs.items(), _COLORS, strict=False):
+        # A step: between two thresholds nothing changes.
+        axes.step(coverage, risk, where='post', color=color, lw=2, label=name)
+        axes.plot(coverage[-1:], risk[-1:], 'o', color=color)
+    axes.set_xlim(0, 1.02)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel('coverage: share of predictions that are shown')
+    axes.set_ylabel('risk: share of misses among them')
+    axes.grid(alpha=0.3)
+    if len(runs) > 1:
+        _literal(axes.legend(frameon=False))
     _plain(axes)
     figure.tight_layout()
     return figure

@@ -26,9 +26,15 @@ from ..metrics.breakdown import (
     weak_groups,
 )
 from ..metrics.comparison import compare, compare_groups
+from ..metrics.confidence import risk_coverage
 from ..utils.image_files import open_image
-from .error_figures import draw_calibration, draw_groups, draw_ious
-from .page import png, write_page
+from .error_figures import (
+    draw_calibration,
+    draw_groups,
+    draw_ious,
+    draw_risk_coverage,
+)
+from .page import png, svg, write_page
 from .result_grid import UNREADABLE, draw_results
 
 __all__ = ['find_image', 'image_sizes', 'write_error_report']
@@ -175,6 +181,11 @@ score is what to expect.
 miss in {{ percent(scored.auroc) }} of pairs{% endif %}.
 {% endfor %}</p>
 <img alt="Accuracy by score" src="data:image/png;base64,{{ calibration.image }}">
+<h3>Abstention</h3>
+<p>If only predictions whose score reaches a threshold are shown: how many these are,
+and how many of them miss, at every threshold; the dot is all of them.
+<code>tools/analysis/choose_threshold.py</code> chooses one for a wanted risk.</p>
+<img alt="Risk by coverage" src="data:image/svg+xml;base64,{{ calibration.risk }}">
 {% endif %}
 
 {% for e in examples %}
@@ -403,7 +414,17 @@ def _calibrations(runs: Sequence[_Run], figures: _Figures) -> dict[str, Any] | N
     known = {name: value for name, value in every.items() if value is not None}
     if not known:
         return None
-    return dict(image=figures(draw_calibration(known)), runs=known)
+    curves = {
+        run.name: risk_coverage(run.scores[given], run.ious[given] >= HIT)
+        for run in runs
+        if run.name in known
+        for given in [~np.isnan(run.scores)]
+    }
+    return dict(
+        image=figures(draw_calibration(known)),
+        risk=svg(draw_risk_coverage(curves)),
+        runs=known,
+    )
 
 
 def _examples(

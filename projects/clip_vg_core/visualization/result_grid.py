@@ -15,9 +15,16 @@ from PIL import Image, ImageDraw
 
 from ..metrics.breakdown import HIT
 from ..utils.image_files import as_rgb, open_image, size_of
-from .boxes import draw_box
+from .boxes import NO_TARGET, draw_box
 
-__all__ = ['UNREADABLE', 'draw_grid', 'draw_labels', 'draw_results', 'read_reduced']
+__all__ = [
+    'UNREADABLE',
+    'draw_corrections',
+    'draw_grid',
+    'draw_labels',
+    'draw_results',
+    'read_reduced',
+]
 
 # What Pillow raises for a file that is no image.
 UNREADABLE = (OSError, ValueError, SyntaxError)
@@ -35,8 +42,9 @@ def draw_results(
         path (Path): The image.
         results (Sequence[Mapping]): Of one run, or of two, whose true box is the same:
             ``iou``, ``bbox`` and ``gt_bbox`` (xyxy in pixels of the image), as
-            ``GroundingMetric(out_file=...)`` writes them. Of two, the first's line is
-            broken.
+            ``GroundingMetric(out_file=...)`` writes them, or ``gt_bboxes``, a list, in
+            the place of the latter; or any number of predicted boxes, as
+            :func:`read_set_results` gives them. Of two, the first's line is broken.
         side (int): Pixels of the longer side. Defaults to 340.
 
     Returns:
@@ -49,15 +57,30 @@ def draw_results(
     image, scale = read_reduced(path, upright, side)
     pen = ImageDraw.Draw(image)
     for place, result in enumerate(results):
-        true, predicted = (
-            [edge * scale for edge in result[key]] for key in ('gt_bbox', 'bbox')
-        )
-        if not place:
+        for box in () if place else _boxes(result, 'gt_bboxes', 'gt_bbox'):
+            true = [edge * scale for edge in box]
             draw_box(pen, true, _TRUE, _LINE - 1, halo=_HALO, dash=_DASH)
-        color = _HIT if result['iou'] >= HIT else _MISS
         dash = _DASH if place < len(results) - 1 else None
-        draw_box(pen, predicted, color, _LINE, halo=_HALO, dash=dash)
+        hits = result.get('found', [result.get('iou', 0) >= HIT])
+        predicted = _boxes(result, 'bboxes', 'bbox')
+        for box, is_hit in zip(predicted, hits, strict=True):
+            scaled = [edge * scale for edge in box]
+            color = _HIT if is_hit else _MISS
+            draw_box(pen, scaled, color, _LINE, halo=_HALO, dash=dash)
     return image
+
+
+def _value(result: Mapping, measure: str) -> str:
+    """What is written below the expression of a result."""
+    if 'found' not in result:
+        return f'{measure} {result["iou"]:.2f}'
+    scores = ', '.join(f'{score:.2f}' for score in result['scores'])
+    return f'F1 {result["f1"]:.2f} ({scores or NO_TARGET})'
+
+
+def _boxes(item: Mapping, many: str, one: str) -> Sequence[Sequence[float]]:
+    """The boxes of a result that has any number of them, or one."""
+    return item[many] if many in item else [item[one]]
 
 
 def read_reduced(path: Path, upright: bool, side: int) -> tuple[Image.Image, float]:
@@ -117,9 +140,10 @@ def draw_labels(
             missing.append(line['filename'])
             image, scale = Image.new('RGB', (_SIDE, _SIDE), '#eeeeee'), 0.0
         for region in line['grounding']['regions'] if scale else ():
-            box = region['bbox']
-            scaled = [edge * scale for edge in box]
-            draw_box(ImageDraw.Draw(image), scaled, _HIT, _LINE, halo=_HALO)
+            boxes = region['bbox']
+            for box in boxes if isinstance(boxes[0], list) else [boxes]:
+                scaled = [edge * scale for edge in box]
+                draw_box(ImageDraw.Draw(image), scaled, _HIT, _LINE, halo=_HALO)
         axes.imshow(np.asarray(image))
         text = _quoted(line['grounding']['caption'], 32)
         axes.set_title(f'{text}\n[{line["rule"]}]', fontsize=9, parse_math=False)
@@ -148,24 +172,80 @@ def draw_grid(
     Returns:
         Figure: To be saved by the caller.
     """
-    rows = -(-len(results) // columns)
+    predicted = f'{names[0]}, {measure}'
+    return _grid(
+        [draw_results(Path(result['image']), [result]) for result in results],
+        [f'{_quoted(r["text"], 30)}\n{_value(r, measure)}' for r in results],
+        title,
+        columns,
+        [
+            Line2D([], [], color=_HIT, linewidth=2.2, label=f'{predicted} >= 0.5'),
+            Line2D([], [], color=_MISS, linewidth=2.2, label=f'{predicted} < 0.5'),
+            Line2D([], [], color=_TRUE, linestyle='--', linewidth=1.6, label=names[1]),
+        ],
+    )
+
+
+def draw_corrections(
+    results: Sequence[Mapping], title: str, columns: int = 4
+) -> Figure:
+    """Draw corrected labels side by side: before, after, and what was voted for.
+
+    Args:
+        results (Sequence[Mapping]): ``image``, its file; ``text``; ``before``, the
+            label's box; ``after``, the box it moved to, or None; ``votes``, boxes that
+            measurers predicted; all xyxy in pixels; ``upright``.
+        title (str): Above the grid.
+        columns (int): Defaults to 4.
+
+    Returns:
+        Figure: To be saved by the caller.
+    """
+    images = []
+    for result in results:
+        image, scale = read_reduced(Path(result['image']), result['upright'], _SIDE)
+        pen = ImageDraw.Draw(image)
+        for boxes, color, dash in (
+            (result['votes'], _MISS, None),
+            ([] if result['after'] is None else [result['after']], _HIT, None),
+            ([result['before']], _TRUE, _DASH),
+        ):
+            for box in boxes:
+                scaled = [edge * scale for edge in box]
+                draw_box(pen, scaled, color, _LINE - 1, halo=_HALO, dash=dash)
+        images.append(image)
+    lines = [
+        Line2D([], [], color=_TRUE, linestyle='--', linewidth=1.6, label='before'),
+        Line2D([], [], color=_HIT, linewidth=1.6, label='after'),
+        Line2D([], [], color=_MISS, linewidth=1.6, label='vote of a measurer'),
+    ]
+    drawn = [True, *(any(r[k] for r in results) for k in ('after', 'votes'))]
+    legend = [line for line, is_drawn in zip(lines, drawn, strict=True) if is_drawn]
+    captions = [_quoted(result['text'], 30) for result in results]
+    return _grid(images, captions, title, columns, legend)
+
+
+def _grid(
+    images: Sequence[Image.Image],
+    captions: Sequence[str],
+    title: str,
+    columns: int,
+    legend: Sequence[Line2D],
+) -> Figure:
+    """Images side by side, each with its caption."""
+    rows = -(-len(images) // columns)
     figure, grid = plt.subplots(
         rows, columns, figsize=(3.1 * columns, 2.9 * rows + 0.9), squeeze=False
     )
     for axes in grid.flat:
         axes.set_axis_off()
-    for axes, result in zip(grid.flat, results, strict=False):
-        axes.imshow(np.asarray(draw_results(Path(result['image']), [result])))
-        text, value = _quoted(result['text'], 30), f'{measure} {result["iou"]:.2f}'
-        axes.set_title(f'{text}\n{value}', fontsize=9, parse_math=False)
+    for axes, image, caption in zip(grid.flat, images, captions, strict=False):
+        axes.imshow(np.asarray(image))
+        axes.set_title(caption, fontsize=9, parse_math=False)
     figure.suptitle(title, fontsize=13)
-    predicted = f'{names[0]}, {measure}'
-    legend = [
-        Line2D([], [], color=_HIT, linewidth=2.2, label=f'{predicted} >= 0.5'),
-        Line2D([], [], color=_MISS, linewidth=2.2, label=f'{predicted} < 0.5'),
-        Line2D([], [], color=_TRUE, linestyle='--', linewidth=1.6, label=names[1]),
-    ]
-    figure.legend(handles=legend, loc='lower center', ncols=3, frameon=False)
+    figure.legend(
+        handles=list(legend), loc='lower center', ncols=len(legend), frameon=False
+    )
     for _ in range(2):  # how far titles reach depends on the images' final shapes
         figure.tight_layout(rect=(0, 0.05, 1, 0.98))
     return figure

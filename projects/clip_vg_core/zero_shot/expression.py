@@ -1,7 +1,7 @@
 """Referring expressions, parsed by word lists: head phrase, place, size, relation."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = ['ParsedExpression', 'parse_expression']
 
@@ -17,7 +17,7 @@ _PLACES = {
 }
 _SIZES = {
     'largest': 'largest larger large biggest bigger big huge',
-    'smallest': 'smallest smaller small tiniest tiny',
+    'smallest': 'smallest smaller small little tiniest tiny',
     'tallest': 'tallest taller tall',
     'shortest': 'shortest shorter short',
 }
@@ -31,6 +31,7 @@ _RELATIONS = {
     'below': 'below|underneath|under|beneath',
     'on': 'on top of|on',
     'inside': 'inside of|inside|within',
+    'between': 'in between|between',
     'next to': 'next to|close to|closest to|nearest to|beside|besides|near|by',
 }
 _RANKS = {
@@ -55,7 +56,7 @@ _OPENING = re.compile(
 _IMAGE = r'(?:image|picture|photograph|photo|pic|screen|frame|scene)'
 _OTHERS = re.compile(
     r'^(?:(?:of|than) )?(?:(?:all|every|any)(?:thing)? (?:the )?(?:else|others?\b.*)|'
-    r'(?:the )?(?:others|rest))$'
+    r'(?:the )?(?:two )?(?:others|rest)|(?:the )?other two)$'
 )
 
 
@@ -87,7 +88,7 @@ _RELATION = re.compile(
 )
 _TO_VIEWER = re.compile(
     r'\b(?:closest|nearest|close|closer|near) (?:to )?(?:the )?'
-    r'(?:us|me|camera|viewer)\b'
+    r'(?:us|me|you|camera|viewer)\b'
 )
 _SIDE_OF = re.compile(r'\b(left|right) (?:hand )?side of\b')
 # "on" before one of these is of a place.
@@ -95,6 +96,15 @@ _ON_A_PLACE = re.compile(
     rf'^on (?:the |far |very )*(?:{_alternatives(_PLACES)})\b'
     rf'(?! of (?!(?:the |this )?{_IMAGE}\b))'
 )
+
+
+# "Dog with a frisbee under it": what it is to has been named.
+_PRONOUN = re.compile(r'^(?:it|him|her|them|itself|himself|herself)$')
+# What is denied says little of where a thing is: "cup not on the table".
+_NOT = r"\b(?:(?:is |are |that's )?not|isn't|aren't)"
+_ENDS_WITH_NOT = re.compile(rf'{_NOT} ?$')
+_NO_PLACE = re.compile(rf'{_NOT} {_PLACE.pattern}')
+_TWO = re.compile(r'^(?:the |these |those )?(?:two|2|both(?: of)?)(?: the)? ')
 
 
 @dataclass(frozen=True)
@@ -113,6 +123,8 @@ class ParsedExpression:
         relation (str, optional): Such as 'left of', to the anchor. Defaults to None.
         anchor (ParsedExpression, optional): What the relation is to. Defaults to
             None.
+        other (ParsedExpression, optional): The second anchor of 'between', which is
+            another object than the first. Defaults to None.
     """
 
     head: str
@@ -121,13 +133,15 @@ class ParsedExpression:
     rank: int = 1
     relation: str | None = None
     anchor: 'ParsedExpression | None' = None
+    other: 'ParsedExpression | None' = None
 
     @property
     def heads(self) -> tuple[str, ...]:
         """All phrases that a model must look for, each once; none is empty."""
-        own = (self.head,) if self.head else ()
-        others = self.anchor.heads if self.anchor else ()
-        return tuple(dict.fromkeys(own + others))
+        heads = [self.head] if self.head else []
+        for anchor in (self.anchor, self.other):
+            heads += anchor.heads if anchor else ()
+        return tuple(dict.fromkeys(heads))
 
     @property
     def noun(self) -> str:
@@ -138,7 +152,7 @@ class ParsedExpression:
 # What the first of several objects along a direction is.
 _SUPERLATIVES = {
     **{'left of': 'left', 'right of': 'right', 'above': 'top', 'below': 'bottom'},
-    **{'in front of': 'front', 'behind': 'back'},
+    **{'in front of': 'front', 'behind': 'back', 'between': 'middle'},
 }
 
 
@@ -163,18 +177,34 @@ def _parse(text: str) -> ParsedExpression:
         if _ON_A_PLACE.match(text[match.start() :]):
             continue
         relation, rest = _RELATION_OF[match[1]], text[match.end() :].strip()
+        if denied := _ENDS_WITH_NOT.search(text[: match.start()]):
+            return _without_relation(text[: denied.start()])
         own = _without_relation(text[: match.start()])
+        if _PRONOUN.match(rest):
+            return own
         if not _OTHERS.match(rest):
-            return ParsedExpression(
-                own.head, own.places, own.size, own.rank, relation, _parse(rest)
-            )
+            anchor, other = _anchors(relation, rest)
+            return replace(own, relation=relation, anchor=anchor, other=other)
         if relation in _SUPERLATIVES:
-            places = (*own.places, _SUPERLATIVES[relation])
-            return ParsedExpression(own.head, places, own.size, own.rank)
+            return replace(own, places=(*own.places, _SUPERLATIVES[relation]))
     return _without_relation(text)
 
 
+def _anchors(
+    relation: str, text: str
+) -> tuple[ParsedExpression, ParsedExpression | None]:
+    """What a relation is to: of "the man and the dog" both, of "two men" twice one."""
+    if relation != 'between':
+        return _parse(text), None
+    # "black and white dog and the cat": an article begins another thing.
+    parts = re.split(r' and (?=(?:the|an?) )', text, maxsplit=1)
+    if len(parts) < 2:
+        parts = text.split(' and ', 1)
+    return _parse(_TWO.sub('', parts[0])), _parse(_TWO.sub('', parts[-1]))
+
+
 def _without_relation(text: str) -> ParsedExpression:
+    text = _NO_PLACE.sub(' ', text)
     places = tuple(dict.fromkeys(_PLACE_OF[m[1]] for m in _PLACE.finditer(text)))
     rest = _PLACE.sub(' ', text)
     size = _SIZE.search(rest)

@@ -11,17 +11,22 @@ import numpy as np
 from .expression import ParsedExpression
 
 __all__ = [
+    'DIRECTIONS',
     'GeometryWeights',
+    'between_scores',
     'ground_parsed',
     'overlaps',
     'rank_scores',
     'relation_scores',
 ]
 
+# Pairs of anchors grow with its square; those beyond are hardly meant.
+_MOST_ANCHORS = 32
 _LEAST = 1e-6  # a factor of 0 would let no other evidence count
 # The axis of the centres, and where the first one is: -1 low, 1 high.
 _AXES = {'left': (0, -1), 'right': (0, 1), 'top': (1, -1), 'bottom': (1, 1)}
-_DIRECTIONS = {
+_AXIS_OF = {'middle': 0, **{word: axis for word, (axis, _) in _AXES.items()}}
+DIRECTIONS = {
     **{'left of': (0, -1), 'right of': (0, 1), 'above': (1, -1), 'below': (1, 1)}
 }
 
@@ -130,8 +135,8 @@ def relation_scores(relation: str, boxes: np.ndarray, softness: float) -> np.nda
     # A gap of half the mean side is still near.
     mean = np.sqrt(np.sqrt(areas[:, None] * areas[None]))
     near = np.exp(-np.log(2) * 2 * gap / mean)
-    if relation in _DIRECTIONS:
-        axis, sign = _DIRECTIONS[relation]
+    if relation in DIRECTIONS:
+        axis, sign = DIRECTIONS[relation]
         ahead = sign * (centers[:, None, axis] - centers[None, :, axis])
         return _sigmoid(ahead / softness)
     if relation == 'next to':
@@ -151,6 +156,37 @@ def relation_scores(relation: str, boxes: np.ndarray, softness: float) -> np.nda
     return np.ones((len(boxes), len(boxes)))
 
 
+def between_scores(
+    boxes: np.ndarray, anchors: np.ndarray, others: np.ndarray, same: np.ndarray
+) -> np.ndarray:
+    """How well each box lies between two anchors.
+
+    The angle at its centre between the directions to theirs counts: 1 where they are
+    opposite, 0.5 at 120 degrees, 0 from a right angle on.
+
+    Args:
+        boxes (np.ndarray): xyxy in pixels, of shape (K, 4).
+        anchors (np.ndarray): Probability of each box to be the first anchor, of shape
+            (K, ).
+        others (np.ndarray): Likewise of the second, which is another object.
+        same (np.ndarray): Which boxes are of one object, bool of shape (K, K).
+
+    Returns:
+        np.ndarray: In [0, 1], of shape (K, ): the mean over pairs of anchors.
+    """
+    firsts = np.argsort(-anchors, kind='stable')[:_MOST_ANCHORS]
+    seconds = np.argsort(-others, kind='stable')[:_MOST_ANCHORS]
+    pairs = anchors[firsts, None] * others[seconds] * ~same[np.ix_(firsts, seconds)]
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    ways = centers[None] - centers[:, None]
+    ways /= np.maximum(np.linalg.norm(ways, axis=-1, keepdims=True), 1e-6)
+    # opposite[i, j, k] of box i and anchors j, k.
+    opposite = -np.einsum('ijx,ikx->ijk', ways[:, firsts], ways[:, seconds])
+    apart = ~same[:, firsts, None] & ~same[:, None, seconds]
+    holds = (np.clip(opposite, 0, 1) * apart * pairs).sum((1, 2))
+    return holds / max(pairs.sum(), np.finfo(float).tiny)
+
+
 def _order(
     word: str, boxes: np.ndarray, size: tuple[float, float]
 ) -> tuple[np.ndarray, float]:
@@ -168,6 +204,28 @@ def _order(
     # Near things are large; the side of a square of the same area.
     mean = np.sqrt(np.clip(sides.prod(-1), 0, None))
     return (-1 if word in ('largest', 'front') else 1) * mean, long
+
+
+def _orders(
+    parsed: ParsedExpression,
+    boxes: np.ndarray,
+    size: tuple[float, float],
+    weights: GeometryWeights,
+) -> list[tuple[np.ndarray, float, int, float]]:
+    """Orders of the boxes that an expression names: values, softness, rank, weight."""
+    words = [([word], weights.place) for word in parsed.places]
+    sides = {word: axis for word, axis in _AXIS_OF.items() if word in parsed.places}
+    if len(sides) == len(set(sides.values())) == 2 and parsed.rank == 1:
+        # "Top left": near that corner, be others further to the left or the top.
+        others = [word for word in parsed.places if word not in sides]
+        words = [(group, weights.place) for group in ([*sides], *([w] for w in others))]
+    words += [([parsed.size], weights.size)] if parsed.size else []
+    orders: list[tuple[np.ndarray, float, int, float]] = []
+    for number, (group, weight) in enumerate(words):
+        values, units = zip(*(_order(word, boxes, size) for word in group), strict=True)
+        rank = parsed.rank if number == 0 and parsed.places else 1
+        orders.append((np.sum(values, 0), weights.softness * units[0], rank, weight))
+    return [order for order in orders if order[-1]]
 
 
 def ground_parsed(
@@ -198,24 +256,25 @@ def ground_parsed(
     logits = np.zeros(len(boxes))
     if parsed.head:
         logits = np.asarray(scores[parsed.head], np.float64)
-    words = [(word, weights.place) for word in parsed.places]
-    words += [(parsed.size, weights.size)] if parsed.size else []
-    words = [(word, weight) for word, weight in words if weight]
+    orders = _orders(parsed, boxes, size, weights)
     related = parsed.anchor is not None and weights.relation > 0
-    if not words and not related:
+    if not orders and not related:
         return _log_softmax(logits)
     fits = _sigmoid(logits - logits.max() + weights.margin)
     total = np.log(fits)
     same = overlaps(boxes) > 0.5
-    for number, (word, weight) in enumerate(words):
-        values, unit = _order(word, boxes, size)
-        rank = parsed.rank if number == 0 and parsed.places else 1
-        first = rank_scores(values, fits, weights.softness * unit, rank, same)
+    for values, softness, rank, weight in orders:
+        first = rank_scores(values, fits, softness, rank, same)
         total = total + weight * np.log(np.maximum(first, _LEAST))
     if related:
         assert parsed.anchor is not None and parsed.relation is not None
         anchors = np.exp(ground_parsed(parsed.anchor, boxes, size, scores, weights))
-        softness = weights.softness * max(size)
-        holds = relation_scores(parsed.relation, boxes, softness) * ~same
-        total = total + weights.relation * np.log(np.maximum(holds @ anchors, _LEAST))
+        if parsed.other is not None:
+            others = np.exp(ground_parsed(parsed.other, boxes, size, scores, weights))
+            holds = between_scores(boxes, anchors, others, same)
+        else:
+            softness = weights.softness * max(size)
+            pairs = relation_scores(parsed.relation, boxes, softness) * ~same
+            holds = pairs @ anchors
+        total = total + weights.relation * np.log(np.maximum(holds, _LEAST))
     return _log_softmax(total)

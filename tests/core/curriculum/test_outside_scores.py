@@ -5,8 +5,15 @@ import pytest
 
 from projects.clip_vg_core.curriculum.outside_scores import (
     mean_scores,
+    read_outside_predictions,
     read_outside_scores,
+    write_outside_scores,
 )
+from projects.clip_vg_core.curriculum.reliability_file import (
+    read_boxes,
+    read_reliability,
+)
+from projects.clip_vg_core.data.label_files import LabelFile
 
 
 @pytest.mark.parametrize(
@@ -45,3 +52,40 @@ def test_the_mean_is_unknown_where_one_is():
     values, boxes = mean_scores([first, second])
     np.testing.assert_allclose(values, [0.3, np.nan, 0.5])
     assert not boxes.any()
+
+
+@pytest.mark.parametrize(
+    'name, text',
+    [
+        ('a.csv', 'sample_id,bbox,probability\na,1 2 3.5 4,\nb,"5, 6, 7, 8",0.5\n'
+         'c,,0.25\n'),
+        ('a.jsonl', '{"sample_id": "a", "bbox": [1, 2, 3.5, 4]}\n'
+         '{"sample_id": "b", "bbox": [5, 6, 7, 8], "probability": 0.5}\n'
+         '{"sample_id": "c", "bbox": null, "probability": 0.25}\n'),
+    ],
+)  # fmt: skip
+def test_boxes_are_read_beside_or_in_the_place_of_scores(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    read = read_outside_predictions(tmp_path / name)
+    assert read['b'] == (0.5, (5, 6, 7, 8))
+    assert read['a'][1] == (1, 2, 3.5, 4) and np.isnan(read['a'][0])
+    assert read['c'][0] == 0.25 and np.isnan(read['c'][1]).all()
+    # A label that could not be read has no key here, but a row in the file.
+    file = LabelFile('f', 's', None, 4, 'a' * 64, np.arange(4, dtype=np.uint64))
+    keys, boxes = file.keys[[0, 2, 3]], np.array([[1, 2, 3.5, 5]] * 3, np.float32)
+    labels = dict(s=(['a', 'b', 'c'], keys, boxes))
+    write_outside_scores(tmp_path / name, labels, [file], tmp_path, 'm')
+    values = read_reliability(tmp_path / 'm__s.npy', file)
+    # Two of three rows of pixels are shared.
+    assert values[[0, 2, 3]] == pytest.approx([2 / 3, 0.5, 0.25])
+    assert np.isnan(values[1])
+    predicted = read_boxes(tmp_path / 'm__s.npy', file)
+    assert predicted[[0, 2]].tolist() == [[1, 2, 3.5, 4], [5, 6, 7, 8]]
+    assert np.isnan(predicted[[1, 3]]).all()
+
+
+@pytest.mark.parametrize('box', ['1 2 3', '3 2 1 4', '1 2 x 4', '1 2 inf 4'])
+def test_what_is_no_box_is_named(tmp_path, box):
+    (tmp_path / 'a.csv').write_text(f'sample_id,bbox\na,{box}\n')
+    with pytest.raises(ValueError, match=f"row 2.*'{box}'"):
+        read_outside_predictions(tmp_path / 'a.csv')

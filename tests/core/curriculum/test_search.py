@@ -243,3 +243,24 @@ def test_the_result_has_its_score_and_nothing_tried_on_the_way_beats_it():
         assert [p.source for p in trial] == [s.source for s in helped]
         assert [s.walk.score for s in helped] == sorted({s.walk.score for s in helped})
         assert result.score == max(score.score(t) for call in score.calls for t in call)
+
+
+def test_a_source_that_does_not_help_is_skipped_or_kept():
+    """The second source lowers every score; the third raises it again."""
+    value = {'a': 0.6, 'b': -0.1, 'c': 0.2}
+
+    def score(trials):
+        return [sum(value[pick.source] for pick in trial) for trial in trials]
+
+    own = {name: [name] for name in value}
+    skipped = multi_source(list(value), own, score, fixed)
+    assert [pick.source for pick in skipped.trial] == ['a', 'c']
+    assert skipped.score == pytest.approx(0.8)
+    kept = multi_source(list(value), own, score, fixed, keep_all=True)
+    assert [pick.source for pick in kept.trial] == ['a', 'b', 'c']
+    assert kept.score == pytest.approx(0.7)
+    assert all(one.kept for one in kept.sources)
+    # Nothing to keep where too few labels are left.
+    value['b'] = -math.inf
+    kept = multi_source(list(value), own, score, fixed, keep_all=True)
+    assert [pick.source for pick in kept.trial] == ['a', 'c']

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.curriculum_table import selection_quality
+from benchmarks.curriculum_table import add_gaps, make_table, selection_quality
 from projects.clip_vg_core.curriculum.selection import (
     mixture_valley,
     otsu_valley,
@@ -178,3 +178,24 @@ def test_quality_of_a_selection_by_hand():
     assert nothing['share'] == nothing['recall'] == 0
     assert np.isnan(nothing['precision'])
     assert np.isnan(selection_quality(np.array([0]), np.zeros(2, bool))['recall'])
+
+
+def test_the_gap_that_a_way_recovers_lies_between_its_own_part_and_seed():
+    def row(part, seed, name, accuracy):
+        return dict(part=part, seed=seed, name=name, accuracy=accuracy)
+
+    rows = [
+        row('one', 0, 'no selection', 0.5),
+        row('one', 0, 'way', 0.7),
+        row('one', 0, 'oracle', 0.9),
+        row('one', 1, 'no selection', 0.4),
+        row('one', 1, 'way', 0.6),
+        row('one', 1, 'oracle', 0.6),
+        row('no oracle', 0, 'no selection', 0.5),
+        row('no oracle', 0, 'way', 0.7),
+    ]
+    gaps = [row.get('gap') for row in add_gaps(rows)]
+    assert gaps == pytest.approx([None, 0.5, None, None, 1.0, None, None, None])
+    table = make_table(rows)
+    assert '| way | 0.650 ± 0.050 | 0.750 ± 0.250 |' in table
+    assert '| way | 0.700 ± 0.000 |\n' in table  # a column that nothing has is left out

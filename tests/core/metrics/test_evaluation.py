@@ -7,7 +7,8 @@ import pytest
 
 from projects.clip_vg.evaluation.grounding_metric import GroundingMetric
 from projects.clip_vg_core.data.readers import read_annotations
-from projects.clip_vg_core.metrics.evaluation import evaluate_predictions, to_pixels
+from projects.clip_vg_core.metrics.evaluation import evaluate_predictions
+from projects.clip_vg_core.metrics.prediction_units import to_pixels
 from projects.clip_vg_core.metrics.predictions_file import read_predictions
 
 SIZE = (480, 640)

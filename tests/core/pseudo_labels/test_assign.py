@@ -5,12 +5,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from projects.clip_vg_core.pseudo_labels.assign import (
-    AssignOptions,
-    assign_labels,
-    word_logits,
-)
+from projects.clip_vg_core.pseudo_labels.assign import AssignOptions, assign_labels
 from projects.clip_vg_core.pseudo_labels.detection import GivenText
+from projects.clip_vg_core.pseudo_labels.naming import detection_logits
+from projects.clip_vg_core.zero_shot.expression import parse_expression
+from projects.clip_vg_core.zero_shot.scoring import ground_parsed
 
 from ...helpers.scenes import SIZE, VOCABULARY, at, scene
 
@@ -33,6 +32,10 @@ def assign(*texts, items=ITEMS, score=None, dropped=None, **options):
         ('puppy', DOG),  # a synonym
         ('dogs', DOG),
         ('dog next to a man', DOG),  # what is named first
+        ('man next to the dog', MEN[1]),
+        ('second person from the right', MEN[0]),
+        ('man between the guy on the left and the dog', MEN[1]),
+        ('tallest', MEN[1]),
         ('left man', MEN[0]),
         ('guy on the right', MEN[1]),  # not the dog, which is further right
         ('biggest person', MEN[1]),
@@ -48,32 +51,62 @@ def test_words_alone_tell_which_detection_is_meant(text, expected):
     assert label.score > 1 / 3
 
 
-def test_a_place_before_of_is_a_relation():
-    plain, relation = (
-        word_logits(text, MEN, SIZE, VOCABULARY)
-        for text in ('man on the left', 'man left of the dog')
+@pytest.mark.parametrize(
+    ('text', 'plain'),
+    [('big man on the grass', 'big man'), ('man near a tree', 'man')],
+)
+def test_a_relation_to_what_was_not_detected_does_not_count(text, plain):
+    (related,), (alone,) = assign(text), assign(plain)
+    assert (related.box, related.score) == (alone.box, pytest.approx(alone.score))
+    # CLIP may find it in a box of another class.
+    scored = assign(
+        text, score=lambda _, texts, boxes: np.eye(len(texts), len(boxes)) + 0.1
     )
-    assert plain[0] > plain[1]
-    assert relation[0] == relation[1]
+    assert scored[0].score != pytest.approx(alone.score, abs=1e-3)
 
 
-@pytest.mark.parametrize('use_words', [True, False])
-def test_a_score_is_multiplied_with_the_words(use_words):
+def test_a_direction_from_what_was_not_detected_does():
+    assert assign('person left of the tree')[0].box == MEN[0].box
+    assert assign('person right of the tree')[0].box == MEN[1].box
+
+
+def test_whole_texts_are_scored_where_words_do_not_count():
     seen = []
 
     def score(image, texts, boxes):
         seen.append((image.file_name, list(texts), boxes.tolist()))
-        return np.array([[0.2, 0.3, 0.5]] * len(texts))
+        return np.array([[0.2, 0.3, 0.5], [0.7, 0.2, 0.1]])
 
-    labels = assign('man', 'x', score=score, use_words=use_words)
+    labels = assign('left man', 'x', score=score, use_words=False)
     boxes = [list(item.box) for item in ITEMS]
-    assert seen == [('1.jpg', ['man', 'x'], boxes)]  # once for all texts
-    expected = [MEN[1] if use_words else DOG, DOG]
-    assert [label.box for label in labels] == [item.box for item in expected]
-    assert labels[1].score == pytest.approx(0.5)
-    factors = np.exp(word_logits('man', ITEMS, SIZE, VOCABULARY)) * [0.2, 0.3, 0.5]
-    best = factors.max() / factors.sum() if use_words else 0.5
-    assert labels[0].score == pytest.approx(best)
+    assert seen == [('1.jpg', ['left man', 'x'], boxes)]  # once for all texts
+    assert [label.box for label in labels] == [DOG.box, MEN[0].box]
+    assert [label.score for label in labels] == pytest.approx([0.5, 0.7])
+
+
+def test_head_phrases_are_scored_and_grounded_by_geometry():
+    seen = []
+    given = {'man': [0.2, 0.3, 0.5], 'black dog': [0.1, 0.1, 0.8]}
+
+    def score(image, texts, boxes):
+        seen.append(list(texts))
+        return np.array([given[text] for text in texts])
+
+    text = 'left man next to the black dog'
+    labels = assign(text, 'man', 'left', score=score)
+    assert seen == [['man', 'black dog']]  # each once; 'left' names nothing
+    names = [item.name for item in ITEMS]
+    known = detection_logits(list(given), names, np.ones(3), VOCABULARY, 6.0, 0.5)
+    logits = {
+        head: row + np.log(given[head]) for head, row in zip(given, known, strict=True)
+    }
+    boxes = np.array([item.box for item in ITEMS])
+    for label in labels:
+        expected = np.exp(
+            ground_parsed(parse_expression(label.text), boxes, SIZE, logits)
+        )
+        assert label.box == ITEMS[expected.argmax()].box
+        assert label.score == pytest.approx(expected.max())
 
 
 def test_scores_of_another_shape_are_refused():
@@ -85,7 +118,7 @@ def test_scores_of_another_shape_are_refused():
 def test_unsure_texts_are_left_out_and_counted(least, count):
     dropped = Counter()
     labels = assign(
-        'thing',
+        'x',
         score=lambda *_: np.array([[0.2, 0.3, 0.5]]),
         min_probability=least,
         dropped=dropped,

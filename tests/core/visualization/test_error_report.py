@@ -7,6 +7,7 @@ import math
 import re
 import runpy
 import sys
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -167,6 +168,11 @@ def test_scores_get_a_plot_if_they_differ(folder, tmp_path):
     page = page_of(tmp_path / 'b.html', dict(run=results))
     assert 'id="score"' in page
     assert '100.0 % of pairs' in page
+    (drawn,) = re.findall(r'data:image/svg\+xml;base64,([\w+/=]+)"', page)
+    root = ElementTree.fromstring(base64.b64decode(drawn))
+    assert root.tag.endswith('svg')
+    # The same results make the same page.
+    assert page_of(tmp_path / 'c.html', dict(run=results)) == page
 
 
 def test_large_images_do_not_make_a_large_page(tmp_path):

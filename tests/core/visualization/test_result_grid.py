@@ -1,7 +1,9 @@
 """Boxes on images: where they are drawn, in which colour, and what is said of them."""
 
+import json
 import runpy
 import sys
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,9 +11,15 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image, ImageDraw
 
+from projects.clip_vg_core.metrics.generalized import MatchingRule
 from projects.clip_vg_core.metrics.results_file import write_results
+from projects.clip_vg_core.metrics.set_results import read_set_results
 from projects.clip_vg_core.visualization.boxes import draw_box
-from projects.clip_vg_core.visualization.result_grid import draw_grid, draw_results
+from projects.clip_vg_core.visualization.result_grid import (
+    draw_grid,
+    draw_labels,
+    draw_results,
+)
 
 from ...helpers import ROOT
 
@@ -83,6 +91,85 @@ def test_of_two_runs_the_first_line_is_broken_and_one_true_box_is_drawn(results)
         shares.append((np.abs(line - 255 * np.array(to_rgb(color))) < 2).all(-1).mean())
     assert 0.5 < shares[0] < 0.9
     assert shares[1] == 1
+
+
+def test_any_number_of_true_boxes_is_drawn(results):
+    first = dict(results[0])
+    one = draw_results(first['image'], [first], side=32 * TIMES)
+    boxes = [first.pop('gt_bbox'), [22.0, 13.0, 30.0, 22.0]]
+    images = [
+        np.asarray(
+            draw_results(
+                first['image'], [dict(first, gt_bboxes=boxes[:n])], side=32 * TIMES
+            )
+        )
+        for n in range(3)
+    ]
+    np.testing.assert_array_equal(images[1], np.asarray(one))
+    assert (images[0] != images[1]).any() and (images[1] != images[2]).any()
+    top, left = (int(v) for v in np.argwhere((images[1] != images[2]).any(-1)).min(0))
+    np.testing.assert_allclose((left, top), np.multiply(boxes[1][:2], TIMES), atol=2)
+
+
+def test_pseudo_labels_of_any_number_of_targets_are_drawn(results):
+    image = Path(results[0]['image'])
+    line = dict(filename=image.name, rule='n')
+
+    def drawn(*boxes):
+        box = boxes[0] if len(boxes) == 1 else list(boxes)
+        regions = [dict(bbox=box)] if boxes else []
+        line['grounding'] = dict(caption='dogs', regions=regions)
+        figure, missing = draw_labels([line], image.parent)
+        pixels = figure.axes[0].images[0].get_array()
+        plt.close(figure)
+        assert missing == []
+        return np.asarray(pixels)
+
+    one, other = [1.0, 1.0, 9.0, 9.0], [12.0, 5.0, 20.0, 15.0]
+    nothing = drawn()
+    changed = [(drawn(*boxes) != nothing) for boxes in ([one], [other], [one, other])]
+    assert changed[0].any() and changed[1].any()
+    np.testing.assert_array_equal(changed[0] | changed[1], changed[2])
+
+
+def test_sets_of_boxes_are_drawn_by_what_they_find(results, tmp_path, monkeypatch):
+    """Right ones, wrong ones and those below the threshold; and none at all."""
+    common = dict(image=results[0]['image'], split='val', source='human')
+    near = [edge + 0.25 for edge in OTHER]
+    rows = [
+        dict(text='a', gt_bboxes=[OTHER, [20, 14, 30, 22]], bboxes=[BOX, near, OTHER]),
+        dict(text='b', gt_bboxes=[], bboxes=[OTHER]),
+        dict(text='c', gt_bboxes=[BOX], bboxes=[]),
+    ]
+    scores = [[0.9, 0.8, 0.2], [0.3], []]
+    lines = [
+        dict(common, **row, sample_id=row['text'], scores=own)
+        for row, own in zip(rows, scores, strict=True)
+    ]
+    path = tmp_path / 'sets.jsonl'
+    path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    read = read_set_results(path, MatchingRule(score_thr=0.5))
+    assert [row['found'] for row in read] == [[False, True], [], []]
+    assert [row['f1'] for row in read] == [0.5, 1.0, 0.0]
+    figure = draw_grid(read, '')
+    shown = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_title() for axes in shown] == [
+        '"a"\nF1 0.50 (0.90, 0.80)',
+        '"b"\nF1 1.00 (not in this image)',
+        '"c"\nF1 0.00 (not in this image)',
+    ]
+    plt.close(figure)
+    image = draw_results(read[0]['image'], read[:1], side=32 * TIMES)
+    assert extent(image, '#ff1744') == [edge * TIMES for edge in BOX]
+    np.testing.assert_allclose(extent(image, '#00c853'), np.array(near) * TIMES, atol=1)
+    plain = draw_results(read[1]['image'], read[1:2], side=32 * TIMES)
+    assert (np.asarray(plain) == 200).all()
+    out = tmp_path / 'sets.png'
+    argv = ['draw_results.py', path, '--out', out, '--score-thr', 0.5]
+    monkeypatch.setattr(sys, 'argv', [str(value) for value in argv])
+    runpy.run_path(str(ROOT / 'tools/draw_results.py'), run_name='__main__')
+    plt.close('all')
+    assert Image.open(out).width > 100
 
 
 def test_the_command_draws_a_choice_that_the_seed_decides(

@@ -1,6 +1,7 @@
 """Which of hand-made boxes expressions mean."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from projects.clip_vg_core.zero_shot.expression import parse_expression
 from projects.clip_vg_core.zero_shot.scoring import (
     GeometryWeights,
+    between_scores,
     ground_parsed,
     overlaps,
     rank_scores,
@@ -23,6 +25,7 @@ LOGITS = {
     'star': np.array([20.0, 21.0, 19.5, 2.0]),
     'square': np.array([1.0, 0.0, 2.0, 20.0]),
 }
+LOGITS['stars'] = LOGITS['star']
 
 
 def best(text, **options):
@@ -51,6 +54,10 @@ def best(text, **options):
         ('star left of the square', 0),
         ('star right of the square', 2),
         ('thing below the star in the middle', 3),
+        ('star between the left star and the right star', 1),
+        ('thing between two stars', 1),
+        ('star in the bottom left corner', 0),
+        ('top right thing', 2),
     ],
 )
 def test_what_is_meant(text, expected):
@@ -144,6 +151,63 @@ def test_places_to_each_other():
     assert near[1, 0] == 1 and near[2, 0] < 0.5
     front = relation_scores('in front of', boxes, 2.0)
     assert front[0, 1] > 0.9 > 0.1 > relation_scores('behind', boxes, 2.0)[0, 1]
+
+
+def reference_between(boxes, anchors, others, same):
+    """Walks over all triples of boxes."""
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    result, total = np.zeros(len(boxes)), 0.0
+    for j, k in itertools.permutations(range(len(boxes)), 2):
+        if same[j, k] or not anchors[j] * others[k]:
+            continue
+        total += anchors[j] * others[k]
+        for i in range(len(boxes)):
+            if same[i, j] or same[i, k]:
+                continue
+            one, two = centers[j] - centers[i], centers[k] - centers[i]
+            cosine = one @ two / (math.hypot(*one) * math.hypot(*two))
+            result[i] += anchors[j] * others[k] * max(0.0, -cosine)
+    return result / total
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_between_is_the_mean_over_all_pairs_of_anchors(seed):
+    rng = np.random.default_rng(seed)
+    corners = rng.uniform(0, 80, (9, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(5, 40, (9, 2))], 1)
+    boxes = np.concatenate([boxes, boxes[:2] + 1])  # doubles of two objects
+    anchors, others = rng.dirichlet(np.ones(11), 2)
+    same = overlaps(boxes) > 0.5
+    found = between_scores(boxes, anchors, others, same)
+    np.testing.assert_allclose(found, reference_between(boxes, anchors, others, same))
+    np.testing.assert_allclose(found, between_scores(boxes, others, anchors, same))
+    assert 0 <= found.min() < found.max() <= 1
+
+
+def test_between_in_a_row_and_at_its_ends():
+    boxes = np.array([[0, 0, 10, 10], [40, 0, 50, 10], [90, 0, 99, 10]], float)
+    first, last = np.eye(3)[[0, 2]]
+    same = np.eye(3, dtype=bool)
+    assert between_scores(boxes, first, last, same) == pytest.approx(
+        [0, 1, 0], abs=1e-3
+    )
+    one = np.array([[0, 0, 10, 10]], float)  # no two anchors
+    assert between_scores(one, np.ones(1), np.ones(1), same[:1, :1]).tolist() == [0]
+
+
+def test_hundreds_of_boxes_have_the_likeliest_anchors():
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 400, (200, 2))
+    boxes = np.concatenate([corners, corners + 20], 1)
+    likely = np.full(200, 1e-9)
+    likely[[3, 170]] = 0.5
+    found = between_scores(boxes, likely, likely, np.eye(200, dtype=bool))
+    pair = np.array([3, 170])
+    only = np.zeros(200)
+    only[pair] = 0.5
+    np.testing.assert_allclose(
+        found, reference_between(boxes, only, only, np.eye(200, dtype=bool)), atol=1e-6
+    )
 
 
 def test_overlaps():

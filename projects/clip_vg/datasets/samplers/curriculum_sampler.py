@@ -41,9 +41,9 @@ class CurriculumSampler(Sampler):
         grouped (bool): Whether labels of an image come together as one sample.
             Defaults to False.
         max_expressions (int, optional): Most labels in a group. Defaults to None.
-        epoch_length (int, optional): Samples (labels, or groups) in an epoch of
-            all ranks together. Defaults to None: as many as the whole data set
-            has.
+        epoch_length (int or str, optional): Samples (labels, or groups) in an epoch
+            of all ranks together; 'selected': as many as the first selection has, as
+            in the official code. Defaults to None: as many as the whole data set has.
         min_labels (int): Least number of selected labels. Defaults to 1; the hooks
             raise it to the size of a batch.
         subset (dict, optional): ``dict(size=1000, seed=0)`` selects so many of the
@@ -61,7 +61,7 @@ class CurriculumSampler(Sampler):
         weights: Mapping[str, float] | None = None,
         grouped: bool = False,
         max_expressions: int | None = None,
-        epoch_length: int | None = None,
+        epoch_length: int | str | None = None,
         min_labels: int = 1,
         subset: Mapping[str, int] | None = None,
     ) -> None:
@@ -79,9 +79,10 @@ class CurriculumSampler(Sampler):
         if grouped or sources or weights:
             image_index_of(dataset, type(self).__name__)
         self._check_sources([*(sources or ()), *(weights or ())])
-        if epoch_length is None:
-            epoch_length = len(self._groups(None)) if grouped else len(dataset)
-        self.epoch_length = epoch_length
+        if isinstance(epoch_length, str) and epoch_length != 'selected':
+            raise ValueError(
+                f"epoch_length={epoch_length!r}; expected a number or 'selected'."
+            )
         self.described = 'all labels'
         selection = np.arange(len(dataset))
         if sources is not None:
@@ -97,6 +98,11 @@ class CurriculumSampler(Sampler):
             size = min(subset['size'], len(selection))
             selection = np.sort(rng.choice(selection, size, replace=False))
         self.set_selection(selection)
+        if isinstance(epoch_length, str):
+            epoch_length = sum(len(pool) for pool in self._pools)
+        elif epoch_length is None:
+            epoch_length = len(self._groups(None)) if grouped else len(dataset)
+        self.epoch_length = epoch_length
 
     def _check_specs(
         self,

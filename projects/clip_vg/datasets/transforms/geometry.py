@@ -124,7 +124,8 @@ class ReferentCrop(BaseTransform):
     """Random crop that keeps the centre of every referred box.
 
     Width and height are drawn independently, then the place, evenly among those
-    that keep the centres. Boxes, xyxy in pixels, are cut at the crop.
+    that keep the centres: all places where no expression has a referent. Boxes, xyxy in
+    pixels, are cut at the crop.
 
     With ``official``, the crop of the official code (its ``RandomSizeCrop``): size and
     place are drawn anew, up to 20 times, until the centre's x is greater than the
@@ -157,8 +158,8 @@ class ReferentCrop(BaseTransform):
     def _window(self, side: int, centres: np.ndarray) -> tuple[int, int] | None:
         """Start and length of the crop on one side, or None if none can do."""
         length = self._draw_length(side)
-        low = max(0, int(np.ceil(centres.max())) - length)
-        high = min(side - length, int(np.floor(centres.min())))
+        low = max(0, int(np.ceil(centres.max(initial=0))) - length)
+        high = min(side - length, int(np.floor(centres.min(initial=side))))
         return (self._draw(low, high), length) if low <= high else None
 
     def _region(

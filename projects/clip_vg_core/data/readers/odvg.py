@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,12 @@ ODVG_DETECTION = Layout(
 )
 
 
-def write_odvg(table: LabelTable, path: str | Path, overwrite: bool = False) -> None:
+def write_odvg(
+    table: LabelTable,
+    path: str | Path,
+    overwrite: bool = False,
+    extras: Sequence[Mapping[str, Any]] | None = None,
+) -> None:
     """Write labels as ODVG JSON Lines; the whole file or nothing.
 
     Several targets of a label are a list of boxes in its region, as MMDetection has
@@ -125,6 +130,8 @@ def write_odvg(table: LabelTable, path: str | Path, overwrite: bool = False) -> 
         path (str or Path): Output path.
         overwrite (bool): Whether an existing file may be replaced. Defaults to
             False.
+        extras (Sequence[Mapping], optional): What the line of each label has besides.
+            Defaults to None: nothing.
 
     Raises:
         FileExistsError: The file exists and may not be replaced.
@@ -136,8 +143,9 @@ def write_odvg(table: LabelTable, path: str | Path, overwrite: bool = False) -> 
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
         with partial.open('w', encoding='utf-8') as file:
-            for label in table:
-                file.write(odvg_line(label))
+            for index, label in enumerate(table):
+                extra = {} if extras is None else extras[index]
+                file.write(odvg_line(label, **extra))
         os.chmod(partial, 0o644)
 
 

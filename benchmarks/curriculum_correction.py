@@ -1,0 +1,200 @@
+"""The rows of the curriculum benchmark that correct labels, for one seed."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from curriculum_study import Study
+from curriculum_trials import TARGET
+
+from projects.clip_vg_core.curriculum.correction import (
+    DROPPED,
+    MOVED,
+    Correction,
+    candidate_boxes,
+    correct_labels,
+)
+from projects.clip_vg_core.curriculum.reliability_file import read_boxes
+from projects.clip_vg_core.data.label_table import concatenate
+from projects.clip_vg_core.metrics.accuracy import aligned_ious
+from projects.clip_vg_core.utils.atomic import replacing
+
+__all__ = ['Corrections']
+
+
+class Corrections(Study):
+    """Labels that measurers correct, beside those that are selected."""
+
+    def votes(self, measurer: str, source: str) -> np.ndarray:
+        """Boxes that a measurer predicted for a source's labels, (N, 4) xyxy."""
+        return np.asarray(read_boxes(self.path(measurer, source)))
+
+    def correct(self, votes: Mapping[str, Sequence[np.ndarray]]) -> dict:
+        """Correction of each source by the votes on its labels.
+
+        Candidates are the boxes that labels of any of these sources have in the image.
+        """
+        table = concatenate([self.tables[source] for source in votes])
+        candidates, candidate_index = candidate_boxes(table.boxes, table.image_index)
+        ends = np.cumsum([len(self.tables[source]) for source in votes])
+        images = np.split(table.image_index, ends[:-1])
+        return {
+            source: correct_labels(
+                self.tables[source].boxes, own, candidates, index, candidate_index
+            )
+            for (source, own), index in zip(votes.items(), images, strict=True)
+        }
+
+    def train_corrected(
+        self, name: str, corrected: Mapping[str, Correction], score: bool
+    ) -> None:
+        """Train on corrected labels; predict boxes for the original ones if wanted."""
+        for source, correction in corrected.items():
+            self._write(f'{source}_{name}', source, correction)
+        pool = [f'{source}_{name}' for source in corrected]
+        asked = dict(score=list(corrected), score_as=name) if score else {}
+        self.train(name, pool, **asked)
+
+    def _write(self, name: str, source: str, correction: Correction) -> None:
+        """Annotation file of the labels that are left, with their new boxes."""
+        lines = (self.root / f'{source}.jsonl').read_text().splitlines()
+        with replacing(self.root / f'{name}.jsonl') as partial, partial.open('w') as to:
+            for line, box, outcome in zip(
+                lines, correction.boxes.tolist(), correction.outcome, strict=True
+            ):
+                if outcome != DROPPED:
+                    label = json.loads(line)
+                    label['grounding']['regions'][0]['bbox'] = box
+                    to.write(json.dumps(label) + '\n')
+
+    def correction_row(
+        self, part: str, name: str, training: str, corrected: Mapping, cost: float
+    ) -> None:
+        """Add a line of the table: a training run on corrected labels."""
+        outcome = np.concatenate([c.outcome for c in corrected.values()])
+        boxes = np.concatenate([c.boxes for c in corrected.values()])
+        truth = [np.load(self.root / f'{source}.truth.npy') for source in corrected]
+        right = aligned_ious(boxes, np.concatenate(truth)) >= 0.5
+        at_first = np.concatenate([self.right[source] for source in corrected])
+        used, moved = outcome != DROPPED, outcome == MOVED
+        columns = dict(
+            share=used.mean(),
+            precision=right[used].mean(),
+            recall=(right & used).sum() / at_first.sum(),
+            moved=moved.mean(),
+            moved_right=right[moved].mean() if moved.any() else None,
+            cost=cost,
+        )
+        self.add_row(part, name, training, columns)
+
+    def rounds(
+        self,
+        part: str,
+        label: str,
+        first: Mapping[str, Sequence[np.ndarray]],
+        others: Mapping[str, Sequence[np.ndarray]],
+        before: Sequence[str],
+        number: int = 2,
+    ) -> None:
+        """Rows of one correction after another, each by the model of the one before.
+
+        Args:
+            part (str): Of the table.
+            label (str): Who votes.
+            first (Mapping): Votes on each source's labels in the first round.
+            others (Mapping): Those that vote beside the trained model afterwards.
+            before (Sequence[str]): Training runs of the first votes.
+            number (int): Of rounds. Defaults to 2.
+        """
+        votes, trained, scored = first, list(before), 0
+        for turn in range(1, number + 1):
+            name = f'{part}_{label}_{turn}'.replace(' ', '_')
+            scored += sum(len(v) for own in votes.values() for v in own)
+            corrected = self.correct(votes)
+            self.train_corrected(name, corrected, score=turn < number)
+            trained.append(name)
+            rounds = f'{turn} round' + 's' * (turn > 1)
+            cost = self.cost(trained, scored)
+            self.correction_row(
+                part, f'correction, {label}, {rounds}', name, corrected, cost
+            )
+            # What has been predicted before is not predicted again.
+            scored -= sum(len(v) for own in others.values() for v in own)
+            if turn < number:
+                votes = {s: [self.votes(name, s), *others[s]] for s in first}
+
+    def correction(self) -> None:
+        """One source, 40 % wrong: with CLIP, and with models of this source alone."""
+        self.measure(TARGET, folds=True)
+        self.selection_rows('correction')
+        self._with_clip('correction')
+        halves = [self.votes(f'fold{fold}', TARGET) for fold in (0, 1)]
+        self.rounds(
+            'correction',
+            'without CLIP',
+            {TARGET: halves},
+            {TARGET: halves},
+            ['fold0', 'fold1'],
+        )
+        self.oracle_row('correction', [TARGET])
+
+    def _with_clip(self, part: str) -> None:
+        """Rows of one source corrected by its model and zero-shot CLIP."""
+        clip = self.votes('agreement', TARGET)
+        first = {TARGET: [self.votes(TARGET, TARGET), clip]}
+        self.rounds(part, 'with CLIP', first, {TARGET: [clip]}, [f'plain_{TARGET}'])
+
+    def rates(self) -> None:
+        """Fewer wrong labels: what correction may lose."""
+        for wrong in (0.1, 0.0):
+            # As in the other parts, one in ten of the wrong is ambiguous.
+            rates = dict(wrong=0.95 * wrong, ambiguous=0.1 * wrong, sloppy=0.1)
+            study = Corrections(
+                self.root / f'wrong_{wrong:g}',
+                self.seed,
+                {TARGET: rates},
+                self.images,
+                self.steps,
+                self.submit,
+                self.names,
+            )
+            study.few_wrong(f'{wrong:.0%} wrong')
+            self.rows += study.rows
+
+    def few_wrong(self, part: str) -> None:
+        """One source: all labels, and those that are corrected."""
+        self.languages = [TARGET]
+        self.measure(TARGET)
+        self.plain_row(part)
+        self._with_clip(part)
+
+    def verifier(self) -> None:
+        """One source: a second vote that is right for a known share of the labels."""
+        self.languages = [TARGET]
+        self.measure(TARGET)
+        self.plain_row('verifier')
+        own = self.votes(TARGET, TARGET)
+        for accuracy in (0.7, 0.8, 0.9):
+            vote = self._simulated_votes(accuracy)
+            label = f'verifier right for {accuracy:.0%}'
+            first = {TARGET: [own, vote]}
+            self.rounds(
+                'verifier', label, first, {TARGET: [vote]}, [f'plain_{TARGET}'], 1
+            )
+        self.oracle_row('verifier', [TARGET])
+
+    def _simulated_votes(self, accuracy: float) -> np.ndarray:
+        """The box that is meant, or else another one of the image, (N, 4)."""
+        table = self.tables[TARGET]
+        rng = np.random.default_rng(self.seed)
+        truth = np.load(self.root / f'{TARGET}.truth.npy').astype(np.float32)
+        right = (rng.random(len(truth)) < accuracy) & ~np.isnan(truth).any(1)
+        candidates, index = candidate_boxes(table.boxes, table.image_index)
+        votes = truth.copy()
+        for label in np.flatnonzero(~right):
+            boxes = candidates[index == table.image_index[label]]
+            others = boxes[
+                aligned_ious(boxes, np.tile(truth[label], (len(boxes), 1))) < 0.5
+            ]
+            votes[label] = rng.choice(others) if len(others) else np.nan
+        return votes
