@@ -49,7 +49,8 @@ def test_predictions_are_those_of_pytorch(name, folders, tmp_path, monkeypatch):
         make_sample((0, 8, width, height - 16), ['the big red bus behind the tree']),
     ]
     for sample in samples:
-        sample.set_metainfo(dict(img_shape=(height, width)))
+        shape = (height, width)
+        sample.set_metainfo(dict(img_shape=shape, batch_input_shape=shape))
     expected, boxes = (
         torch.cat(
             [

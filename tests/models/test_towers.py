@@ -294,6 +294,21 @@ def test_a_class_token_can_be_pooled_or_left_out(folders):
     )
 
 
+@torch.no_grad()
+def test_positions_of_the_fusion_fit_another_size_without_a_class_token(folders):
+    arch = small_arch(VISUAL['SigLIP'], folders)
+    small, large = small_detector(arch), small_detector(arch, image_size=112)
+    large.load_state_dict(small.state_dict())
+    before, after = small.fusion.pos_embed.weight, large.fusion.pos_embed.weight
+    count = 1 + small.text_encoder.context_length
+    assert torch.equal(before[:count], after[:count])
+    rows = before[count:].T.unflatten(1, small.visual_encoder.grid_size)[None]
+    expected = nn.functional.interpolate(
+        rows, (8, 8), mode='bicubic', antialias=True, align_corners=False
+    )
+    torch.testing.assert_close(after[count:].T, expected[0].flatten(1))
+
+
 DINO = {
     'vit_small_patch14_reg4_dinov2': 56,
     'vit_small_patch16_dinov3': 64,

@@ -7,6 +7,7 @@ model = dict(
         # A model of timm; 'vit_base_patch16_dinov3' (and its tag 'lvd1689m', and
         # train_pos_embed=False) for DINOv3. ImageNet's normalisation is its own.
         arch=dict(
+            _delete_=True,
             embed_dim=768,
             vision_cfg=dict(
                 timm_model_name='vit_base_patch14_dinov2',
