@@ -1,5 +1,6 @@
 """The two towers of CLIP, from open_clip, as CLIP-VG reads them."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -7,11 +8,13 @@ from typing import Any
 import torch
 from mmdet.registry import MODELS
 from mmdet.utils import OptMultiConfig
+from mmengine.logging import print_log
 from mmengine.utils import to_2tuple
 from open_clip.transformer import TextTransformer, VisionTransformer
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
+from ..checkpoints.clip_weights import trained_normalization
 from .clip_blocks import run_block, use_lean_activations
 from .clip_tower import CLIPTower, build_tower, positions_name
 from .expression_tokenizer import ExpressionTokenizer, VocabularyTokenizer
@@ -64,6 +67,10 @@ class CLIPVisualEncoder(CLIPTower):
             None: 'prefix' of a tower that has one, else 'none'.
         init_cfg (dict or list[dict], optional): See :class:`CLIPTower`. Defaults to
             None.
+        adapter (dict, optional): What of the frozen tower is trained, such as
+            ``dict(kind='lora', rank=8)``, ``dict(kind='bias')`` or
+            ``dict(kind='last_blocks', number=2)``; see :func:`adapt`. Defaults to
+            None: nothing.
 
     Raises:
         ValueError: The architecture is unknown, an extracted layer does not exist, or
@@ -84,8 +91,9 @@ class CLIPVisualEncoder(CLIPTower):
         out_maps: bool = False,
         class_token: str | None = None,
         init_cfg: OptMultiConfig = None,
+        adapter: dict | None = None,
     ) -> None:
-        super().__init__(arch, pretrained, frozen, with_cp, init_cfg)
+        super().__init__(arch, pretrained, frozen, with_cp, init_cfg, adapter)
         vision = self.config['vision_cfg']
         self.image_size = tuple(to_2tuple(image_size or vision.get('image_size', 224)))
         plain = is_plain_vit(vision)
@@ -154,6 +162,32 @@ class CLIPVisualEncoder(CLIPTower):
                 'that can be trained; set it to False.'
             )
         return name
+
+    def log_normalization(self, preprocessor: nn.Module) -> None:
+        """Log where images are normalised otherwise than for the weights' training.
+
+        Args:
+            preprocessor (nn.Module): Of MMDetection, whose ``mean`` and ``std`` have
+                shape (3, 1, 1).
+        """
+        known = self.pretrained and trained_normalization(self.arch, self.pretrained)
+        if not known or not hasattr(preprocessor, 'mean'):
+            return
+        own = [
+            getattr(preprocessor, name).flatten().tolist() for name in ('mean', 'std')
+        ]
+        if all(
+            math.isclose(one, other, abs_tol=0.1)
+            for pair in zip(own, known, strict=True)
+            for one, other in zip(*pair, strict=True)
+        ):
+            return
+        print_log(
+            f'{self.pretrained} of {self.arch!r} was trained with images of mean '
+            f'{known[0]} and std {known[1]}; data_preprocessor has {own[0]} and '
+            f'{own[1]}. The official recipe has those of ImageNet.',
+            logger='current',
+        )
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Encode normalised images.
@@ -236,6 +270,10 @@ class CLIPTextEncoder(CLIPTower):
             names on the hub. Defaults to None.
         init_cfg (dict or list[dict], optional): See :class:`CLIPTower`. Defaults to
             None.
+        adapter (dict, optional): What of the frozen tower is trained, such as
+            ``dict(kind='lora', rank=8)``, ``dict(kind='bias')`` or
+            ``dict(kind='last_blocks', number=2)``; see :func:`adapt`. Defaults to
+            None: nothing.
 
     Raises:
         ImportError: The tower is of Hugging Face, and its package is not installed.
@@ -256,8 +294,9 @@ class CLIPTextEncoder(CLIPTower):
         with_cp: bool = False,
         hf_folder: str | None = None,
         init_cfg: OptMultiConfig = None,
+        adapter: dict | None = None,
     ) -> None:
-        super().__init__(arch, pretrained, frozen, with_cp, init_cfg)
+        super().__init__(arch, pretrained, frozen, with_cp, init_cfg, adapter)
         text = self.config['text_cfg']
         for name in ('hf_model_name', 'hf_tokenizer_name') if hf_folder else ():
             if text.get(name):
