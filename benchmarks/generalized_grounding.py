@@ -100,6 +100,22 @@ def load(root: Path, cfg: Config, split: str, training: bool = False) -> list[di
     ]
 
 
+def check_settings(args: argparse.Namespace) -> None:
+    """Refuse to continue in a folder of other options."""
+    own = {k: v for k, v in vars(args).items() if k not in ('out_dir', 'seeds')}
+    path = args.out_dir / 'settings.json'
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial:
+            partial.write_text(json.dumps(own))
+    before = json.loads(path.read_text())
+    if before != own:
+        raise ValueError(
+            f'{path} has {before}, and this command {own}: give another --out-dir, or '
+            'the same options to resume.'
+        )
+
+
 def prepare(root: Path, args: argparse.Namespace, seed: int) -> Config:
     """Draw the images of a seed and encode them."""
     init_default_scope('mmdet')
@@ -334,6 +350,7 @@ def table(results: Mapping[int, Mapping[str, float]]) -> str:
 def main() -> None:
     """Train, test, print."""
     args = parse_args()
+    check_settings(args)
     torch.set_num_threads(args.threads)
     results: dict[int, Mapping[str, float]] = {}
     for seed in args.seeds:
