@@ -21,7 +21,7 @@ from projects.clip_vg_core.data.readers import read_annotations, write_odvg
 from .helpers.commands import FORKS
 from .helpers.configs import model_config, unformatted
 from .helpers.models import initialised
-from .helpers.shrink import tiny_bert
+from .helpers.shrink import tiny_bert, tiny_hugging_face
 
 # For models this small, threads cost more than they do, above all on a busy machine.
 torch.set_num_threads(1)
@@ -75,6 +75,19 @@ def bert(tmp_path_factory):
         if not made:
             made.append(tiny_bert(tmp_path_factory.mktemp('bert') / 'bert'))
         return made[0]
+
+    return folder
+
+
+@pytest.fixture(scope='session')
+def folders(tmp_path_factory):
+    """Folders of tiny text towers of Hugging Face, by their names on the hub."""
+    made = {}
+
+    def folder(name):
+        if name not in made:
+            made[name] = tiny_hugging_face(tmp_path_factory.mktemp('hf'), name)
+        return made[name]
 
     return folder
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import open_clip
+import timm
 import torch
+from huggingface_hub import hf_hub_download
 from mmengine.logging import print_log
 from open_clip.model import convert_to_custom_text_state_dict
 from safetensors import safe_open
@@ -31,6 +33,9 @@ __all__ = [
     'read_clip_tower',
     'read_clip_weights',
     'resolve_weights',
+    'timm_name',
+    'timm_pretrained_cfg',
+    'trained_normalization',
 ]
 
 # The folder that holds `projects/`: relative paths of our configs work from any
@@ -81,7 +86,8 @@ def resolve_weights(arch: str | dict, pretrained: str) -> Path:
         arch (str or dict): The architecture the weights are for.
         pretrained (str): A file or a folder with one, as open_clip and Hugging Face
             name them (absolute, or relative to the working directory or to the folder
-            that holds ``projects/``), or a tag of open_clip.
+            that holds ``projects/``), or a tag of open_clip; for a visual tower of
+            timm alone, a tag of timm.
 
     Returns:
         Path: The file.
@@ -96,7 +102,8 @@ def resolve_weights(arch: str | dict, pretrained: str) -> Path:
             return candidate
     name = arch if isinstance(arch, str) else None
     config = open_clip.get_pretrained_cfg(name, pretrained) if name else None
-    if not config:
+    of_timm = timm_pretrained_cfg(arch, pretrained)
+    if not config and of_timm is None:
         for candidate in candidates:
             if candidate.is_dir():
                 return _file_in(candidate)
@@ -107,6 +114,8 @@ def resolve_weights(arch: str | dict, pretrained: str) -> Path:
             f'{tags or "none"}.'
         )
     try:
+        if of_timm is not None:
+            return Path(hf_hub_download(of_timm.hf_hub_id, 'model.safetensors'))
         return Path(open_clip.download_pretrained(config))
     except Exception as error:  # every network layer raises its own kind
         raise ValueError(
@@ -116,6 +125,52 @@ def resolve_weights(arch: str | dict, pretrained: str) -> Path:
             'model.visual_encoder.pretrained=FILE '
             'model.text_encoder.pretrained=FILE`.'
         ) from error
+
+
+def timm_name(arch: str | dict) -> str | None:
+    """The model of timm whose own weights an architecture's visual tower can have.
+
+    That of a dict: the towers of open_clip's architectures have CLIP's weights.
+    """
+    return None if isinstance(arch, str) else arch['vision_cfg'].get('timm_model_name')
+
+
+def timm_pretrained_cfg(arch: str | dict, tag: str) -> Any:
+    """What timm knows of its weights of a tag; None if they are none of timm."""
+    name = timm_name(arch)
+    if name is None:
+        return None
+    try:
+        return timm.models.get_pretrained_cfg(f'{name}.{tag}')
+    except RuntimeError:  # it has no such tag, or no such model
+        return None
+
+
+def trained_normalization(
+    arch: str | dict, pretrained: str
+) -> tuple[list[float], list[float]] | None:
+    """Mean and standard deviation that weights were trained with, RGB of [0, 255].
+
+    Args:
+        arch (str or dict): The architecture.
+        pretrained (str): A tag, or a file, of which all tags of ``arch`` tell.
+
+    Returns:
+        tuple or None: None if it is not known.
+    """
+    name = arch if isinstance(arch, str) else ''
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if pretrained in tags:
+        tags = [pretrained]
+    known = [open_clip.get_pretrained_cfg(name, tag) for tag in tags]
+    of_timm = timm_pretrained_cfg(arch, pretrained)
+    if of_timm is not None:
+        known = [dict(mean=of_timm.mean, std=of_timm.std)]
+    values = {(tuple(entry['mean']), tuple(entry['std'])) for entry in known}
+    if len(values) != 1:
+        return None
+    mean, std = values.pop()
+    return [255 * value for value in mean], [255 * value for value in std]
 
 
 def _file_in(folder: Path) -> Path:
@@ -193,10 +248,19 @@ def read_clip_tower(
     """
     path = resolve_weights(arch, pretrained)
     whole, trained_with = read_clip_file(path, known)
+    if tower == 'visual' and timm_name(arch):
+        trained_with = quick_gelu  # timm has the activation of its model
     if trained_with is None and not Path(pretrained).expanduser().is_file():
         trained_with = _quick_gelu_of_tag(arch, pretrained)
     _check_activation(trained_with, quick_gelu, arch, pretrained)
     state = _tower_state(whole, tower)
+    if not state and tower == 'visual' and timm_name(arch):
+        # A file of timm; what classifies there is not read here.
+        state = {
+            f'trunk.{key}': value.to(torch.float32)
+            for key, value in whole.items()
+            if not key.startswith(('head.', 'fc.'))
+        }
     if not state:
         raise ValueError(
             f'{path} holds no {tower} tower of CLIP: expected names as open_clip, '

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
+from open_clip.transformer import CustomResidualAttentionBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -103,8 +104,9 @@ class ImageStage(nn.Module):
 
         Args:
             images (Tensor): Of shape (B, 3, H, W).
-            kept (Tensor): Which of the class token (0) and the patches the fusion
-                reads, of shape (B, K), int64; see :func:`valid_tokens`.
+            kept (Tensor): Which of the class token (0) and the patches, or of the
+                patches alone, the fusion reads, of shape (B, K), int64; see
+                :func:`valid_tokens`.
 
         Returns:
             tuple[Tensor, ...]: The members of :class:`FusionTokens`.
@@ -146,7 +148,8 @@ class GroundingStage(nn.Module):
             k (Tensor): Keys.
             v (Tensor): Values.
             padding (Tensor): True where a token only fills up, of shape (B, K).
-            token_ids (Tensor): Of shape (E, L), int64; 0 after the end.
+            token_ids (Tensor): Of shape (E, L), int64; the tokenizer's ``fill_id``
+                after the end.
             image_index (Tensor): The image of each expression, of shape (E, ), int64.
 
         Returns:
@@ -156,7 +159,7 @@ class GroundingStage(nn.Module):
         queries = self.fusion.num_queries
         masked = torch.cat(
             [
-                F.pad(token_ids == 0, (queries, 0)),
+                F.pad(self.text_encoder.padding(token_ids), (queries, 0)),
                 padding.index_select(0, image_index),
             ],
             dim=1,
@@ -177,9 +180,8 @@ def split_detector(model: CLIPVG) -> tuple[ImageStage, GroundingStage]:
     """Both parts of a detector, in float32 on the CPU and with weights of their own."""
     model = copy.deepcopy(model).float().cpu().eval().requires_grad_(False)
     merge_adapters(model)  # a graph has the sum, and costs as one without
-    towers = model.visual_encoder.vit, model.text_encoder.transformer
-    for tower in towers:
-        for block in tower.transformer.resblocks:
+    for block in list(model.modules()):
+        if isinstance(block, CustomResidualAttentionBlock):
             block.attn = SplitAttention(block.attn)
     return ImageStage(model).eval(), GroundingStage(model).eval()
 
@@ -230,14 +232,16 @@ def export_detector(
     for stage, graph in zip(stages, GRAPHS, strict=True):
         write_graph(stage, example[graph], folder / graph_name(graph, 'float'))
     _compare(stages, folder)
-    deployment = _describe(model, cfg, checkpoint)
+    deployment = _describe(model, cfg, folder, checkpoint)
     # The file comes last: a folder without it is not whole.
     deployment.add_graphs('float', folder)
     write_deployment(deployment, folder)
     return deployment
 
 
-def _describe(model: CLIPVG, cfg: Config, checkpoint: Path | None) -> Deployment:
+def _describe(
+    model: CLIPVG, cfg: Config, folder: Path, checkpoint: Path | None
+) -> Deployment:
     encoder, tokenizer = model.visual_encoder, model.text_encoder.expression_tokenizer
     plain = cfg.to_dict()
     return Deployment(
@@ -245,11 +249,8 @@ def _describe(model: CLIPVG, cfg: Config, checkpoint: Path | None) -> Deployment
         grid_size=list(encoder.grid_size),
         embed_dims=model.fusion.embed_dims,
         scored=model.confidence_head is not None,
-        text=dict(
-            context_length=tokenizer.context_length,
-            template=tokenizer.template,
-            prompt_length=tokenizer.prompt_length,
-        ),
+        class_token=model.fusion.class_token,
+        text=tokenizer.save(folder),
         data_preprocessor=plain['model']['data_preprocessor'],
         pipeline=plain['test_dataloader']['dataset']['pipeline'],
         checkpoint=dict(file=checkpoint.name, sha256=file_sha256(checkpoint))
@@ -273,7 +274,8 @@ def _example(
     height, width = image.visual_encoder.image_size
     patches = int(np.prod(image.visual_encoder.grid_size))
     generator = torch.Generator().manual_seed(0)
-    kept = torch.arange(1 + patches - dropped).expand(images, -1).contiguous()
+    tokens = image.fusion.class_token + patches
+    kept = torch.arange(tokens - dropped).expand(images, -1).contiguous()
     pixels = torch.randn(images, 3, height, width, generator=generator)
     encoded = image(pixels, kept)
     padding = torch.zeros(kept.shape, dtype=torch.bool)
@@ -282,7 +284,7 @@ def _example(
     words = grounding.text_encoder.transformer.vocab_size - 2
     # Neither 0, which is filling, nor the start and end of a text.
     ids = torch.randint(1, words, (expressions, length), generator=generator)
-    ids[0, max(least, length - 2) :] = 0
+    ids[0, max(least, length - 2) :] = grounding.text_encoder.fill_id
     return dict(
         image=dict(images=pixels, kept=kept),
         grounding=dict(

@@ -18,7 +18,7 @@ from projects.clip_vg_core.runtime.graphs import BACKENDS, PRECISIONS, open_grap
 
 from ..models.clip_vg import patch_padding
 from ..models.data_preprocessor import pixel_padding
-from ..models.expression_tokenizer import ExpressionTokenizer, text_lengths
+from ..models.expression_tokenizer import load_tokenizer
 from ..models.fusion import FusionTokens, valid_tokens
 from ..models.predictions import expressions_of, instances_of
 
@@ -70,7 +70,7 @@ class ServedCLIPVG(BaseModel):
         self.image_stage, self.grounding_stage = (
             open_graph(file, backend, precision, threads) for file in files
         )
-        self.tokenize = ExpressionTokenizer(**self.deployment.text)
+        self.tokenize = load_tokenizer(self.deployment.text, Path(folder))
         self.score_thr = self.deployment.score_thr
 
     def forward(
@@ -88,7 +88,7 @@ class ServedCLIPVG(BaseModel):
         texts = [expressions_of(sample) for sample in data_samples]
         image_index = np.repeat(np.arange(len(texts)), [len(own) for own in texts])
         ids = self.tokenize([text for own in texts for text in own])
-        token_ids, lengths = ids.numpy(), text_lengths(ids).numpy()
+        token_ids, lengths = ids.numpy(), self.tokenize.lengths(ids).numpy()
         rows, columns = self.deployment.grid_size
         padding = patch_padding(
             pixel_padding(data_samples, inputs), (rows, columns)
@@ -97,7 +97,9 @@ class ServedCLIPVG(BaseModel):
         shape = len(token_ids), self.deployment.num_queries
         outputs = [np.empty((*shape, 4), np.float32), np.ones(shape, np.float32)]
         for chosen, parts in plan_calls(padding, image_index, lengths):
-            valid, filling = valid_tokens(padding[chosen])
+            valid, filling = valid_tokens(
+                padding[chosen], class_token=self.deployment.class_token
+            )
             encoded = self.image_stage(
                 dict(images=images[chosen].numpy(), kept=valid.numpy())
             )

@@ -1,5 +1,6 @@
 """The two towers of CLIP, from open_clip, as CLIP-VG reads them."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -7,11 +8,13 @@ from typing import Any
 import torch
 from mmdet.registry import MODELS
 from mmdet.utils import OptMultiConfig
+from mmengine.logging import print_log
 from mmengine.utils import to_2tuple
 from open_clip.transformer import TextTransformer, VisionTransformer
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
+from ..checkpoints.clip_weights import trained_normalization
 from .clip_blocks import run_block, use_lean_activations
 from .clip_tower import CLIPTower, build_tower, positions_name
 from .expression_tokenizer import ExpressionTokenizer, VocabularyTokenizer
@@ -159,6 +162,32 @@ class CLIPVisualEncoder(CLIPTower):
                 'that can be trained; set it to False.'
             )
         return name
+
+    def log_normalization(self, preprocessor: nn.Module) -> None:
+        """Log where images are normalised otherwise than for the weights' training.
+
+        Args:
+            preprocessor (nn.Module): Of MMDetection, whose ``mean`` and ``std`` have
+                shape (3, 1, 1).
+        """
+        known = self.pretrained and trained_normalization(self.arch, self.pretrained)
+        if not known or not hasattr(preprocessor, 'mean'):
+            return
+        own = [
+            getattr(preprocessor, name).flatten().tolist() for name in ('mean', 'std')
+        ]
+        if all(
+            math.isclose(one, other, abs_tol=0.1)
+            for pair in zip(own, known, strict=True)
+            for one, other in zip(*pair, strict=True)
+        ):
+            return
+        print_log(
+            f'{self.pretrained} of {self.arch!r} was trained with images of mean '
+            f'{known[0]} and std {known[1]}; data_preprocessor has {own[0]} and '
+            f'{own[1]}. The official recipe has those of ImageNet.',
+            logger='current',
+        )
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Encode normalised images.

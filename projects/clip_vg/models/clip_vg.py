@@ -158,6 +158,7 @@ class CLIPVG(BaseDetector):
         """Initialise all parts; both towers come from one reading of CLIP's file."""
         with clip_read_once(self):
             super().init_weights()
+        self.visual_encoder.log_normalization(self.data_preprocessor)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any
@@ -188,21 +189,23 @@ class CLIPVG(BaseDetector):
             'text_encoder.transformer.positional_embedding',
             'visual_encoder.vit.positional_embedding',
         )
-        given: list[Any] = [state.get(prefix + name) for name in names]
-        if not all(isinstance(value, Tensor) and value.ndim == 2 for value in given):
+        fused, text, visual = (state.get(prefix + name) for name in names)
+        if not isinstance(fused, Tensor) or fused.ndim != 2:
             return
-        fused, text, visual = given
-        counts = [1, len(text), len(visual)]
+        classes = int(self.fusion.class_token)
+        # Towers that do not tell are of this context length.
+        length = self.text_encoder.context_length
+        words = len(text) if isinstance(text, Tensor) else length
+        rest = len(visual) if isinstance(visual, Tensor) else len(fused) - 1 - words
         # Of another layout: the loader reports its shape.
-        if len(fused) != sum(counts):
+        if len(fused) != 1 + words + rest or rest <= classes:
             return
-        reg, words, patches = fused.split(counts)
+        reg, of_text, of_image = fused.split([1, words, rest])
+        if not classes:  # one to be ignored, where a class token would be
+            of_image = torch.cat([of_image[:1], of_image])
+        of_image = resize_visual_positions(of_image, self.visual_encoder.grid_size)
         fitted = torch.cat(
-            [
-                reg,
-                resize_text_positions(words, self.text_encoder.context_length),
-                resize_visual_positions(patches, self.visual_encoder.grid_size),
-            ]
+            [reg, resize_text_positions(of_text, length), of_image[1 - classes :]]
         )
         log_interpolation(prefix + names[0], fused, fitted)
         state[prefix + names[0]] = fitted

@@ -12,9 +12,20 @@ from mmengine.logging import print_log
 from open_clip.tokenizer import get_clean_fn
 from torch import Tensor
 
+from projects.clip_vg_core.utils.atomic import replacing
+
 from .hugging_face import find_files, import_transformers
 
-__all__ = ['ExpressionTokenizer', 'VocabularyTokenizer', 'text_lengths']
+__all__ = [
+    'TOKENIZER_FILE',
+    'ExpressionTokenizer',
+    'VocabularyTokenizer',
+    'load_tokenizer',
+    'text_lengths',
+]
+
+# A vocabulary of Hugging Face in an exported folder.
+TOKENIZER_FILE = 'tokenizer.json'
 
 
 def text_lengths(token_ids: Tensor) -> Tensor:
@@ -80,6 +91,22 @@ class ExpressionTokenizer:
     def lengths(self, token_ids: Tensor) -> Tensor:
         """Lengths (E, ) of texts in token ids (E, L)."""
         return text_lengths(token_ids)
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Save what is needed to tokenize, for :func:`load_tokenizer`.
+
+        Args:
+            folder (Path): A vocabulary that open_clip does not bring is written here.
+
+        Returns:
+            dict: Values of JSON.
+        """
+        del folder
+        return dict(
+            context_length=self.context_length,
+            template=self.template,
+            prompt_length=self.prompt_length,
+        )
 
     def _encode(self, texts: list[str], most: int) -> Tensor:
         """Token ids of texts, filled up to any length, each cut to ``most`` tokens."""
@@ -202,6 +229,19 @@ class VocabularyTokenizer(ExpressionTokenizer):
             return self._loaded.sep_token_id
         return self._sep_id
 
+    def save(self, folder: Path) -> dict[str, Any]:
+        """See :class:`ExpressionTokenizer`."""
+        with replacing(folder / TOKENIZER_FILE) as partial:
+            partial.write_text(self.words.to_str(), encoding='utf-8')
+        return dict(
+            context_length=self.context_length,
+            template=self.template,
+            source=TOKENIZER_FILE,
+            clean=self.clean,
+            strip_sep_token=self.strip_sep_token,
+            sep_id=self.sep_id,
+        )
+
     def lengths(self, token_ids: Tensor) -> Tensor:
         """Lengths (E, ) of texts in token ids (E, L)."""
         return (token_ids != self.fill_id).sum(1)
@@ -218,3 +258,29 @@ class VocabularyTokenizer(ExpressionTokenizer):
         if self.strip_sep_token:
             tokens[tokens == self.sep_id] = self.fill_id
         return tokens
+
+
+def load_tokenizer(options: dict[str, Any], folder: Path) -> ExpressionTokenizer:
+    """The tokenizer of an exported folder.
+
+    Args:
+        options (dict): Of :meth:`ExpressionTokenizer.save`.
+        folder (Path): Into which it was saved.
+
+    Raises:
+        FileNotFoundError: The file of its vocabulary is missing.
+        ValueError: It names another file.
+    """
+    if 'source' not in options:
+        return ExpressionTokenizer(**options)
+    path = folder / TOKENIZER_FILE
+    if options['source'] != TOKENIZER_FILE:  # never one outside of the folder
+        raise ValueError(
+            f'{folder}: the vocabulary is in {options["source"]!r}; expected '
+            f'{TOKENIZER_FILE!r}. Export again.'
+        )
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'{path}: no such file, but the exported detector has its vocabulary there.'
+        )
+    return VocabularyTokenizer(**dict(options, source=str(path)))

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import VisionTransformer
+from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
 from .clip_blocks import init_blocks, run_block, use_lean_activations
@@ -150,7 +151,10 @@ def read_levels(
             if index in wanted:
                 split.append((None, features))
     else:
-        net.trunk.set_grad_checkpointing(with_cp)
+        # Only where it changes: an exporter does not let a pass set anything.
+        if getattr(net, 'with_cp', False) != with_cp:
+            net.trunk.set_grad_checkpointing(with_cp)
+            net.with_cp = with_cp
         split = _timm_levels(net.trunk, images, wanted)
     numbered = dict(zip(wanted, split, strict=True))
     return [numbered[layer] for layer in layers]
@@ -200,14 +204,14 @@ def set_input_size(net: Any, size: tuple[int, int], name: object) -> None:
     own = getattr(patch_embed, 'img_size', None)
     if own is None or tuple(own) == size:
         return
-    if not hasattr(net.trunk, 'set_input_size'):
-        raise ValueError(
-            f'{name!r} takes images of {tuple(own)} (H, W) only, got {size}: timm '
-            'does not interpolate its positions.'
-        )
+    options: dict[str, Any] = {}
+    stages: Any = net.trunk.layers if isinstance(net.trunk, SwinTransformer) else None
+    if stages is not None:
+        # Its positions are within a window, and fit weights of the same alone.
+        options['window_size'] = stages[0].blocks[0].window_size
     try:
-        net.trunk.set_input_size(size)
-    except (AssertionError, ValueError) as error:
+        net.trunk.set_input_size(size, **options)
+    except (AssertionError, AttributeError, ValueError) as error:
         raise ValueError(
             f'{name!r} cannot take images of {size} (H, W): {error}'
         ) from error

@@ -32,7 +32,7 @@ class Deployment:
         grid_size (list[int]): Rows and columns of patches.
         embed_dims (int): Width of the fusion.
         scored (bool): Whether predictions have scores.
-        text (dict): Arguments of :class:`ExpressionTokenizer`.
+        text (dict): What tokenizes expressions, see :func:`load_tokenizer`.
         data_preprocessor (dict): Config of the preprocessor.
         pipeline (list[dict]): Configs of the test transforms.
         checkpoint (dict): ``file`` and ``sha256`` of what was exported.
@@ -40,6 +40,8 @@ class Deployment:
         graphs (dict): For 'float' and 'int8' the sha256 of each file by its name.
         num_queries (int): Boxes of each expression. Defaults to 1.
         score_thr (float): Least score of a prediction that is shown. Defaults to 0.
+        class_token (bool): Whether a class token is before the patches. Defaults to
+            True.
     """
 
     image_size: list[int]
@@ -54,6 +56,7 @@ class Deployment:
     graphs: dict[str, dict[str, str]] = field(default_factory=dict)
     num_queries: int = 1
     score_thr: float = 0.0
+    class_token: bool = True
 
     def add_graphs(self, kind: str, folder: Path) -> None:
         """Take the graphs of a kind of weights in, as they lie in the folder."""
