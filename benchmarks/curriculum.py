@@ -25,7 +25,7 @@ from projects.clip_vg_core.curriculum.search import fixed, greedy_walk
 from projects.clip_vg_core.utils.command_line import parse_command
 
 PARTS = (
-    *('correction', 'sources', 'msa', 'rates', 'verifier'),
+    *('correction', 'selection', 'sources', 'msa', 'rates', 'verifier'),
     *('single', 'multi', 'grid', 'measures'),
 )
 DEFAULT_RATES = {

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from curriculum_study import Study
 from curriculum_trials import TARGET
+from noisy_sources import SOURCES
 
+from projects.clip_vg_core.curriculum.chance import measure_agreement
 from projects.clip_vg_core.curriculum.correction import (
     DROPPED,
     MOVED,
@@ -29,20 +31,24 @@ class Corrections(Study):
         """Boxes that a measurer predicted for a source's labels, (N, 4) xyxy."""
         return np.asarray(read_boxes(self.path(measurer, source)))
 
-    def correct(self, votes: Mapping[str, Sequence[np.ndarray]]) -> dict:
-        """Correction of each source by the votes on its labels.
+    def correct(self, voters: Mapping[str, Sequence[str]]) -> dict[str, Correction]:
+        """Correction of each source by the votes of measurers.
 
         Candidates are the boxes that labels of any of these sources have in the image.
         """
-        table = concatenate([self.tables[source] for source in votes])
+        table = concatenate([self.tables[source] for source in voters])
         candidates, candidate_index = candidate_boxes(table.boxes, table.image_index)
-        ends = np.cumsum([len(self.tables[source]) for source in votes])
+        ends = np.cumsum([len(self.tables[source]) for source in voters])
         images = np.split(table.image_index, ends[:-1])
         return {
             source: correct_labels(
-                self.tables[source].boxes, own, candidates, index, candidate_index
+                self.tables[source].boxes,
+                [self.votes(measurer, source) for measurer in voters[source]],
+                candidates,
+                index,
+                candidate_index,
             )
-            for (source, own), index in zip(votes.items(), images, strict=True)
+            for source, index in zip(voters, images, strict=True)
         }
 
     def train_corrected(
@@ -91,9 +97,8 @@ class Corrections(Study):
         self,
         part: str,
         label: str,
-        first: Mapping[str, Sequence[np.ndarray]],
-        others: Mapping[str, Sequence[np.ndarray]],
-        before: Sequence[str],
+        first: Mapping[str, Sequence[str]],
+        later: Mapping[str, Sequence[str]],
         number: int = 2,
     ) -> None:
         """Rows of one correction after another, each by the model of the one before.
@@ -101,48 +106,65 @@ class Corrections(Study):
         Args:
             part (str): Of the table.
             label (str): Who votes.
-            first (Mapping): Votes on each source's labels in the first round.
-            others (Mapping): Those that vote beside the trained model afterwards.
-            before (Sequence[str]): Training runs of the first votes.
+            first (Mapping): Measurers of each source's labels in the first round.
+            later (Mapping): Those that vote beside the trained model afterwards.
             number (int): Of rounds. Defaults to 2.
         """
-        votes, trained, scored = first, list(before), 0
+        voters, asked, trained = first, set(), set()
         for turn in range(1, number + 1):
             name = f'{part}_{label}_{turn}'.replace(' ', '_')
-            scored += sum(len(v) for own in votes.values() for v in own)
-            corrected = self.correct(votes)
+            corrected = self.correct(voters)
             self.train_corrected(name, corrected, score=turn < number)
-            trained.append(name)
+            asked |= {(who, source) for source in voters for who in voters[source]}
+            trained |= {self.training_of(who) for who, _ in asked} | {name}
+            # What has been predicted once is not predicted again.
+            scored = sum(len(self.tables[source]) for _, source in asked)
             rounds = f'{turn} round' + 's' * (turn > 1)
-            cost = self.cost(trained, scored)
+            cost = self.cost(sorted(trained), scored)
             self.correction_row(
                 part, f'correction, {label}, {rounds}', name, corrected, cost
             )
-            # What has been predicted before is not predicted again.
-            scored -= sum(len(v) for own in others.values() for v in own)
             if turn < number:
-                votes = {s: [self.votes(name, s), *others[s]] for s in first}
+                voters = {source: [name, *later[source]] for source in first}
+
+    def training_of(self, measurer: str) -> str:
+        """The training run whose model a measurer is; CLIP and others have none."""
+        return f'plain_{measurer}' if measurer in self.tables else measurer
 
     def correction(self) -> None:
         """One source, 40 % wrong: with CLIP, and with models of this source alone."""
+        self.languages = [TARGET]
         self.measure(TARGET, folds=True)
-        self.selection_rows('correction')
+        self.plain_row('correction')
         self._with_clip('correction')
-        halves = [self.votes(f'fold{fold}', TARGET) for fold in (0, 1)]
-        self.rounds(
-            'correction',
-            'without CLIP',
-            {TARGET: halves},
-            {TARGET: halves},
-            ['fold0', 'fold1'],
-        )
+        halves = {TARGET: ['fold0', 'fold1']}
+        self.rounds('correction', 'without CLIP', halves, halves)
         self.oracle_row('correction', [TARGET])
 
     def _with_clip(self, part: str) -> None:
         """Rows of one source corrected by its model and zero-shot CLIP."""
-        clip = self.votes('agreement', TARGET)
-        first = {TARGET: [self.votes(TARGET, TARGET), clip]}
-        self.rounds(part, 'with CLIP', first, {TARGET: [clip]}, [f'plain_{TARGET}'])
+        clip = ['agreement']
+        self.rounds(part, 'with CLIP', {TARGET: [TARGET, *clip]}, {TARGET: clip})
+
+    def sources(self) -> None:
+        """Three sources: merged, or corrected by the measurers that speak them."""
+        self.languages = SOURCES
+        self.measure(*SOURCES)
+        self.merge_row('sources')
+        voters = {s: [m for m in SOURCES if self._speaks(m, s)] for s in SOURCES}
+        self.rounds('sources', 'cross-source', voters, voters)
+        self.oracle_row('sources', SOURCES)
+
+    def _speaks(self, measurer: str, source: str) -> bool:
+        """Whether a measurer agrees with a source's labels clearly above chance."""
+        table = self.tables[source]
+        return measure_agreement(
+            self.votes(measurer, source),
+            table.boxes,
+            table.sizes[table.image_index],
+            table.image_index,
+            *candidate_boxes(table.boxes, table.image_index),
+        ).is_clear
 
     def rates(self) -> None:
         """Fewer wrong labels: what correction may lose."""
@@ -173,14 +195,11 @@ class Corrections(Study):
         self.languages = [TARGET]
         self.measure(TARGET)
         self.plain_row('verifier')
-        own = self.votes(TARGET, TARGET)
-        for accuracy in (0.7, 0.8, 0.9):
-            vote = self._simulated_votes(accuracy)
-            label = f'verifier right for {accuracy:.0%}'
-            first = {TARGET: [own, vote]}
-            self.rounds(
-                'verifier', label, first, {TARGET: [vote]}, [f'plain_{TARGET}'], 1
-            )
+        for share in (0.7, 0.8, 0.9):
+            name = f'verifier_{share:g}'
+            self.derive(name, TARGET, self.right[TARGET], self._simulated_votes(share))
+            label = f'verifier right for {share:.0%}'
+            self.rounds('verifier', label, {TARGET: [TARGET, name]}, {}, 1)
         self.oracle_row('verifier', [TARGET])
 
     def _simulated_votes(self, accuracy: float) -> np.ndarray:

@@ -7,6 +7,7 @@ Reads the rows that ``benchmarks/curriculum.py`` has written into the folder.
 
 import argparse
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,8 +24,11 @@ from projects.clip_vg_core.utils.atomic import replacing
 
 __all__ = ['draw_costs']
 
-_TITLES = {'correction': 'one source', 'sources': 'three sources'}
-_COLORS = {'correction': '#1565c0', 'other': '#757575'}
+# Parts of the table in each panel.
+_PANELS = {
+    'one source': ('correction', 'selection'),
+    'three sources': ('sources', 'msa'),
+}
 
 
 def draw_costs(rows: Sequence[dict]) -> Figure:
@@ -36,13 +40,17 @@ def draw_costs(rows: Sequence[dict]) -> Figure:
     Returns:
         Figure: To be saved by the caller.
     """
-    parts = [part for part in _TITLES if any(row['part'] == part for row in rows)]
+    drawn = {
+        title: [row for row in rows if row['part'] in parts]
+        for title, parts in _PANELS.items()
+    }
+    drawn = {title: own for title, own in drawn.items() if own}
     figure, panels = plt.subplots(
-        1, len(parts), figsize=(5.5 * len(parts), 4.2), squeeze=False
+        1, len(drawn), figsize=(5.5 * len(drawn), 4.2), squeeze=False
     )
-    for part, axes in zip(parts, panels[0], strict=True):
-        _draw_part(axes, [row for row in rows if row['part'] == part])
-        axes.set_title(f'{_TITLES[part]}, 40 % of the labels wrong')
+    for (title, own), axes in zip(drawn.items(), panels[0], strict=True):
+        _draw_part(axes, own)
+        axes.set_title(f'{title}, 40 % of the labels wrong')
         axes.set_xlabel('cost, in training runs')
     panels[0][0].set_ylabel('accuracy on clean test expressions')
     figure.tight_layout()
@@ -50,29 +58,26 @@ def draw_costs(rows: Sequence[dict]) -> Figure:
 
 
 def _draw_part(axes: Axes, rows: Sequence[dict]) -> None:
-    """Mean and spread of each way; the two ends as lines."""
+    """Mean and spread of each way, its rounds as one line; the two ends as lines."""
+    ways: dict[str, list[tuple[float, float, float]]] = {}
     for name in dict.fromkeys(row['name'] for row in rows):
         same = [row for row in rows if row['name'] == name]
         values = np.array([row['accuracy'] for row in same])
         mean, cost = values.mean(), np.mean([row['cost'] for row in same])
         if name in (*LOWER, *UPPER):
             axes.axhline(mean, color='#bdbdbd', linestyle='--', zorder=0)
-            axes.annotate(
-                name, (1, mean), xycoords=('axes fraction', 'data'), ha='right'
-            )
-            continue
-        kind = 'correction' if name.startswith('correction') else 'other'
-        color = _COLORS[kind]
-        axes.errorbar(cost, mean, values.std(), fmt='o', color=color, capsize=3)
-        axes.annotate(
-            name.removeprefix('correction, '),
-            (cost, mean),
-            xytext=(6, 4),
-            textcoords='offset points',
-            color=color,
-            fontsize=8,
-        )
-    axes.set_xlim(left=0)
+            place = dict(xycoords=('axes fraction', 'data'), ha='right', va='bottom')
+            axes.annotate(name, (1, mean), color='#757575', fontsize=9, **place)
+        else:
+            way = re.sub(r', \d rounds?$', ' (1 and 2 rounds)', name)
+            ways.setdefault(way, []).append((cost, mean, values.std()))
+    for way, points in ways.items():
+        color = '#1565c0' if way.startswith('correction') else '#757575'
+        cost, mean, spread = zip(*points, strict=True)
+        axes.errorbar(cost, mean, spread, fmt='o-', color=color, capsize=3)
+        place = dict(xytext=(7, -3), textcoords='offset points')
+        axes.annotate(way, points[-1][:2], color=color, fontsize=8, **place)
+    axes.set_xlim(0, 1.7 * axes.get_xlim()[1])  # names stand to the right
     axes.spines[['top', 'right']].set_visible(False)
 
 
@@ -89,9 +94,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         for path in sorted(args.folder.glob('rows*.json'))
         for row in json.loads(path.read_text(encoding='utf-8'))
     ]
-    if not any(row['part'] in _TITLES for row in rows):
+    if not any(row['part'] in sum(_PANELS.values(), ()) for row in rows):
         raise SystemExit(
-            f'{args.folder}: no rows of {", ".join(_TITLES)}. Run '
+            f'{args.folder}: no rows of a part in {_PANELS}. Run '
             'benchmarks/curriculum.py first.'
         )
     # The same rows give the same bytes.

@@ -9,6 +9,7 @@ from noisy_sources import SOURCES
 from projects.clip_vg.self_paced.trials import trial_name
 from projects.clip_vg_core.curriculum.search import (
     Pick,
+    Strategy,
     Trial,
     fixed,
     full_grid,
@@ -105,9 +106,7 @@ class Study(Trials):
         """One source: without selection, at random, and the paper's ways."""
         self.languages = [TARGET]
         self.plain_row(part)
-        plain, count = f'plain_{TARGET}', len(self.right[TARGET])
-        half, in_half = self.ssa(TARGET, fixed)
-        size = len(self._kept(half.trial)[TARGET])
+        count, size = len(self.right[TARGET]), self.half_row(part)
         subset = dict(size=size, seed=self.seed)
         self.train('random_half', [TARGET], sampler=dict(subset=subset))
         drawn = np.random.default_rng(self.seed).choice(count, size, replace=False)
@@ -118,14 +117,19 @@ class Study(Trials):
             {TARGET: np.sort(drawn)},
             self.cost(['random_half']),
         )
-        greedy, in_walk = self.ssa(TARGET, greedy_walk)
+        self._walk_row(part, 'greedy SSA', greedy_walk)
+
+    def half_row(self, part: str) -> int:
+        """A row of the paper's first threshold; how many labels it selects."""
+        trial = self._walk_row(part, 'fixed h = 0.5', fixed)
+        return len(self._kept(trial)[TARGET])
+
+    def _walk_row(self, part: str, name: str, strategy: Strategy) -> Trial:
+        result, used = self.ssa(TARGET, strategy)
         values = self.reliability(TARGET, TARGET)
-        for name, result, used in (
-            ('fixed h = 0.5', half, in_half),
-            ('greedy SSA', greedy, in_walk),
-        ):
-            cost = self.cost([*used, plain], count)
-            self._trial_row(part, name, result.trial, cost, values)
+        cost = self.cost([*used, f'plain_{TARGET}'], len(values))
+        self._trial_row(part, name, result.trial, cost, values)
+        return result.trial
 
     def plain_row(self, part: str) -> None:
         """A row of one training on all labels of the source."""
@@ -137,6 +141,20 @@ class Study(Trials):
         trial = tuple(Pick(source, 'oracle', 0.5) for source in sources)
         self.evaluate([trial])
         self._trial_row(part, 'oracle', trial, self.cost([trial_name(trial)]))
+
+    def selection(self) -> None:
+        """One source, the paper's way alone."""
+        self.measure(TARGET)
+        self.selection_rows('selection')
+        self.oracle_row('selection', [TARGET])
+
+    def msa(self) -> None:
+        """Three sources, the paper's way alone."""
+        self.languages = SOURCES
+        self.measure(*SOURCES)
+        self.merge_row('msa')
+        self.msa_rows('msa')
+        self.oracle_row('msa', SOURCES)
 
     def single(self) -> None:
         """One source, every way to select; what counts is its own language."""
@@ -154,11 +172,7 @@ class Study(Trials):
         """Every threshold: what a walk may miss."""
         self.all_measurers()
         self.languages = [TARGET]
-        plain = f'plain_{TARGET}'
-        found, used = self.ssa(TARGET, full_grid)
-        values = self.reliability(TARGET, TARGET)
-        cost = self.cost([*used, plain], len(values))
-        self._trial_row('single', 'full grid', found.trial, cost, values)
+        self._walk_row('single', 'full grid', full_grid)
 
     def measures(self) -> None:
         """How well each measure tells right labels from wrong ones."""

@@ -140,14 +140,22 @@ class Trials:
         """Of a reliability file."""
         return reliability_path(self.root / 'reliability', measurer, source)
 
-    def derive(self, name: str, source: str, values: np.ndarray) -> None:
-        """A reliability file of computed values."""
+    def derive(
+        self,
+        name: str,
+        source: str,
+        values: np.ndarray,
+        boxes: np.ndarray | None = None,
+    ) -> None:
+        """A reliability file of computed values, and boxes if given."""
         path = self.path(name, source)
         if path.exists():
             return
         measured = next(path.parent.glob(f'*__{source}.json')).with_suffix('')
         for suffix in ('.json', '.keys.npy'):
             shutil.copy(f'{measured}{suffix}', path.with_suffix(suffix))
+        if boxes is not None:
+            np.save(path.with_suffix('.boxes.npy'), boxes.astype(np.float32))
         np.save(path, values.astype(np.float32))
 
     def sampler(self, picks: Trial) -> dict:

@@ -20,12 +20,11 @@ import torch
 from mmdet.evaluation import gRefCOCOMetric
 
 from projects.clip_vg_core.metrics.generalized import (
+    ExpressionCounts,
     MatchingRule,
     count_expression,
     summarize_sets,
 )
-
-OFFICIAL = MatchingRule(overlap='giou', matcher='greedy')  # of gRefCOCO's code
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,6 +37,12 @@ def parse_args() -> argparse.Namespace:
         type=Path,
         nargs='?',
         help='results of sets of boxes (default: drawn at random)',
+    )
+    parser.add_argument(
+        '--score-thr',
+        type=float,
+        default=0.7,
+        help='boxes of at least this score count (default: %(default)s)',
     )
     parser.add_argument(
         '--expressions',
@@ -81,7 +86,15 @@ def drawn_results(number: int, perfect: bool, seed: int) -> list[dict[str, Any]]
     return results
 
 
-def of_mmdetection(results: list[dict[str, Any]]) -> dict[str, float]:
+def counted(result: dict[str, Any], rule: MatchingRule) -> ExpressionCounts:
+    """A row of a file of results, as the metric counts it."""
+    boxes, targets = (
+        np.array(result[key], float).reshape(-1, 4) for key in ('bboxes', 'gt_bboxes')
+    )
+    return count_expression(boxes, np.array(result['scores'], float), targets, rule)
+
+
+def of_mmdetection(results: list[dict[str, Any]], score_thr: float) -> dict[str, float]:
     """MMDetection's gRefCOCOMetric, on a file as MDETR writes them."""
     coco: dict[str, list] = dict(images=[], annotations=[], categories=[])
     for number, result in enumerate(results):
@@ -96,7 +109,7 @@ def of_mmdetection(results: list[dict[str, Any]]) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, 'grefcoco.json')
         path.write_text(json.dumps(coco))
-        metric = gRefCOCOMetric(str(path))
+        metric = gRefCOCOMetric(str(path), thresh_score=score_thr)
     for number, result in enumerate(results):
         pred = dict(
             bboxes=torch.tensor(result['bboxes']).reshape(-1, 4),
@@ -106,16 +119,18 @@ def of_mmdetection(results: list[dict[str, Any]]) -> dict[str, float]:
     return metric.evaluate(len(results))
 
 
-def n_acc_of_batches(results: list[dict[str, Any]], size: int) -> float:
+def n_acc_of_batches(
+    results: list[dict[str, Any]], score_thr: float, size: int
+) -> float:
     """N-acc averaged over batches, 0 for one without a no-target expression."""
     shares = []
     for begin in range(0, len(results), size):
         right = [
-            not any(score >= OFFICIAL.score_thr for score in result['scores'])
+            not any(score >= score_thr for score in result['scores'])
             for result in results[begin : begin + size]
             if not result['gt_bboxes']
         ]
-        shares.append(np.mean(right) if right else 0.0)
+        shares.append(float(np.mean(right)) if right else 0.0)
     return float(np.mean(shares))
 
 
@@ -128,27 +143,15 @@ def main() -> None:
     else:
         lines = args.results.read_text(encoding='utf-8').splitlines()
         results = [json.loads(line) for line in lines]
-    rows: list[tuple[str, Any, Any, Any]] = []
-    for rule in (MatchingRule(), OFFICIAL):
-        counts = [
-            count_expression(
-                *(
-                    np.array(r[k]).reshape(shape)
-                    for k, shape in (
-                        ('bboxes', (-1, 4)),
-                        ('scores', -1),
-                        ('gt_bboxes', (-1, 4)),
-                    )
-                ),
-                rule,
-            )
-            for r in results
-        ]
+    rows: list[tuple[Any, ...]] = []
+    official = MatchingRule(args.score_thr, 'giou', matcher='greedy')
+    for rule in (MatchingRule(args.score_thr), official):
+        counts = [counted(result, rule) for result in results]
         own = summarize_sets(counts, rule)
         name = f'whole set, {rule.overlap}, {rule.matcher}'
         f1_acc = own[f'f1_acc{rule.suffix}']
         rows.append((name, f1_acc, own.get('n_acc'), own.get('t_acc')))
-    theirs = of_mmdetection(results)
+    theirs = of_mmdetection(results, args.score_thr)
     rows.append(
         (
             'gRefCOCOMetric of MMDetection',
@@ -159,7 +162,7 @@ def main() -> None:
         (
             f'N-acc averaged over batches of {size}',
             None,
-            n_acc_of_batches(results, size),
+            n_acc_of_batches(results, args.score_thr, size),
             None,
         )
         for size in (8, 4, 2, 1)

@@ -20,6 +20,8 @@ from projects.clip_vg_core.data.table_builder import TableBuilder
 
 from .helpers import ROOT
 from .helpers.commands import ended_well, run_script
+from .helpers.configs import TEST, model_config
+from .helpers.models import initialised
 from .helpers.shrink import shrunk
 
 
@@ -131,8 +133,8 @@ def any_targets(shapes, tmp_path):
     )
     builder = TableBuilder(str, 'any')
     for i in range(24):
-        label, other = table[i], table[(i + 1) % 24]
-        boxes = [label['bbox'], other['bbox']]
+        label = table[i]
+        boxes = [label['bbox'], [5, 5, 25, 25]]
         builder.add_targets(
             label['image'],
             [boxes[:1], [], boxes][i % 3],
@@ -178,7 +180,9 @@ def test_grounding_dino_trains_and_is_scored_on_any_number_of_targets(
 def test_all_boxes_of_grounding_dino_above_the_threshold_count(generalized_dino):
     """And its losses are finite where no label of a batch has a target."""
     train = DATASETS.build(generalized_dino.train_dataloader.dataset)
-    assert [len(train[i]['data_samples'].gt_instances) for i in range(3)] == [1, 0, 2]
+    # What a crop of MMDetection leaves of them is up to chance.
+    assert [len(train.get_data_info(i)['instances']) for i in range(3)] == [1, 0, 2]
+    assert len(train[1]['data_samples'].gt_instances) == 0
     model = MODELS.build(generalized_dino.model)
     model.init_weights()
     for chosen in ([0, 1, 2], [1, 4]):
@@ -201,6 +205,48 @@ def test_all_boxes_of_grounding_dino_above_the_threshold_count(generalized_dino)
     metric = GeneralizedGroundingMetric()
     metric.process(None, predictions)
     assert metric.evaluate(3)['grounding/f1_acc'] == 1
+
+
+@torch.no_grad()
+def test_our_boxes_of_grouped_expressions_are_scored_as_those_of_single_ones(
+    any_targets, shapes
+):
+    """From the data set to the metric, which reads only numbers of expressions."""
+    dataset = DATASETS.build(
+        dict(
+            type='RefExpDataset',
+            targets='any',
+            ann_file=str(any_targets),
+            data_root=str(shapes),
+            data_prefix=dict(img='images'),
+            pipeline=TEST,
+        )
+    )
+    head = dict(type='GroundingConfidenceHead')
+    cfg = dict(model_config(), num_queries=3, confidence_head=head)
+    model = initialised(MODELS.build(cfg)).eval()
+    # Scores of a beginner are all alike.
+    torch.nn.init.normal_(model.confidence_head.mlp.layers[-1].weight, std=2.0)
+    images = dataset.table.image_index
+    groups = [np.flatnonzero(images == i).tolist() for i in np.unique(images)]
+    assert max(map(len, groups)) > 2
+    found = []
+    for shown in (groups, [[label] for group in groups for label in group]):
+        samples = [dataset[tuple(g)] if len(g) > 1 else dataset[g[0]] for g in shown]
+        batches = [pseudo_collate([sample]) for sample in samples]
+        found.append([model.test_step(batch)[0].to_dict() for batch in batches])
+    scores = np.concatenate([one['pred_instances']['scores'] for one in found[1]])
+    measures = []
+    for samples in found:
+        # Between the two in the middle, so that none is at the threshold.
+        metric = GeneralizedGroundingMetric(float(np.median(scores)), overlap_thr=0.1)
+        metric.process(None, samples)
+        measures.append(metric.evaluate(24))
+    assert measures[0] == pytest.approx(measures[1], abs=1e-5)
+    counts = {k: v for k, v in measures[0].items() if k.startswith('grounding/num')}
+    assert counts['grounding/num_predictions'] == 36 == len(scores) // 2
+    assert counts['grounding/num_no_target'] == 8
+    assert counts['grounding/num_targets'] == 8 + 16
 
 
 @pytest.fixture

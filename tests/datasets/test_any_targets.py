@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from projects.clip_vg.datasets.samplers import CurriculumSampler, ImageGroupSampler
 from projects.clip_vg.engine.scoring import evaluation_view, score_all
+from projects.clip_vg.self_paced.agreements import Agreements
 from projects.clip_vg_core.curriculum.reliability_file import ReliabilityFile
 
 from ..helpers.configs import TEST, TRAIN, model_config
@@ -103,3 +104,24 @@ def test_they_are_scored_selected_and_trained_on(dataset, tmp_path):
     sum(losses.values()).backward()
     assert all(torch.isfinite(loss) for loss in losses.values())
     assert model.fusion.reg_token.weight.grad.abs().sum(1).min() > 0
+
+
+def test_a_measurer_agrees_with_labels_of_one_target(dataset, tmp_path):
+    """Other labels have no one box; their boxes are candidates all the same."""
+    table = dataset.table
+    (file,) = dataset.label_files
+    counts = table.target_counts()
+    predicted = np.full((len(table), 4), [0, 0, 1, 1], np.float32)
+    single = np.flatnonzero(counts == 1)
+    right = single[::2]
+    predicted[right] = table.boxes[table.offsets[right]]
+    store = ReliabilityFile(tmp_path, dict(name='m'), file)
+    store.write(dataset.label_keys(), np.ones(len(table)), predicted)
+    store.flush()
+    agreements = Agreements(dataset, tmp_path)
+    found = agreements.measure('m', file.source)
+    _, images = agreements.candidates
+    # Images of one candidate tell nothing.
+    known = np.bincount(images)[table.image_index] > 1
+    assert found.count == known[single].sum() > 20
+    assert found.rate == pytest.approx(known[right].sum() / known[single].sum())

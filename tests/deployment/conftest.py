@@ -13,7 +13,12 @@ from ..helpers.models import make_batch
 
 # All options that change the graphs, and other dimensions.
 VARIANT = dict(
-    text_encoder=dict(template='find {}', prompt=dict(length=2)),
+    visual_encoder=dict(adapter=dict(kind='lora', rank=2)),
+    text_encoder=dict(
+        template='find {}',
+        prompt=dict(length=2),
+        adapter=dict(kind='lora', rank=2, targets=['in_proj']),
+    ),
     fusion=dict(embed_dims=24, num_layers=1),
     confidence_head=dict(type='GroundingConfidenceHead'),
     num_queries=5,
@@ -31,7 +36,7 @@ def make_detector(**changes):
     model = MODELS.build(cfg)
     model.init_weights()
     for name, weight in model.named_parameters():
-        if 'head' in name and weight.dim() == 2:
+        if ('head' in name and weight.dim() == 2) or name.endswith('lora_b'):
             torch.nn.init.normal_(weight, std=0.4)
     whole = dict(model=cfg, test_dataloader=dict(dataset=dict(pipeline=TEST)))
     return model.eval(), Config(whole)

@@ -197,6 +197,21 @@ def test_8_bits_answer_almost_the_same(detector, quantized, backend):
     assert sizes[0] < 0.5 * sizes[1]
 
 
+@pytest.mark.slow
+@torch.no_grad()
+def test_8_bits_of_several_queries(variant, variant_folder, tmp_path):
+    """Agreement is of the boxes that are shown, which are two of five."""
+    copied = tmp_path / 'exported'
+    shutil.copytree(variant_folder, copied)
+    assert 0.8 < quantize_deployment(copied, [make_batch() for _ in range(4)]) < 1
+    batch, served = make_batch(), ServedCLIPVG(str(copied), precision='int8')
+    scores, expected = answers(served, batch, 'scores'), answers(variant[0], batch)
+    shown = answers(variant[0], batch, 'scores') >= served.score_thr
+    overlaps = bbox_overlaps(answers(served, batch), expected, is_aligned=True)
+    assert overlaps[shown].mean() > 0.8 and 0 < shown.sum() < len(shown) == len(scores)
+    assert (scores - answers(variant[0], batch, 'scores')).abs().max() < 0.1
+
+
 def test_8_bits_that_answer_otherwise_are_not_kept(folder, tmp_path, monkeypatch):
     copied = tmp_path / 'exported'
     shutil.copytree(folder, copied)

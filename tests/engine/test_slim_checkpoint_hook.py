@@ -10,7 +10,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import load_state_dict
 
-from projects.clip_vg.checkpoints.frozen_weights import FINGERPRINT, frozen_names
+from projects.clip_vg.checkpoints.frozen_weights import FINGERPRINT, left_out_names
 from projects.clip_vg.checkpoints.strict_loading import refuse_other_weights
 from projects.clip_vg.compat import load_from_local
 from projects.clip_vg.engine import SlimCheckpointHook
@@ -65,7 +65,7 @@ def load(path):
 def test_what_is_left_is_what_was_trained(trained, tmp_path, ema):
     runner = trained(tmp_path, ema=ema)
     checkpoint = load(tmp_path / 'epoch_2.pth')
-    frozen = set(frozen_names(runner.model))
+    frozen = set(left_out_names(runner.model))
     assert any('vit' in name for name in frozen)
     everything = set(runner.model.state_dict())
     assert set(checkpoint['state_dict']) == everything - frozen | {FINGERPRINT}
@@ -143,7 +143,7 @@ def test_averaged_weights_and_wrapped_models_are_made_smaller_too(clips, wrap):
         SimpleNamespace(model=wrap(model)), checkpoint
     )
     state, averaged = checkpoint['state_dict'], checkpoint['ema_state_dict']
-    trained = whole.keys() - set(frozen_names(model))
+    trained = whole.keys() - set(left_out_names(model))
     assert state.keys() == trained | {FINGERPRINT}
     assert averaged.keys() == {'steps', *(f'module.{name}' for name in state)}
     assert torch.equal(averaged[f'module.{FINGERPRINT}'], state[FINGERPRINT])

@@ -50,10 +50,13 @@ def clip_vg(cfg, shapes, bert):
     for encoder in ('visual_encoder', 'text_encoder'):
         cfg.model[encoder].pretrained = None
         cfg.model[encoder].arch = ARCH
-    cfg.model.visual_encoder.extract_layers = (0, 1)
     steps = cfg.test_dataloader.dataset.pipeline
     size = next(step.size for step in steps if step.type == 'Letterbox')
-    cfg.model.visual_encoder.image_size = size
+    # At most as many patches as ViT-B/16 has at 224: attention is of all pairs.
+    vision = dict(ARCH['vision_cfg'], patch_size=max(8, size // 14))
+    cfg.model.visual_encoder.update(
+        arch=dict(ARCH, vision_cfg=vision), extract_layers=(0, 1), image_size=size
+    )
 
 
 def zero_shot(cfg, shapes, bert):

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -192,7 +191,7 @@ def test_who_votes(shapes, wrong, sources, tmp_path):
     ]
     assert voters('several', correct=2) == [
         dict(one=['one', 'two'], two=['two', 'one']),
-        dict(one=['corrected_1', 'two'], two=['corrected_1', 'one']),
+        dict(one=['corrected_1', 'one', 'two'], two=['corrected_1', 'two', 'one']),
     ]
     # The model of 'two' guesses on 'one': it does not speak its language.
     foreign = {('two', 'one'): 0.0}
@@ -281,16 +280,14 @@ def test_how_the_original_files_are_read_says_nothing_of_corrected_ones(tmp_path
 
 
 def test_the_report_draws_what_was_moved(shapes, wrong, sources, tmp_path):
-    search, _ = go(shapes, wrong, sources, tmp_path, correct=2, measurer='clip')
+    options = dict(names=['one'], correct=1, measurer='clip')
+    search, _ = go(shapes, wrong, sources, tmp_path, **options)
     page = write_report(tmp_path / 'curriculum.json', search.dataset)
     figures = {path.stem for path in (tmp_path / 'report').glob('*.png')}
-    final = record_of(tmp_path)['final']['trial']
-    for source in ('one', 'two'):
-        for what in ('kept', 'moved', 'dropped'):
-            assert f'{final}_{source}_{what}' in figures
+    examples = {f'corrected_1_one_{what}' for what in ('kept', 'moved', 'dropped')}
+    assert figures == {'histograms', 'outcomes', *examples}
     text = page.read_text()
     assert text.count('data:image/png;base64,') == len(figures)
     for trial in record_of(tmp_path)['trials']:
         for row in trial['corrections']:
             assert f'<td class="n">{row["moved"]}</td>' in text
-    shutil.rmtree(tmp_path)

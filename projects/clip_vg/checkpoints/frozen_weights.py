@@ -13,11 +13,13 @@ __all__ = [
     'fill_frozen',
     'fingerprint',
     'frozen_names',
+    'left_out_names',
     'without_frozen',
 ]
 
 # The entry of a checkpoint that stands for all frozen weights.
 FINGERPRINT = 'frozen_weights_sha256'
+_POSITIONS = ('positional_embedding', 'pos_embed')
 
 
 @runtime_checkable
@@ -25,9 +27,11 @@ class PretrainedTower(Protocol):
     """A tower with pretrained weights, as :obj:`CLIPTower`.
 
     Attributes:
-        frozen_names (list[str]): Its parameters that stay as ``pretrained`` has them.
+        clip_names (list[str]): Its parameters that ``pretrained`` has.
+        frozen_names (list[str]): Those that stay as ``pretrained`` has them.
     """
 
+    clip_names: list[str]
     frozen_names: list[str]
 
     def get_parameter(self, target: str) -> nn.Parameter:
@@ -35,6 +39,9 @@ class PretrainedTower(Protocol):
 
     def load_pretrained(self) -> None:
         """Load the weights that ``pretrained`` names, unless that is done."""
+
+    def file_positions(self) -> dict[str, Tensor]:
+        """Position embeddings as the file of ``pretrained`` has them, by name."""
 
 
 def frozen_names(model: nn.Module) -> list[str]:
@@ -49,6 +56,15 @@ def frozen_names(model: nn.Module) -> list[str]:
         for name in module.frozen_names
         if not module.get_parameter(name).requires_grad
     )
+
+
+def left_out_names(model: nn.Module) -> list[str]:
+    """Sorted names of the frozen parameters that a checkpoint can do without.
+
+    Not of positions, which are small: those of another image size are interpolated, and
+    could not be compared with the file's.
+    """
+    return [name for name in frozen_names(model) if not name.endswith(_POSITIONS)]
 
 
 def fingerprint(state: Mapping[str, Tensor], names: list[str]) -> Tensor:
@@ -91,20 +107,30 @@ def fill_frozen(state: dict[str, Any], prefix: str, model: nn.Module) -> None:
     needed = state.pop(prefix + FINGERPRINT, None)
     if needed is None:
         return
-    # What the checkpoint has was trained before it was frozen, and stays.
-    names = [name for name in frozen_names(model) if prefix + name not in state]
+    # What the training run had frozen, which this model may train; what it trained
+    # is there and stays, though it may be frozen now.
+    names: list[str] = []
     for path, module in model.named_modules():
-        if isinstance(module, PretrainedTower) and any(
-            name.startswith(f'{path}.') for name in names
-        ):
-            module.load_pretrained()
+        if isinstance(module, PretrainedTower):
+            lacking = [f'{path}.{name}' for name in module.clip_names]
+            lacking = [name for name in lacking if prefix + name not in state]
+            if lacking:
+                module.load_pretrained()
+            names.extend(lacking)
+    names.sort()
     own = model.state_dict()
     actual = fingerprint(own, names)
     if not torch.equal(actual, needed.cpu()):
+        # Checkpoints once had no positions: CLIP's, which this model has interpolated.
+        for path, module in model.named_modules():
+            if isinstance(module, PretrainedTower):
+                positions = module.file_positions()
+                own.update({f'{path}.{name}': v for name, v in positions.items()})
+    if not torch.equal(fingerprint(own, names), needed.cpu()):
         raise ValueError(
             'The checkpoint was saved without its frozen weights (SlimCheckpointHook), '
-            f'and needs those of sha256 {_hex(needed)}; the {len(names)} frozen '
-            f'weights of this model have {_hex(actual)}. Build the model with the '
+            f'and needs those of sha256 {_hex(needed)}; the {len(names)} weights of '
+            f'this model that it lacks have {_hex(actual)}. Build the model with the '
             'config of the training run, its `pretrained` CLIP included.'
         )
     for name in names:

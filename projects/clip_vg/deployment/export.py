@@ -31,6 +31,7 @@ from projects.clip_vg_core.runtime.graphs import import_extra, open_graph
 from projects.clip_vg_core.utils.atomic import file_sha256, replacing
 
 from ..models import CLIPVG
+from ..models.adapters import merge_adapters
 from ..models.fusion import FusionTokens, gather_tokens
 
 __all__ = [
@@ -178,6 +179,7 @@ class GroundingStage(nn.Module):
 def split_detector(model: CLIPVG) -> tuple[ImageStage, GroundingStage]:
     """Both parts of a detector, in float32 on the CPU and with weights of their own."""
     model = copy.deepcopy(model).float().cpu().eval().requires_grad_(False)
+    merge_adapters(model)  # a graph has the sum, and costs as one without
     for block in list(model.modules()):
         if isinstance(block, CustomResidualAttentionBlock):
             block.attn = SplitAttention(block.attn)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..checkpoints.frozen_weights import (
     FINGERPRINT,
     fingerprint,
-    frozen_names,
+    left_out_names,
     without_frozen,
 )
 
@@ -38,7 +38,7 @@ class SlimCheckpointHook(Hook):
         model: Any = runner.model
         model = model.module if is_model_wrapper(model) else model
         if self._known is None:  # hashed once: they never change
-            names = frozen_names(model)
+            names = left_out_names(model)
             self._known = names, fingerprint(model.state_dict(), names)
         names, sha256 = self._known
         state = checkpoint['state_dict']

@@ -67,6 +67,10 @@ class CLIPVisualEncoder(CLIPTower):
             None: 'prefix' of a tower that has one, else 'none'.
         init_cfg (dict or list[dict], optional): See :class:`CLIPTower`. Defaults to
             None.
+        adapter (dict, optional): What of the frozen tower is trained, such as
+            ``dict(kind='lora', rank=8)``, ``dict(kind='bias')`` or
+            ``dict(kind='last_blocks', number=2)``; see :func:`adapt`. Defaults to
+            None: nothing.
 
     Raises:
         ValueError: The architecture is unknown, an extracted layer does not exist, or
@@ -87,8 +91,9 @@ class CLIPVisualEncoder(CLIPTower):
         out_maps: bool = False,
         class_token: str | None = None,
         init_cfg: OptMultiConfig = None,
+        adapter: dict | None = None,
     ) -> None:
-        super().__init__(arch, pretrained, frozen, with_cp, init_cfg)
+        super().__init__(arch, pretrained, frozen, with_cp, init_cfg, adapter)
         vision = self.config['vision_cfg']
         self.image_size = tuple(to_2tuple(image_size or vision.get('image_size', 224)))
         plain = is_plain_vit(vision)
@@ -265,6 +270,10 @@ class CLIPTextEncoder(CLIPTower):
             names on the hub. Defaults to None.
         init_cfg (dict or list[dict], optional): See :class:`CLIPTower`. Defaults to
             None.
+        adapter (dict, optional): What of the frozen tower is trained, such as
+            ``dict(kind='lora', rank=8)``, ``dict(kind='bias')`` or
+            ``dict(kind='last_blocks', number=2)``; see :func:`adapt`. Defaults to
+            None: nothing.
 
     Raises:
         ImportError: The tower is of Hugging Face, and its package is not installed.
@@ -285,8 +294,9 @@ class CLIPTextEncoder(CLIPTower):
         with_cp: bool = False,
         hf_folder: str | None = None,
         init_cfg: OptMultiConfig = None,
+        adapter: dict | None = None,
     ) -> None:
-        super().__init__(arch, pretrained, frozen, with_cp, init_cfg)
+        super().__init__(arch, pretrained, frozen, with_cp, init_cfg, adapter)
         text = self.config['text_cfg']
         for name in ('hf_model_name', 'hf_tokenizer_name') if hf_folder else ():
             if text.get(name):

@@ -26,6 +26,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from ..checkpoints.clip_weights import ClipFile, read_clip_tower
+from .adapters import adapt, is_adapter_weight, train_adapted
 from .hugging_face import find_files, import_transformers
 
 __all__ = [
@@ -265,7 +266,10 @@ def load_clip_tower(
     try:
         whole.load_state_dict(complete, assign=True)
         used = module.state_dict().keys()
-        module.load_state_dict({key: state[key] for key in used})
+        module.load_state_dict(
+            {key: state[key] for key in used if not is_adapter_weight(key)},
+            strict=False,
+        )
     except RuntimeError as error:
         raise ValueError(
             f'{path} is not the {tower} tower of {arch!r} ({config["vision_cfg"]}, '
@@ -296,6 +300,8 @@ class CLIPTower(BaseModule):
         with_cp (bool): Whether activations are recomputed in the backward pass.
         init_cfg (dict or list[dict], optional): Initialisation config, which is
             applied after ``pretrained``. Defaults to None.
+        adapter (dict, optional): What of a frozen tower is trained; see :func:`adapt`.
+            Defaults to None: nothing.
     """
 
     # 'visual' or 'text', and the attribute that holds open_clip's tower.
@@ -309,18 +315,26 @@ class CLIPTower(BaseModule):
         frozen: bool,
         with_cp: bool,
         init_cfg: OptMultiConfig = None,
+        adapter: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        if adapter is not None and not frozen:
+            raise ValueError(
+                f'adapter={adapter} with frozen=False, which trains the whole tower: '
+                'leave one of them out.'
+            )
         self.arch, self.pretrained = arch, pretrained
+        self.adapter = adapter
         self.config = clip_config(arch)
         self.frozen = frozen
         self.with_cp = with_cp
         self._has_pretrained = False
         self.clip_files: dict[Path, ClipFile] | None = None
+        self.clip_names: list[str] = []
         self.frozen_names: list[str] = []
 
     def freeze_clip(self, trained: Sequence[str] = ()) -> None:
-        """Train none of CLIP's weights, if the tower is frozen.
+        """Train none of CLIP's weights but the adapter's, if the tower is frozen.
 
         Args:
             trained (Sequence[str]): Names of those that are trained all the same.
@@ -331,6 +345,10 @@ class CLIPTower(BaseModule):
             freeze(net)
         for name in trained:
             net.get_parameter(name).requires_grad_(True)
+        names = [name for name, _ in net.named_parameters()]
+        self.clip_names = [f'{self.net_name}.{name}' for name in names]
+        if self.adapter is not None:
+            adapt(net, **self.adapter)
         self.frozen_names = [
             f'{self.net_name}.{name}'
             for name, parameter in net.named_parameters()
@@ -357,9 +375,24 @@ class CLIPTower(BaseModule):
             )
             self._has_pretrained = True
 
+    def file_positions(self) -> dict[str, Tensor]:
+        """Position embeddings as the file of ``pretrained`` has them, by name."""
+        name = positions_name(getattr(self, self.net_name))
+        if self.pretrained is None or name is None:
+            return {}
+        quick_gelu = bool(self.config.get('quick_gelu', False))
+        state, _ = read_clip_tower(
+            self.kind, self.arch, quick_gelu, self.pretrained, self.clip_files
+        )
+        return {f'{self.net_name}.{name}': state[name].float()}
+
     def train(self, mode: bool = True) -> 'CLIPTower':
-        """Stay in eval mode while frozen."""
-        return super().train(mode and not self.frozen)
+        """Stay in eval mode while frozen, but for what an adapter trains."""
+        super().train(mode and not self.frozen)
+        if mode and self.adapter is not None:
+            self.training = True
+            train_adapted(getattr(self, self.net_name))
+        return self
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any

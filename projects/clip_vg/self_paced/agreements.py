@@ -34,10 +34,13 @@ class Agreements:
     def candidates(self) -> tuple[np.ndarray, np.ndarray]:
         """Distinct boxes of the labels of all sources, (M, 4), and their image."""
         table = self._dataset.table
-        return candidate_boxes(table.boxes, table.image_index)
+        return candidate_boxes(table.boxes, table.image_index[table.box_owners()])
 
     def measure(self, measurer: str, source: str) -> Agreement:
         """Agreement at IoU 0.5 of a measurer with the labels of a source.
+
+        Labels with no target or several have no one box to agree with, and are left
+        out.
 
         Args:
             measurer (str): Name in the reliability files.
@@ -47,12 +50,14 @@ class Agreements:
             Agreement: Also in the log and in ``measured``.
         """
         table = self._dataset.table
+        single = np.flatnonzero(table.target_counts() == 1)
+        firsts = single if table.offsets is None else table.offsets[single]
         path = reliability_path(self._folder, measurer, source)
         found = self.measured[measurer, source] = measure_agreement(
-            self._dataset.read_predicted_boxes(path),
-            table.boxes,
-            self._sizes,
-            table.image_index,
+            self._dataset.read_predicted_boxes(path)[single],
+            table.boxes[firsts],
+            self._sizes[single],
+            table.image_index[single],
             *self.candidates,
         )
         text = (

@@ -60,8 +60,9 @@ class CorrectionRounds:
     In the first round the model of each source and the settings' second measurer vote;
     of several sources the other models, too; without a second measurer and with
     ``folds=2`` the two models of each source, of which one has not seen the label. In
-    later rounds the model just trained takes the place of the source's own. A measurer
-    that does not speak the language of a source has no vote there.
+    later rounds the model just trained votes in the place of the source's own, or,
+    without a second measurer, beside it. A measurer that does not speak the language of
+    a source has no vote there.
 
     Args:
         cfg (Config): Trains on all sources, as of ``name_sources``.
@@ -156,12 +157,10 @@ class CorrectionRounds:
             name for other in files if other != source for name in self._own(other)
         ]
         names = [*others, common] if common else others
-        if number == 1:
-            names = [*self._own(source), *names]
-        else:
-            # Two models on halves stay: one of them has not seen the label.
-            halves = self._own(source) if self.has_halves else []
-            names = [round_name(number - 1), *halves, *names]
+        # Without a common measurer every vote is needed, so the first model stays.
+        own = self._own(source) if number == 1 or not common else []
+        new = [round_name(number - 1)] if number > 1 else []
+        names = [*new, *own, *names]
         return [name for name in names if self._speaks(name, source)]
 
     def _speaks(self, measurer: str, source: str) -> bool:

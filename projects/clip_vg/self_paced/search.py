@@ -195,7 +195,8 @@ class SelfPaced:
             return self._write_record(name, self.trials[name]['score'])
         if settings.strategy != 'online' or not settings.is_trained:
             self.measurers.run()
-        if not settings.is_trained:
+        # Several targets of a label have another measure.
+        if not settings.is_trained and self.dataset.table.offsets is None:
             for source in self.sources:
                 self.agreements.measure(self.measurers.common, source)
         if settings.strategy == 'online':

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..data.label_table import LabelTable, box_faults
-from .accuracy import accuracy_by_group, aligned_ious
+from .accuracy import accuracy_by_group, aligned_ious, group_masks
 from .generalized import (
     MatchingRule,
     count_expression,
@@ -106,12 +106,8 @@ def evaluate_predictions(
     splits = [table.split_names[code] for code in table.splits[indices]]
     sources = [table.source_names[code] for code in table.sources[indices]]
     groups = accuracy_by_group(ious, splits, sources)
-    counts = {name: 0 for name in groups}
-    counts[''] = len(indices)
-    for values in (splits, sources):
-        for name in set(values):
-            if name in counts:
-                counts[name] = values.count(name)
+    masks = group_masks(splits, sources)
+    counts = {name: int(mask.sum()) for name, mask in masks.items()}
     scores = predictions.scores[rows]
     results = [
         dict(

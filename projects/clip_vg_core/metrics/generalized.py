@@ -7,7 +7,6 @@ whole set, never averaged over batches, and a group without expressions has none
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -160,7 +159,8 @@ def match_boxes(
     return rows[kept], columns[kept]
 
 
-class ExpressionCounts(NamedTuple):
+@dataclass(frozen=True)
+class ExpressionCounts:
     """What is predicted for an expression, counted.
 
     Args:

@@ -97,7 +97,8 @@ def _checked(result: dict[str, Any], where: str) -> dict[str, Any]:
         raise ValueError(
             f'{where}, gt_bboxes: sets of boxes, of GeneralizedGroundingMetric; '
             'expected one box (`bbox`, `gt_bbox`), of GroundingMetric. '
-            'tools/evaluate_predictions.py scores sets.'
+            'tools/evaluate_predictions.py scores sets, tools/draw_results.py draws '
+            'them.'
         )
     for key in ('sample_id', *_TEXTS):
         entry_of(required(result, key, where), str, f'{where}, {key}', 'a text')

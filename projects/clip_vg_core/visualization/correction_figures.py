@@ -133,6 +133,7 @@ def _draw_outcomes(trials: Sequence[Mapping[str, Any]]) -> Figure:
                     ha='center',
                     va='center',
                     fontsize=8,
+                    color='black' if what == 'dropped' else 'white',
                 )
             left += share
     axes.set_yticks(

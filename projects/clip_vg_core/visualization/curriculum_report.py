@@ -33,10 +33,8 @@ _PAGE = """{% extends 'page' %}{% block body %}
 ({{ record.metric }}). Final model: <b>{{ record.final.trial }}</b>,
 {{ number(record.final.score) }}.</p>
 {% if record.validation %}<p>A score is the {{ record.validation.unit }}. Without any
-expression: {% if record.validation.constant_box is number %}the best constant box
-{{ number(record.validation.constant_box) }}{% endif %}
-{% if record.validation.random_candidate is number %}, a random candidate box
-{{ number(record.validation.random_candidate) }}{% endif %}.</p>{% endif %}
+expression: best constant box {{ rate(record.validation.constant_box) }}, random
+candidate box {{ rate(record.validation.random_candidate) }}.</p>{% endif %}
 {% endif %}
 {{ images(figures) }}
 {% if record %}
@@ -83,8 +81,9 @@ def _number(value: float | None) -> str:
     return 'too few labels' if value is None else f'{value:.4f}'
 
 
-def _rate(value: float | None) -> str:
-    return '-' if value is None else f'{value:.4f}'
+def _rate(value: Any) -> str:
+    # Undefined where a record has none, None where it could not be measured.
+    return f'{value:.4f}' if isinstance(value, float) else '-'
 
 
 def _sample(labels: np.ndarray, count: int) -> np.ndarray:

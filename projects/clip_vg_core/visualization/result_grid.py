@@ -214,8 +214,9 @@ def draw_corrections(
                 scaled = [edge * scale for edge in box]
                 draw_box(pen, scaled, color, _LINE - 1, halo=_HALO, dash=dash)
         images.append(image)
+    name = 'before' if any(r['after'] for r in results) else 'label'
     lines = [
-        Line2D([], [], color=_TRUE, linestyle='--', linewidth=1.6, label='before'),
+        Line2D([], [], color=_TRUE, linestyle='--', linewidth=1.6, label=name),
         Line2D([], [], color=_HIT, linewidth=1.6, label='after'),
         Line2D([], [], color=_MISS, linewidth=1.6, label='vote of a measurer'),
     ]

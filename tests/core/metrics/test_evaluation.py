@@ -58,6 +58,16 @@ def test_the_true_boxes_hit_all(ids, labels, tmp_path):
     assert {group['acc_0.9'] for group in evaluation.groups.values()} == {1.0}
 
 
+def test_labels_of_every_group_are_counted(labels, tmp_path):
+    labels.source_names, labels.sources = ('a/b', 'c'), np.array([0, 0, 0, 1, 1, 1])
+    evaluation = evaluate_predictions(labels, predict(tmp_path, labels))
+    assert evaluation.counts == {
+        **{'': 6, 'val': 4, 'testA': 2, 'a_b': 3, 'c': 3},
+        **{'a_b/val': 3, 'c/val': 1, 'c/testA': 2},
+    }
+    assert evaluation.counts.keys() == evaluation.groups.keys()
+
+
 def test_scores_are_those_of_the_metric(labels, tmp_path):
     rng = np.random.default_rng(1)
     predictions = predict(tmp_path, labels, lambda box: box + rng.uniform(-40, 40, 4))
