@@ -1,12 +1,15 @@
 """Commands parse before they import what takes seconds; see docs/code_layout.md."""
 
+import argparse
 import json
 import subprocess
 import sys
 
 import pytest
+from mmengine.config import DictAction
 
 from .helpers import ROOT
+from .helpers.pages import load
 
 SCRIPTS = sorted(
     path.relative_to(ROOT).as_posix()
@@ -75,6 +78,18 @@ def test_a_wrong_word_after_values_for_the_config_is_refused_as_soon(wrong):
     assert wrong in lines[-1]
     imported = {line.rpartition('|')[2].strip() for line in lines}
     assert 'argparse' in imported and not imported & set(HEAVY)
+
+
+def test_values_for_the_config_are_those_of_mmengines_action():
+    words = ['a.b=1', 'c=[1,2.5,"x"]', 'd=(1,[2,None])', 'e=true', 'f=a=b', 'g=']
+    line = ['--cfg-options', *words, '--cfg-options', 'a.b=2', 'h="[a,b]"']
+    expected = argparse.ArgumentParser()
+    expected.add_argument('--cfg-options', nargs='+', action=DictAction)
+    train, parser = load('tools/train.py'), argparse.ArgumentParser()
+    train.add_cfg_options(parser)
+    options = train.read_cfg_options(parser.parse_args(line).cfg_options)
+    assert options == expected.parse_args(line).cfg_options
+    assert options['a.b'] == 2 and options['d'] == (1, [2, None])
 
 
 def test_a_heavy_import_before_the_parser_fails(tmp_path):
