@@ -168,12 +168,12 @@ def make_table(rows: Sequence[Mapping[str, Any]]) -> str:
     for way in dict.fromkeys(row['way'] for row in rows):
         own = [row for row in rows if row['way'] == way]
         reached = [row['accuracy'] for row in own]
-        spread = statistics.stdev(reached) if len(own) > 1 else 0.0
+        spread = f' ± {statistics.stdev(reached):.3f}' if len(own) > 1 else ''
         mib, seconds = (
             statistics.mean(row[key] for row in own) for key in ('mib', 'seconds')
         )
         lines.append(
-            f'| {way} | {statistics.mean(reached):.3f} ± {spread:.3f} | '
+            f'| {way} | {statistics.mean(reached):.3f}{spread} | '
             f'{" ".join(f"{value:.3f}" for value in reached)} | '
             f'{own[0]["trained_of_clip"]:,} | {own[0]["trained"]:,} | {mib:.0f} | '
             f'{seconds:.0f} |'

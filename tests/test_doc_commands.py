@@ -73,7 +73,7 @@ def test_a_command_is_one_that_its_script_takes(
             place_of_key = (
                 place_of_key[int(part)] if part.isdigit() else place_of_key[part]
             )
-        assert isinstance(place_of_key, (dict, list)), f'{place}: {key}'
+        assert isinstance(place_of_key, (Config, dict, list)), f'{place}: {key}'
     cfg.merge_from_dict(parsed.get('cfg_options') or {})
 
 
