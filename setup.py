@@ -66,6 +66,8 @@ EXTRAS = {
     'parquet': ['pyarrow>=14'],
     'ray': ['ray[default]'],
     'serving': ['nncf', 'onnx', 'onnxruntime', 'onnxscript', 'openvino'],
+    # Vocabularies and text towers of Hugging Face (docs/towers.md).
+    'towers': ['sentencepiece', 'transformers<5'],
     # demo/app.py replaces two of its inner functions (tests/test_app.py).
     'web': ['gradio>=6.17,<6.18'],
 }

@@ -1,4 +1,4 @@
-"""Accuracy of every way to select pseudo-labels, on labels whose errors are known.
+"""Accuracy of every way to select or correct labels whose errors are known.
 
     python benchmarks/curriculum.py --out-dir work_dirs/curriculum
 

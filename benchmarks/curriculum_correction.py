@@ -8,7 +8,6 @@ from curriculum_study import Study
 from curriculum_trials import TARGET
 from noisy_sources import SOURCES
 
-from projects.clip_vg_core.curriculum.chance import measure_agreement
 from projects.clip_vg_core.curriculum.correction import (
     DROPPED,
     MOVED,
@@ -147,24 +146,16 @@ class Corrections(Study):
         self.rounds(part, 'with CLIP', {TARGET: [TARGET, *clip]}, {TARGET: clip})
 
     def sources(self) -> None:
-        """Three sources: merged, or corrected by the measurers that speak them."""
+        """Three sources: merged, or corrected by their models and the merged one.
+
+        A source's model speaks its language alone, the merged one all of them.
+        """
         self.languages = SOURCES
         self.measure(*SOURCES)
         self.merge_row('sources')
-        voters = {s: [m for m in SOURCES if self._speaks(m, s)] for s in SOURCES}
-        self.rounds('sources', 'cross-source', voters, voters)
+        voters = {source: [source, 'merged'] for source in SOURCES}
+        self.rounds('sources', 'own and merged model', voters, voters, 1)
         self.oracle_row('sources', SOURCES)
-
-    def _speaks(self, measurer: str, source: str) -> bool:
-        """Whether a measurer agrees with a source's labels clearly above chance."""
-        table = self.tables[source]
-        return measure_agreement(
-            self.votes(measurer, source),
-            table.boxes,
-            table.sizes[table.image_index],
-            table.image_index,
-            *candidate_boxes(table.boxes, table.image_index),
-        ).is_clear
 
     def rates(self) -> None:
         """Fewer wrong labels: what correction may lose."""
@@ -196,8 +187,9 @@ class Corrections(Study):
         self.measure(TARGET)
         self.plain_row('verifier')
         for share in (0.7, 0.8, 0.9):
-            name = f'verifier_{share:g}'
-            self.derive(name, TARGET, self.right[TARGET], self._simulated_votes(share))
+            name, votes = f'verifier_{share:g}', self._simulated_votes(share)
+            agreement = aligned_ious(votes, self.tables[TARGET].boxes)
+            self.derive(name, TARGET, agreement, votes)
             label = f'verifier right for {share:.0%}'
             self.rounds('verifier', label, {TARGET: [TARGET, name]}, {}, 1)
         self.oracle_row('verifier', [TARGET])

@@ -50,7 +50,8 @@ def draw_costs(rows: Sequence[dict]) -> Figure:
     )
     for (title, own), axes in zip(drawn.items(), panels[0], strict=True):
         _draw_part(axes, own)
-        axes.set_title(f'{title}, 40 % of the labels wrong')
+        seeds = len({row['seed'] for row in own})
+        axes.set_title(f'{title}, 40 % wrong, {seeds} seed' + 's' * (seeds > 1))
         axes.set_xlabel('cost, in training runs')
     panels[0][0].set_ylabel('accuracy on clean test expressions')
     figure.tight_layout()
@@ -69,14 +70,15 @@ def _draw_part(axes: Axes, rows: Sequence[dict]) -> None:
             place = dict(xycoords=('axes fraction', 'data'), ha='right', va='bottom')
             axes.annotate(name, (1, mean), color='#757575', fontsize=9, **place)
         else:
-            way = re.sub(r', \d rounds?$', ' (1 and 2 rounds)', name)
+            way = re.sub(r', \d rounds?$', '', name)
             ways.setdefault(way, []).append((cost, mean, values.std()))
     for way, points in ways.items():
         color = '#1565c0' if way.startswith('correction') else '#757575'
         cost, mean, spread = zip(*points, strict=True)
         axes.errorbar(cost, mean, spread, fmt='o-', color=color, capsize=3)
         place = dict(xytext=(7, -3), textcoords='offset points')
-        axes.annotate(way, points[-1][:2], color=color, fontsize=8, **place)
+        rounds = ', 1 and 2 rounds' if len(points) > 1 else ''
+        axes.annotate(way + rounds, points[-1][:2], color=color, fontsize=8, **place)
     axes.set_xlim(0, 1.7 * axes.get_xlim()[1])  # names stand to the right
     axes.spines[['top', 'right']].set_visible(False)
 
@@ -102,7 +104,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     # The same rows give the same bytes.
     plt.rcParams.update({'svg.hashsalt': 'curriculum', 'svg.fonttype': 'none'})
     with replacing(args.out) as partial:
-        draw_costs(rows).savefig(partial, metadata={'Date': None})
+        figure = draw_costs(rows)
+        figure.savefig(partial, bbox_inches='tight', metadata={'Date': None})
 
 
 if __name__ == '__main__':

@@ -58,18 +58,20 @@ class Study(Trials):
                 score=[TARGET],
                 score_as=f'fold{fold}',
             )
-        for name, pool in (('agreement', [TARGET]), ('agreement_all', SOURCES)):
-            if set(pool) <= set(sources):
-                task = dict(task='score_agreement', score_as=name)
-                self.start(name, pool, **task).result()
+        self._score_by_clip('agreement', [TARGET])
         for name, future in futures.items():
             self._keep(name, future)
         for source in sources:
             self.derive('oracle', source, self.right[source].astype(np.float32))
 
+    def _score_by_clip(self, name: str, pool: Sequence[str]) -> None:
+        task = dict(task='score_agreement', score_as=name)
+        self.start(name, pool, **task).result()
+
     def all_measurers(self) -> None:
         """Every measurer, and what is computed of them."""
         self.measure(*SOURCES, folds=True)
+        self._score_by_clip('agreement_all', SOURCES)
         halves = [self.reliability(f'fold{fold}', TARGET) for fold in (0, 1)]
         in_first = np.isin(
             np.arange(len(halves[0])), in_folds(self.tables[TARGET], 2, [0])

@@ -118,6 +118,9 @@ class TokensInImage(nn.Module):
         self.grid_size = made_by.grid_size
         self.class_token = made_by.class_token
 
+    def log_normalization(self, data_preprocessor: nn.Module) -> None:
+        """Say nothing: what is in the image has been normalised already."""
+
     def forward(self, images: Tensor) -> Tensor:
         """Tokens (B, 1 + P, C) of (B, C', S, S)."""
         length = 1 + self.grid_size[0] * self.grid_size[1]

@@ -9,13 +9,13 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.runner.checkpoint import load_state_dict as mmengine_load
 
-from projects.clip_vg.checkpoints.strict_loading import refuse_other_weights
-from projects.clip_vg.engine.slim_checkpoint_hook import (
+from projects.clip_vg.checkpoints.frozen_weights import (
     FINGERPRINT,
     fingerprint,
     frozen_names,
     without_frozen,
 )
+from projects.clip_vg.checkpoints.strict_loading import refuse_other_weights
 from projects.clip_vg.models import GroundingConfidenceHead, clip_vg
 from projects.clip_vg.models.confidence_head import sample_negative_pairs
 

@@ -53,7 +53,8 @@ def parse_args() -> argparse.Namespace:
         '--out',
         type=Path,
         metavar='FILE',
-        help='checkpoint to write, with weights and config (needed with --checkpoint)',
+        help='checkpoint to write, with weights and config (default: none; needed with '
+        '--checkpoint)',
     )
     parser.add_argument(
         '--overwrite',

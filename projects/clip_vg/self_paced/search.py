@@ -195,8 +195,7 @@ class SelfPaced:
             return self._write_record(name, self.trials[name]['score'])
         if settings.strategy != 'online' or not settings.is_trained:
             self.measurers.run()
-        # Several targets of a label have another measure.
-        if not settings.is_trained and self.dataset.table.offsets is None:
+        if not settings.is_trained:
             for source in self.sources:
                 self.agreements.measure(self.measurers.common, source)
         if settings.strategy == 'online':

@@ -125,10 +125,9 @@ def _example_figures(
     return figures
 
 
-def _voters(record: Mapping[str, Any]) -> list[str]:
-    """Measurers that have voted in any round, in their order."""
-    rows = [row for trial in record['trials'] for row in trial['corrections']]
-    return list(dict.fromkeys(name for row in rows for name in row['measurers']))
+def _correcting(record: Mapping[str, Any]) -> list[str]:
+    """Measurers of a correction, in their order, whether they voted or not."""
+    return list(dict.fromkeys(row['measurer'] for row in record['agreements']))
 
 
 def _final_picks(record: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -163,7 +162,7 @@ def write_report(record_path: str | Path, dataset: Any) -> Path:
     measurers = others.get(record['settings'].get('measurer', ''), measurers)
     measurers = measurers + ['online'] * online
     if record['settings'].get('correct'):
-        measurers = _voters(record)
+        measurers = _correcting(record)
     reliability = {
         (source, measurer): np.asarray(
             read_reliability(reliability_path(folder, measurer, source))
