@@ -10,6 +10,8 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.hub import get_config
 
+from projects.clip_vg.models.visual_towers import visual_levels
+
 from .helpers import ROOT
 from .helpers.shrink import shrunk
 
@@ -151,7 +153,7 @@ def test_the_full_size_model_builds_offline(name, offline):
         if step.type == 'Letterbox'
     )
     assert tuple(model.visual_encoder.image_size) == (size, size)
-    depth = len(model.visual_encoder.vit.transformer.resblocks)
+    depth = len(visual_levels(model.visual_encoder.vit))
     assert max(model.visual_encoder.extract_layers) == depth - 1
     assert model.fusion.embed_dims == model.text_encoder.out_channels
 
