@@ -6,6 +6,8 @@ Serves http://127.0.0.1:7860 until it is stopped (Ctrl-C): drop an image, type
 expressions, see their boxes. Nothing is sent elsewhere or fetched from there.
 """
 
+from __future__ import annotations
+
 import argparse
 import html
 import logging
@@ -17,27 +19,15 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-try:
-    import gradio as gr
-except ImportError as error:
-    raise SystemExit("The page needs Gradio: pip install -e '.[web]'") from error
-from starlette.middleware import Middleware
-
-from projects.clip_vg.apis.shared_models import SharedModels, name_checkpoints
-from projects.clip_vg.apis.web import (
-    LOOPBACK,
-    ByteLimits,
-    Guard,
-    Limits,
-    WrongInput,
-    ground,
-    make_examples,
-    read_image,
-    stored_bytes,
-)
+from projects.clip_vg_core.runtime.limits import ByteLimits, Limits
 from projects.clip_vg_core.utils.command_line import run_command
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+    from projects.clip_vg.apis.shared_models import SharedModels
 
 # Seconds between deletions of visitors' images, and the age of what is deleted.
 DELETE_CACHE = (600, 3600)
@@ -54,6 +44,8 @@ def file_size(text: str) -> str:
 
 def file_bytes(size: str) -> int:
     """A size of :func:`file_size` in bytes, as Gradio counts them."""
+    import gradio as gr
+
     number, unit = re.fullmatch(r'(\d+)([kmg]?b)', size).groups()
     return int(number) * getattr(gr.FileSize, unit.upper())
 
@@ -142,6 +134,9 @@ def build_page(
     Files are read from ``folder`` alone, where the page stores what is uploaded; no
     request is taken while it holds more than ``stored`` bytes.
     """
+    import gradio as gr
+
+    from projects.clip_vg.apis.web import WrongInput, ground, read_image, stored_bytes
 
     def uploaded(payload: Any) -> str | None:
         """The path of an uploaded file; a request may name any."""
@@ -247,6 +242,8 @@ async def as_it_is(path: str) -> str:
 
 async def refuse_address(url: str, cache_dir: str) -> NoReturn:  # noqa: ARG001
     """Instead of fetching what a request names in place of an uploaded file."""
+    import gradio as gr
+
     raise gr.Error('Only uploaded files are read.', print_exception=False)
 
 
@@ -257,6 +254,15 @@ def main() -> None:
     # Gradio uses names that Starlette is about to drop, at every request.
     warnings.filterwarnings('ignore', module='gradio')
     args = parse_args()
+    try:
+        import gradio as gr
+    except ImportError as error:
+        raise SystemExit("The page needs Gradio: pip install -e '.[web]'") from error
+    from starlette.middleware import Middleware
+
+    from projects.clip_vg.apis.shared_models import SharedModels, name_checkpoints
+    from projects.clip_vg.apis.web import LOOPBACK, Guard, make_examples
+
     limits = Limits(args.max_pixels, args.max_expressions)
     models = SharedModels(name_checkpoints(args.checkpoint), args.config, args.device)
     gr.processing_utils.async_ssrf_protected_download = refuse_address

@@ -10,6 +10,8 @@ with a head, or JSON Lines: image (in the folder) and expression; interrupted, r
 same command to resume.
 """
 
+from __future__ import annotations
+
 import argparse
 import hashlib
 import json
@@ -17,12 +19,10 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from projects.clip_vg.apis import GroundingInferencer
-from projects.clip_vg.checkpoints.work_dir import checkpoint_sha256, find_checkpoint
 from projects.clip_vg_core.data.label_keys import images_fingerprint
 from projects.clip_vg_core.data.questions import read_questions
 from projects.clip_vg_core.pseudo_labels.predictions import list_images
@@ -38,6 +38,9 @@ from projects.clip_vg_core.visualization.boxes import (
     draw_predictions,
     rows_of_expressions,
 )
+
+if TYPE_CHECKING:
+    from projects.clip_vg.apis import GroundingInferencer
 
 ZERO_SHOT = Path(__file__).parent.parent / 'configs' / 'zero_shot_refcoco.py'
 
@@ -176,6 +179,8 @@ def predict_file(
     infer: GroundingInferencer, args: argparse.Namespace
 ) -> Sequence[dict]:
     """Predictions for a file of expressions, those of an earlier run included."""
+    from projects.clip_vg.checkpoints.work_dir import checkpoint_sha256, find_checkpoint
+
     expressions = read_questions(args.expressions_file, args.image)
 
     def predict(names: Sequence[str]) -> list[dict]:
@@ -223,6 +228,8 @@ def main() -> None:
     args = parse_args()
     if not args.image.exists():  # before the model, which takes longer
         raise FileNotFoundError(f'{args.image}: no such image.')
+    from projects.clip_vg.apis import GroundingInferencer
+
     with lock_folder(args.out_dir):
         infer = GroundingInferencer(
             args.checkpoint or args.zero_shot,

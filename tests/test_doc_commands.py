@@ -67,14 +67,15 @@ def test_a_command_is_one_that_its_script_takes(
     if not config.is_file():  # none, or a placeholder
         return
     cfg = Config.fromfile(config)
-    for key in parsed.get('cfg_options') or {}:
+    options = load('tools/train.py').read_cfg_options(parsed.get('cfg_options') or [])
+    for key in options:
         place_of_key = cfg
         for part in key.split('.')[:-1]:
             place_of_key = (
                 place_of_key[int(part)] if part.isdigit() else place_of_key[part]
             )
         assert isinstance(place_of_key, (Config, dict, list)), f'{place}: {key}'
-    cfg.merge_from_dict(parsed.get('cfg_options') or {})
+    cfg.merge_from_dict(options)
 
 
 def test_targets_of_make_exist():

@@ -11,8 +11,6 @@ import logging
 from collections import Counter
 from pathlib import Path
 
-from projects.clip_vg.synthetic.data_set import make_synthetic
-from projects.clip_vg.synthetic.scenes import LARGE_SIDES, SIDES
 from projects.clip_vg_core.data.table_builder import TARGETS
 from projects.clip_vg_core.utils.command_line import parse_command, run_command
 
@@ -67,6 +65,9 @@ def main() -> None:
     """Make the data set and log its size."""
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
+    from projects.clip_vg.synthetic.data_set import make_synthetic
+    from projects.clip_vg.synthetic.scenes import LARGE_SIDES, SIDES
+
     root = make_synthetic(
         args.out_dir,
         dict(train=args.train, val=args.val, test=args.test),

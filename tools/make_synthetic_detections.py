@@ -12,7 +12,7 @@ import logging
 from dataclasses import fields
 from pathlib import Path
 
-from projects.clip_vg.synthetic.detections import ErrorRates, simulate_predictions
+from projects.clip_vg_core.pseudo_labels.error_rates import ErrorRates
 from projects.clip_vg_core.utils.command_line import parse_command, run_command
 
 WRONG = dict(
@@ -62,6 +62,8 @@ def main() -> None:
     """Write the three files."""
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
+    from projects.clip_vg.synthetic.detections import simulate_predictions
+
     rates = ErrorRates(**{f.name: getattr(args, f.name) for f in fields(ErrorRates)})
     out = simulate_predictions(
         args.data_root / 'shapes' / 'instances.json', args.out_dir, rates, args.seed

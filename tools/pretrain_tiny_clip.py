@@ -9,28 +9,26 @@ data set, and no name says a place or a relation: those the detector has to lear
 on top of the frozen towers. The result is an ordinary CLIP in open_clip's layout.
 """
 
+from __future__ import annotations
+
 import argparse
 import logging
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import open_clip
-import torch
-from mmengine.config import Config
-from safetensors.torch import save_file
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torchvision.ops import box_convert, generalized_box_iou_loss
 
-from projects.clip_vg.synthetic.expressions import Shape, describe
-from projects.clip_vg.synthetic.scenes import draw, sample_scene
 from projects.clip_vg_core.utils.atomic import replacing
 from projects.clip_vg_core.utils.command_line import parse_command, run_command
 
-MEAN = torch.tensor([123.675, 116.28, 103.53])
-STD = torch.tensor([58.395, 57.12, 57.375])
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from projects.clip_vg.synthetic.expressions import Shape
+
+MEAN = (123.675, 116.28, 103.53)
+STD = (58.395, 57.12, 57.375)
 SEED = 7_000_000  # no data set is drawn from it
 
 
@@ -81,6 +79,11 @@ def names_of(item: Shape) -> list[str]:
 
 def make_images(count: int, side: int) -> tuple[Tensor, list[list[Shape]]]:
     """Images in a square of ``side`` (uint8, RGB), and their objects in it."""
+    import torch
+
+    from projects.clip_vg.synthetic.expressions import Shape
+    from projects.clip_vg.synthetic.scenes import draw, sample_scene
+
     drawn = torch.zeros(count, 3, side, side, dtype=torch.uint8)
     scenes = []
     for index in range(count):
@@ -124,6 +127,11 @@ def loss_of(
     rng: np.random.Generator,
 ) -> Tensor:
     """Agreement of patches and names, and boxes of patches, over one batch."""
+    import open_clip
+    import torch
+    from torch.nn import functional as F
+    from torchvision.ops import box_convert, generalized_box_iou_loss
+
     visual = clip.visual
     tokens = visual.transformer(visual._embeds(images))[:, 1:]
     grid, side = visual.grid_size[0], visual.image_size[0]
@@ -157,6 +165,11 @@ def loss_of(
 
 def seen_tokens(count: int = 3000) -> Tensor:
     """Ids of all tokens that expressions of these images are made of."""
+    import open_clip
+
+    from projects.clip_vg.synthetic.expressions import describe
+    from projects.clip_vg.synthetic.scenes import sample_scene
+
     texts: set[str] = set()
     for index in range(count):
         rng = np.random.default_rng([SEED, index])
@@ -169,6 +182,13 @@ def main() -> None:
     """Pretrain and write the weights in half precision."""
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
+    import open_clip
+    import torch
+    from mmengine.config import Config
+    from safetensors.torch import save_file
+    from torch import nn
+
+    rgb_mean, rgb_std = (torch.tensor(rgb).view(3, 1, 1) for rgb in (MEAN, STD))
     arch = Config.fromfile(args.config).model.visual_encoder.arch.to_dict()
     torch.manual_seed(0)
     clip: Any = open_clip.CLIP(**arch, init_logit_bias=-5.0)
@@ -186,7 +206,7 @@ def main() -> None:
     start, losses = time.time(), []
     for step in range(1, args.steps + 1):
         chosen = rng.choice(len(scenes), args.batch_size, replace=False)
-        images = (drawn[chosen].float() - MEAN.view(3, 1, 1)) / STD.view(3, 1, 1)
+        images = (drawn[chosen].float() - rgb_mean) / rgb_std
         loss = loss_of(clip, box_head, images, [scenes[i] for i in chosen], rng)
         optimizer.zero_grad()
         loss.backward()

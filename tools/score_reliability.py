@@ -16,54 +16,29 @@ and relations that the expression names count as well. With --measurer-file the 
 are those of a file.
 """
 
+from __future__ import annotations
+
 import argparse
 import hashlib
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from mmengine.config import Config, ConfigDict
-from mmengine.dataset import BaseDataset
-from mmengine.dist import init_dist, is_distributed, is_main_process
-from mmengine.logging import print_log
-from mmengine.registry import init_default_scope
-from mmengine.runner import load_state_dict
-from torch import nn
 from train import add_common_options, load_config
 
-# isort: split
-from mmdet.registry import DATASETS, MODELS
-
-import projects.clip_vg  # noqa: F401
-from projects.clip_vg.checkpoints.safe_loading import read_checkpoint
-from projects.clip_vg.checkpoints.strict_loading import refuse_other_weights
-from projects.clip_vg.checkpoints.work_dir import checkpoint_sha256, find_checkpoint
-from projects.clip_vg.datasets.samplers import is_grouped
-from projects.clip_vg.deployment.served_clip_vg import use_exported
-from projects.clip_vg.engine.clip_matching import (
-    AGREEMENT_PIPELINE,
-    AgreementScorer,
-    agreement_config,
-    agreement_measurer,
-    zero_shot_config,
-    zero_shot_measurer,
-)
-from projects.clip_vg.engine.scoring import (
-    choose_sources,
-    evaluation_view,
-    score_predictions,
-    score_sources,
-)
 from projects.clip_vg_core.curriculum.outside_scores import write_outside_scores
 from projects.clip_vg_core.curriculum.reliability_file import AGREEMENT, ZERO_SHOT
 from projects.clip_vg_core.data.label_files import LabelFile
 from projects.clip_vg_core.utils.command_line import parse_command, run_command
 from projects.clip_vg_core.utils.folder_lock import lock_folder
-from projects.clip_vg_core.visualization.curriculum_report import write_scoring_report
+
+if TYPE_CHECKING:
+    import numpy as np
+    from mmengine.config import Config, ConfigDict
+    from mmengine.dataset import BaseDataset
+    from torch import nn
 
 
 def parse_args() -> argparse.Namespace:
@@ -139,7 +114,6 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--device',
-        default='cuda' if torch.cuda.is_available() else 'cpu',
         help='device of the measurer (default: a GPU, if there is one)',
     )
     args = parse_command(parser, 'tools/score_reliability.py')
@@ -160,6 +134,19 @@ def build_measurer(
     args: argparse.Namespace, cfg: Config, dataset: BaseDataset
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The model that scores the labels, and its entries in the manifests."""
+    from mmdet.registry import MODELS
+    from mmengine.runner import load_state_dict
+
+    from projects.clip_vg.checkpoints.safe_loading import read_checkpoint
+    from projects.clip_vg.checkpoints.strict_loading import refuse_other_weights
+    from projects.clip_vg.checkpoints.work_dir import checkpoint_sha256
+    from projects.clip_vg.engine.clip_matching import (
+        agreement_config,
+        agreement_measurer,
+        zero_shot_config,
+        zero_shot_measurer,
+    )
+
     if args.compares:
         options = (
             agreement_config(cfg)
@@ -209,7 +196,32 @@ def labels_of(
 def main() -> None:
     """Score all sources, write the report."""
     args = parse_args()
-    cfg = load_config(args)
+    cfg = load_config(args)  # imports compat: before mmdet
+    import torch
+    from mmdet.registry import DATASETS
+    from mmengine.dist import init_dist, is_distributed, is_main_process
+    from mmengine.logging import print_log
+    from mmengine.registry import init_default_scope
+
+    from projects.clip_vg.checkpoints.work_dir import find_checkpoint
+    from projects.clip_vg.datasets.samplers import is_grouped
+    from projects.clip_vg.deployment.served_clip_vg import use_exported
+    from projects.clip_vg.engine.clip_matching import (
+        AGREEMENT_PIPELINE,
+        AgreementScorer,
+    )
+    from projects.clip_vg.engine.scoring import (
+        choose_sources,
+        evaluation_view,
+        score_predictions,
+        score_sources,
+    )
+    from projects.clip_vg_core.visualization.curriculum_report import (
+        write_scoring_report,
+    )
+
+    if args.device is None:
+        args.device = 'cuda' if torch.cuda.is_available() else 'cpu'
     if args.launcher != 'none' and not is_distributed():
         init_dist(args.launcher)
     init_default_scope(cfg.get('default_scope', 'mmdet'))

@@ -10,15 +10,14 @@ curriculum.json and report.html in the work dir. Rerun the same command to resum
 import argparse
 from pathlib import Path
 
-from mmengine.logging import print_log
-from mmengine.registry import init_default_scope
-from train import add_common_options, load_config
+from train import add_common_options, load_config, read_cfg_options
 
-from projects.clip_vg.self_paced.launch import LAUNCHERS, Launcher
-from projects.clip_vg.self_paced.search import SelfPaced
-from projects.clip_vg.self_paced.settings import MEASURERS, STRATEGIES, Settings
+from projects.clip_vg_core.curriculum.search_settings import (
+    MEASURERS,
+    STRATEGIES,
+    Settings,
+)
 from projects.clip_vg_core.utils.command_line import run_command
-from projects.clip_vg_core.visualization.curriculum_report import write_report
 
 
 def parse_args() -> argparse.Namespace:
@@ -26,7 +25,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_common_options(parser, LAUNCHERS)
+    add_common_options(parser, ('none', 'pytorch', 'slurm'))
     parser.add_argument(
         '--strategy',
         choices=STRATEGIES,
@@ -177,11 +176,19 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the search."""
     args = parse_args()
+    from mmengine.logging import print_log
+    from mmengine.registry import init_default_scope
+
+    from projects.clip_vg.self_paced.launch import Launcher
+    from projects.clip_vg.self_paced.search import SelfPaced
+    from projects.clip_vg_core.visualization.curriculum_report import write_report
+
     # The launcher starts the training runs; this process is no rank of a job.
     launcher, args.launcher = args.launcher, 'none'
     cfg = load_config(args)
     work_dir = Path(cfg.work_dir)
-    if args.work_dir is None and not (args.cfg_options or {}).get('work_dir'):
+    changed = read_cfg_options(args.cfg_options or [])
+    if args.work_dir is None and not changed.get('work_dir'):
         work_dir = Path('work_dirs') / (
             f'{Path(args.config).stem}_{"correct" if args.correct else args.strategy}'
             + dict(model='', clip='_agreement').get(args.measurer, f'_{args.measurer}')

@@ -5,24 +5,18 @@
 Prints the metrics of test_evaluator in the config, of all splits in one run.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
+from typing import TYPE_CHECKING
 
-from mmengine.config import Config
-from mmengine.model import is_model_wrapper
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
-from train import add_common_options, load_config  # imports compat: before mmdet
+from train import add_common_options, load_config
 
-# isort: split
-from mmdet.engine.hooks.utils import trigger_visualization_hook
-from mmdet.evaluation import DumpDetResults
-from mmdet.registry import MODELS
-
-from projects.clip_vg.checkpoints.work_dir import find_checkpoint
-from projects.clip_vg.deployment.served_clip_vg import use_exported
-from projects.clip_vg.engine.run_check_hook import check_run
 from projects.clip_vg_core.utils.command_line import run_command
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def parse_args() -> argparse.Namespace:
@@ -84,6 +78,8 @@ def augment(cfg: Config) -> None:
 
 def refuse_untrained(cfg: Config) -> None:
     """Refuse a config whose model needs a checkpoint."""
+    from mmdet.registry import MODELS
+
     if getattr(MODELS.get(cfg.model.type), 'needs_checkpoint', True):
         raise ValueError(
             f'{cfg.filename}: {cfg.model.type} is trained, and no checkpoint is given; '
@@ -94,7 +90,17 @@ def refuse_untrained(cfg: Config) -> None:
 def main() -> None:
     """Test."""
     args = parse_args()
-    cfg = load_config(args)
+    cfg = load_config(args)  # imports compat: before mmdet
+    from mmdet.engine.hooks.utils import trigger_visualization_hook
+    from mmdet.evaluation import DumpDetResults
+    from mmengine.model import is_model_wrapper
+    from mmengine.registry import RUNNERS
+    from mmengine.runner import Runner
+
+    from projects.clip_vg.checkpoints.work_dir import find_checkpoint
+    from projects.clip_vg.deployment.served_clip_vg import use_exported
+    from projects.clip_vg.engine.run_check_hook import check_run
+
     if args.checkpoint is None:
         refuse_untrained(cfg)
     else:

@@ -5,23 +5,21 @@
 Logs and checkpoints go into the work dir; --resume resumes an interrupted run.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-from mmengine.config import Config, DictAction
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
-
-from projects.clip_vg.checkpoints.work_dir import last_checkpoint
-from projects.clip_vg.compat import setup_cpu_distributed
-from projects.clip_vg.engine.exact_resume_hook import train_batch_size
-from projects.clip_vg.engine.run_check_hook import check_run, refuse_no_steps
 from projects.clip_vg_core.utils.command_line import run_command
 from projects.clip_vg_core.utils.data_root import replace_data_root
 from projects.clip_vg_core.utils.folder_lock import lock_folder
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+    from mmengine.runner import Runner
 
 
 def add_common_options(
@@ -40,13 +38,7 @@ def add_common_options(
         help='folder of the training, validation and test data (default: as the config '
         'says for each)',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config: key=value, nested.key=value, '
-        'key="[a,b]" (default: none)',
-    )
+    add_cfg_options(parser)
     parser.add_argument(
         '--launcher',
         choices=launchers,
@@ -57,6 +49,38 @@ def add_common_options(
     parser.add_argument(
         '--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS
     )
+
+
+def key_value(text: str) -> str:
+    """A ``key=value`` of --cfg-options as it is."""
+    if '=' not in text:
+        raise argparse.ArgumentTypeError(f'{text!r}: expected key=value')
+    return text
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """The option --cfg-options, of which :func:`read_cfg_options` makes a dict."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action='extend',
+        type=key_value,
+        metavar='KEY=VALUE',
+        help='override settings of the config: key=value, nested.key=value, '
+        'key="[a,b]" (default: none)',
+    )
+
+
+def read_cfg_options(words: Sequence[str]) -> dict[str, Any]:
+    """The values of --cfg-options by their keys, as MMEngine's ``DictAction`` has them.
+
+    Parsed after the command line, since MMEngine imports PyTorch.
+    """
+    from mmengine.config import DictAction
+
+    options = argparse.Namespace(values={})
+    DictAction([], 'values')(argparse.ArgumentParser(), options, words)
+    return options.values
 
 
 def parse_args() -> argparse.Namespace:
@@ -92,12 +116,16 @@ def parse_args() -> argparse.Namespace:
 
 def load_config(args: argparse.Namespace) -> Config:
     """The config as the command line changes it."""
+    from mmengine.config import Config
+
+    from projects.clip_vg.compat import setup_cpu_distributed
+
     cfg = Config.fromfile(args.config)
     cfg.launcher = args.launcher
     if args.data_root is not None:
         replace_data_root(cfg, args.data_root)
     if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+        cfg.merge_from_dict(read_cfg_options(args.cfg_options))
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
@@ -114,6 +142,8 @@ def resume(cfg: Config, source: str | None) -> None:
             nothing to go on from.
         source (str, optional): A checkpoint, or a work dir. None: the config's.
     """
+    from projects.clip_vg.checkpoints.work_dir import last_checkpoint
+
     if source is None or Path(source).is_dir():
         last = last_checkpoint(source or cfg.work_dir)
         if last is None and source is not None:
@@ -128,6 +158,8 @@ def scale_one_cycle(runner: Runner) -> None:
 
     These take no rate of the optimizer, so scaling that one has no effect.
     """
+    from projects.clip_vg.engine.exact_resume_hook import train_batch_size
+
     scaling = runner.auto_scale_lr or {}
     if not scaling.get('enable') or not isinstance(runner.param_schedulers, list):
         return
@@ -145,6 +177,12 @@ def scale_one_cycle(runner: Runner) -> None:
 def main() -> None:
     """Train."""
     args = parse_args()
+    import torch
+    from mmengine.registry import RUNNERS
+    from mmengine.runner import Runner
+
+    from projects.clip_vg.engine.run_check_hook import check_run, refuse_no_steps
+
     cfg = load_config(args)
     # AmpOptimWrapper refuses to run on a CPU.
     if args.amp:

@@ -7,8 +7,8 @@ from mmengine.config import Config
 
 from projects.clip_vg.self_paced.launch import RunResult
 from projects.clip_vg.self_paced.search import SelfPaced
-from projects.clip_vg.self_paced.settings import Settings
 from projects.clip_vg_core.curriculum.reliability_file import ReliabilityFile
+from projects.clip_vg_core.curriculum.search_settings import Settings
 
 from .configs import runner_config
 

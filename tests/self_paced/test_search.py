@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from projects.clip_vg.self_paced.launch import RunResult
 from projects.clip_vg.self_paced.search import SelfPaced
-from projects.clip_vg.self_paced.settings import Settings
+from projects.clip_vg_core.curriculum.search_settings import Settings
 from projects.clip_vg_core.utils.folder_lock import lock_folder
 from projects.clip_vg_core.visualization.curriculum_report import write_report
 

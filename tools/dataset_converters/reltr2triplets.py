@@ -8,22 +8,23 @@ of sub_logits, obj_logits, rel_logits (the last class of each is "nothing"), sub
 and obj_boxes (cx, cy, w, h in [0, 1]) for one image.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
-from torchvision.ops import box_convert
+from typing import TYPE_CHECKING, Any
 
 from projects.clip_vg_core.data.readers.common import entry_of, required
 from projects.clip_vg_core.pseudo_labels.entries import CocoFile, read_names
 from projects.clip_vg_core.utils.atomic import replacing
 from projects.clip_vg_core.utils.command_line import run_command
 from projects.clip_vg_core.utils.safe_torch import load_torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def parse_args() -> argparse.Namespace:
@@ -91,6 +92,9 @@ def triplets_of(
     where: str,
 ) -> Iterator[dict[str, Any]]:
     """The triplets of one image, boxes xywh in pixels; see the top of the file."""
+    import torch
+    from torchvision.ops import box_convert
+
     whwh = torch.tensor([*size, *size])
     ends = []
     for end in ('sub', 'obj'):

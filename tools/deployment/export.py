@@ -9,27 +9,29 @@ DIR gets two ONNX graphs and deployment.json, and is all that
 those to be served, or with the training data of the config. See docs/serving.md.
 """
 
+from __future__ import annotations
+
 import argparse
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mmengine.config import Config, DictAction
+sys.path.append(str(Path(__file__).parents[1]))
+from train import add_cfg_options, read_cfg_options
 
-from projects.clip_vg.apis import GroundingInferencer
-from projects.clip_vg.checkpoints.work_dir import find_weights
-from projects.clip_vg.deployment.export import export_detector
-from projects.clip_vg.deployment.quantize import (
-    labelled_batches,
-    quantize_deployment,
-    question_batches,
-)
-from projects.clip_vg.models import CLIPVG
+# isort: split
 from projects.clip_vg_core.runtime.deployment_file import GRAPHS, graph_name
 from projects.clip_vg_core.utils.command_line import parse_command, run_command
 from projects.clip_vg_core.utils.config_types import DATASETS, TRANSFORMS, check_config
 from projects.clip_vg_core.utils.data_root import replace_data_root
 from projects.clip_vg_core.utils.folder_lock import lock_folder
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from projects.clip_vg.apis import GroundingInferencer
 
 
 def parse_args() -> argparse.Namespace:
@@ -50,13 +52,7 @@ def parse_args() -> argparse.Namespace:
         help='folder of the training data, for calibration (default: as the config '
         'says)',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config: key=value, nested.key=value, '
-        'key="[a,b]" (default: none)',
-    )
+    add_cfg_options(parser)
     parser.add_argument(
         '--out-dir',
         type=Path,
@@ -104,6 +100,9 @@ def parse_args() -> argparse.Namespace:
 
 def calibration(args: argparse.Namespace, cfg: Config) -> Iterator[dict]:
     """Batches of an image each."""
+    from projects.clip_vg.apis import GroundingInferencer
+    from projects.clip_vg.deployment.quantize import labelled_batches, question_batches
+
     if args.calibration_images is None:
         if args.config is None:  # then it is the checkpoint that names the data
             check_config(
@@ -131,6 +130,10 @@ def main() -> None:
     """Export."""
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
+    from projects.clip_vg.apis import GroundingInferencer
+    from projects.clip_vg.checkpoints.work_dir import find_weights
+    from projects.clip_vg.models import CLIPVG
+
     checkpoint = find_weights(args.checkpoint)
     for path in (args.calibration_images, args.calibration_expressions):
         if path is not None and not path.exists():  # not after the export
@@ -143,7 +146,7 @@ def main() -> None:
     if args.data_root is not None:
         replace_data_root(loaded.cfg, args.data_root)
     if args.cfg_options is not None:
-        loaded.cfg.merge_from_dict(args.cfg_options)
+        loaded.cfg.merge_from_dict(read_cfg_options(args.cfg_options))
     with lock_folder(args.out_dir):
         export(args, loaded, checkpoint)
 
@@ -152,6 +155,9 @@ def export(
     args: argparse.Namespace, loaded: GroundingInferencer, checkpoint: Path
 ) -> None:
     """Write the folder, and log what is in it."""
+    from projects.clip_vg.deployment.export import export_detector
+    from projects.clip_vg.deployment.quantize import quantize_deployment
+
     export_detector(loaded.model, loaded.cfg, args.out_dir, checkpoint, args.overwrite)
     logging.info('%s: float32, the same predictions as in PyTorch', args.out_dir)
     if args.int8:

@@ -9,14 +9,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmengine.runner import Runner
-
 sys.path.append(str(Path(__file__).parents[1]))
-from train import add_common_options, load_config  # imports compat: before mmdet
+from train import add_common_options, load_config
 
 # isort: split
-from projects.clip_vg.deployment.served_clip_vg import use_exported
-from projects.clip_vg.engine.run_check_hook import check_run
 from projects.clip_vg_core.runtime.graphs import BACKENDS, PRECISIONS
 from projects.clip_vg_core.utils.command_line import run_command
 
@@ -53,6 +49,11 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Test."""
     args = parse_args()
+    from mmengine.runner import Runner
+
+    from projects.clip_vg.deployment.served_clip_vg import use_exported
+    from projects.clip_vg.engine.run_check_hook import check_run
+
     cfg = load_config(args)
     use_exported(
         cfg,

@@ -10,12 +10,6 @@ import argparse
 import logging
 from pathlib import Path
 
-from mmengine.runner.checkpoint import save_checkpoint
-
-from projects.clip_vg.apis import GroundingInferencer
-from projects.clip_vg.checkpoints.safe_loading import read_checkpoint
-from projects.clip_vg.checkpoints.work_dir import find_weights
-from projects.clip_vg.models.adapters import LoRA, merge_adapters
 from projects.clip_vg_core.utils.command_line import run_command
 
 
@@ -48,6 +42,13 @@ def main() -> None:
     args = parse_args()
     if Path(args.dst).exists() and not args.overwrite:
         raise FileExistsError(f'{args.dst} exists; give --overwrite to replace it.')
+    from mmengine.runner.checkpoint import save_checkpoint
+
+    from projects.clip_vg.apis import GroundingInferencer
+    from projects.clip_vg.checkpoints.safe_loading import read_checkpoint
+    from projects.clip_vg.checkpoints.work_dir import find_weights
+    from projects.clip_vg.models.adapters import LoRA, merge_adapters
+
     src = find_weights(args.src)
     # It loads strictly, and completes what is without its frozen weights.
     loaded = GroundingInferencer(src, args.config, device='cpu')

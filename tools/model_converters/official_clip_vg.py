@@ -6,36 +6,22 @@ Every dimension is read off the weights; nothing may be missing or left over but
 entries that the official code stores and never reads, which are kept for the way back.
 """
 
+from __future__ import annotations
+
 import argparse
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from mmengine.config import Config, ConfigDict
-from mmengine.registry import init_default_scope
-from mmengine.runner.checkpoint import save_checkpoint
-
-from projects.clip_vg.checkpoints.official_layout import (
-    describe_model,
-    from_official,
-    to_official,
-)
-from projects.clip_vg.checkpoints.safe_loading import read_checkpoint
-from projects.clip_vg.checkpoints.strict_loading import (
-    refuse_broken_weights,
-    refuse_other_weights,
-)
-from projects.clip_vg.checkpoints.work_dir import find_weights
 from projects.clip_vg_core.utils.command_line import run_command
 from projects.clip_vg_core.utils.safe_torch import load_torch
 
-from mmdet.registry import MODELS  # isort: skip  # after compat
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 DEFAULT_CONFIG = Path(__file__).parents[2] / 'configs' / 'clip_vg_refcoco.py'
 SPLITS = ('train', 'val', 'test')
 UNUSED_KEY = 'released_unused'
-DTYPES = {str(kind): kind for kind in (torch.float32, torch.float16, torch.bfloat16)}
 
 
 def parse_args() -> argparse.Namespace:
@@ -86,6 +72,8 @@ def set_image_size(pipeline: Any, before: int, size: int) -> None:
 
 def adapt_config(path: str, model: dict) -> Config:
     """The config at ``path`` for the model that the weights belong to."""
+    from mmengine.config import Config, ConfigDict
+
     cfg = Config.fromfile(path)
     for part, options in model.items():
         # Lists and architectures are replaced, not merged with those of another size.
@@ -102,6 +90,10 @@ def adapt_config(path: str, model: dict) -> Config:
 
 def check_weights(model: dict) -> None:
     """Refuse entries that are no weights; the message has no file yet."""
+    import torch
+
+    from projects.clip_vg.checkpoints.strict_loading import refuse_broken_weights
+
     for name, value in model.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise ValueError(
@@ -123,6 +115,18 @@ def option(args: dict, name: str, default: Any, most: Any) -> Any:
 
 def convert(src: str, config: str) -> dict:
     """An official checkpoint as MMEngine's, compared with the model it describes."""
+    import torch
+    from mmengine.registry import init_default_scope
+
+    from projects.clip_vg.checkpoints.official_layout import (
+        describe_model,
+        from_official,
+    )
+    from projects.clip_vg.checkpoints.strict_loading import refuse_other_weights
+
+    # isort: split
+    from mmdet.registry import MODELS  # after compat
+
     checkpoint = load_torch(src)
     known = isinstance(checkpoint, dict)
     if not known or not isinstance(checkpoint.get('model'), dict):
@@ -169,9 +173,17 @@ def convert(src: str, config: str) -> dict:
 
 def revert(src: str) -> dict:
     """One of our checkpoints in the official layout."""
+    import torch
+
+    from projects.clip_vg.checkpoints.official_layout import to_official
+    from projects.clip_vg.checkpoints.safe_loading import read_checkpoint
+    from projects.clip_vg.checkpoints.work_dir import find_weights
+
+    kinds = (torch.float32, torch.float16, torch.bfloat16)
+    dtypes = {str(kind): kind for kind in kinds}
     checkpoint = read_checkpoint(find_weights(src))
     meta = checkpoint['meta']
-    dtype = DTYPES.get(str(meta.get('released_dtype')), torch.float32)
+    dtype = dtypes.get(str(meta.get('released_dtype')), torch.float32)
     try:
         model = to_official(
             checkpoint['state_dict'], checkpoint.get(UNUSED_KEY, {}), dtype
@@ -191,6 +203,10 @@ def main() -> None:
     args = parse_args()
     if Path(args.dst).exists() and not args.overwrite:
         raise FileExistsError(f'{args.dst} exists; give --overwrite to replace it.')
+    from mmengine.runner.checkpoint import save_checkpoint
+
+    from projects.clip_vg.checkpoints.official_layout import describe_model
+
     result = revert(args.src) if args.reverse else convert(args.src, args.config)
     atomic = dict(backend='AtomicLocalBackend')
     save_checkpoint(result, args.dst, backend_args=atomic)

@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,6 +11,7 @@ import numpy as np
 from jinja2 import Environment
 from PIL import Image, UnidentifiedImageError
 
+from projects.clip_vg_core.runtime.limits import ByteLimits, Limits
 from projects.clip_vg_core.utils.image_files import (
     ImageDepthError,
     ImageSizeError,
@@ -65,21 +65,6 @@ _TABLE = """<table class="predictions">
 
 class WrongInput(ValueError):
     """Invalid input of a visitor, for whom the message is."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The most that a visitor may give.
-
-    Args:
-        pixels (int): Of an image, width times height. Defaults to 40,000,000.
-        expressions (int): For an image. Defaults to 20.
-        characters (int): Of an expression. Defaults to 200.
-    """
-
-    pixels: int = 40_000_000
-    expressions: int = 20
-    characters: int = 200
 
 
 def read_expressions(text: str | None, limits: Limits) -> list[str]:
@@ -311,21 +296,6 @@ def make_examples(
             by_object.setdefault(index, text)
         examples.append((path, list(by_object.values())[:3]))
     return examples
-
-
-@dataclass(frozen=True)
-class ByteLimits:
-    """The most bytes that may come in.
-
-    Args:
-        upload (int): Of a file.
-        body (int): Of any other request, which brings texts.
-        stored (int): Of all files together, drawn images included. Defaults to 1 GB.
-    """
-
-    upload: int
-    body: int
-    stored: int = 1_000_000_000
 
 
 def stored_bytes(folder: Path) -> int:

@@ -28,6 +28,7 @@ from projects.clip_vg_core.curriculum.correction import (
     votes_of,
 )
 from projects.clip_vg_core.curriculum.reliability_file import reliability_path
+from projects.clip_vg_core.curriculum.search_settings import Settings
 from projects.clip_vg_core.data.grouping import ImageGroups
 from projects.clip_vg_core.data.label_files import LabelFile
 from projects.clip_vg_core.utils.atomic import file_sha256
@@ -36,7 +37,6 @@ from projects.clip_vg_core.utils.file_names import file_name
 from ..datasets.samplers import is_grouped
 from .agreements import Agreements
 from .measuring import Measurers
-from .settings import Settings
 from .steps import Steps
 from .trials import with_selection
 from .validation import REMEDY, image_sizes

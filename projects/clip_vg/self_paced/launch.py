@@ -15,9 +15,8 @@ from mmengine.config import Config
 from ..checkpoints.safe_loading import load_from_local
 from ..checkpoints.work_dir import last_checkpoint
 
-__all__ = ['LAUNCHERS', 'Job', 'Launcher', 'RunResult', 'launch_command', 'run_jobs']
+__all__ = ['Job', 'Launcher', 'RunResult', 'launch_command', 'run_jobs']
 
-LAUNCHERS = ('none', 'pytorch', 'slurm')
 _TAIL = 15  # lines of a failed job's log that an error shows
 
 

@@ -16,10 +16,10 @@ from projects.clip_vg_core.curriculum.reliability_file import (
     reliability_path,
 )
 from projects.clip_vg_core.curriculum.search import rank_measurers
+from projects.clip_vg_core.curriculum.search_settings import OTHERS, Settings
 from projects.clip_vg_core.data.label_files import LabelFile
 from projects.clip_vg_core.utils.atomic import file_sha256
 
-from .settings import OTHERS, Settings
 from .steps import Steps
 from .trials import image_folds, select_sources, with_image_folds, with_selection
 

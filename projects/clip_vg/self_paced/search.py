@@ -26,6 +26,7 @@ from projects.clip_vg_core.curriculum.search import (
     multi_source,
     number_of_trials,
 )
+from projects.clip_vg_core.curriculum.search_settings import Settings
 from projects.clip_vg_core.curriculum.selection import VALLEYS, select_reliable
 from projects.clip_vg_core.utils.atomic import replacing
 from projects.clip_vg_core.utils.folder_lock import lock_folder
@@ -34,7 +35,6 @@ from .agreements import Agreements
 from .correction import CorrectionRounds
 from .launch import Launcher
 from .measuring import Measurers
-from .settings import Settings
 from .source_order import complexity
 from .steps import Steps
 from .trials import (
