@@ -83,14 +83,19 @@ def _draw_part(axes: Axes, rows: Sequence[dict]) -> None:
     axes.spines[['top', 'right']].set_visible(False)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Read the rows, write the figure."""
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('folder', type=Path, help='output folder of the benchmark')
     parser.add_argument('out', type=Path, help='path of the figure')
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the rows, write the figure."""
+    args = parse_args(argv)
     rows = [
         row
         for path in sorted(args.folder.glob('rows*.json'))
