@@ -57,8 +57,8 @@ class Corrections(Study):
         for source, correction in corrected.items():
             self._write(f'{source}_{name}', source, correction)
         pool = [f'{source}_{name}' for source in corrected]
-        asked = dict(score=list(corrected), score_as=name) if score else {}
-        self.train(name, pool, **asked)
+        scoring = dict(score=list(corrected), score_as=name) if score else {}
+        self.train(name, pool, **scoring)
 
     def _write(self, name: str, source: str, correction: Correction) -> None:
         """Annotation file of the labels that are left, with their new boxes."""
@@ -109,15 +109,15 @@ class Corrections(Study):
             later (Mapping): Those that vote beside the trained model afterwards.
             number (int): Of rounds. Defaults to 2.
         """
-        voters, asked, trained = first, set(), set()
+        voters, voting, trained = first, set(), set()
         for turn in range(1, number + 1):
             name = f'{part}_{label}_{turn}'.replace(' ', '_')
             corrected = self.correct(voters)
             self.train_corrected(name, corrected, score=turn < number)
-            asked |= {(who, source) for source in voters for who in voters[source]}
-            trained |= {self.training_of(who) for who, _ in asked} | {name}
+            voting |= {(who, source) for source in voters for who in voters[source]}
+            trained |= {self.training_of(who) for who, _ in voting} | {name}
             # What has been predicted once is not predicted again.
-            scored = sum(len(self.tables[source]) for _, source in asked)
+            scored = sum(len(self.tables[source]) for _, source in voting)
             rounds = f'{turn} round' + 's' * (turn > 1)
             cost = self.cost(sorted(trained), scored)
             self.correction_row(

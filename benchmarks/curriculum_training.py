@@ -132,13 +132,7 @@ def _config(spec: dict) -> Config:
             training=training,
         )
 
-    model = cfg.model.to_dict()
-    for part, stand_in in (
-        ('visual_encoder', 'TokensInImage'),
-        ('text_encoder', 'MemoTextEncoder'),
-    ):
-        model[part] = dict(type=stand_in, encoder=model[part])
-    model['data_preprocessor'] = dict(type='DetDataPreprocessor')
+    model = frozen_features.with_stand_ins(cfg.model.to_dict())
     labels = _labels(root)
     epochs = spec.get('epochs', EPOCHS)
     pool = spec['pool']

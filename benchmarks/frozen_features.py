@@ -5,7 +5,9 @@ so an image's tokens are the same in every training run. They are computed once,
 in a memory-mapped file, and travel through the pipeline in the shape of an image.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +21,13 @@ from torch import Tensor, nn
 from projects.clip_vg.models.expression_tokenizer import text_lengths
 from projects.clip_vg_core.utils.atomic import replacing
 
-__all__ = ['LoadTokens', 'MemoTextEncoder', 'TokensInImage', 'precompute']
+__all__ = [
+    'LoadTokens',
+    'MemoTextEncoder',
+    'TokensInImage',
+    'precompute',
+    'with_stand_ins',
+]
 
 
 def precompute(cfg: Config, path: str | Path, split: str) -> Path:
@@ -101,6 +109,24 @@ class LoadTokens(BaseTransform):
         )
         results['gt_ignore_flags'] = np.zeros(len(boxes), bool)
         return results
+
+
+def with_stand_ins(model: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a detector's config that takes what :obj:`LoadTokens` loads.
+
+    Args:
+        model (Mapping): Config of a :obj:`CLIPVG` with frozen towers.
+
+    Returns:
+        dict[str, Any]: The same detector with stand-ins for both towers, whose images
+        are not normalised again.
+    """
+    return dict(
+        model,
+        visual_encoder=dict(type='TokensInImage', encoder=model['visual_encoder']),
+        text_encoder=dict(type='MemoTextEncoder', encoder=model['text_encoder']),
+        data_preprocessor=dict(type='DetDataPreprocessor'),
+    )
 
 
 @MODELS.register_module()

@@ -159,13 +159,7 @@ def run_config(
     """The training run of a model."""
     queries, split_file = MODELS[name]
     work_dir = root / name.replace(' ', '_')
-    model = cfg.model.to_dict()
-    for part, stand_in in (
-        ('visual_encoder', 'TokensInImage'),
-        ('text_encoder', 'MemoTextEncoder'),
-    ):
-        model[part] = dict(type=stand_in, encoder=model[part])
-    model['data_preprocessor'] = dict(type='DetDataPreprocessor')
+    model = frozen_features.with_stand_ins(cfg.model.to_dict())
     if queries == 1:
         model.pop('confidence_head')
     else:
