@@ -26,6 +26,7 @@ from .confidence_head import sample_negative_pairs
 from .data_preprocessor import pixel_padding
 from .matching import MATCHER, match_targets, target_expressions
 from .predictions import expressions_of, instances_of
+from .visual_token_cache import VisualTokenCache, is_fixed
 
 __all__ = ['CLIPVG']
 
@@ -86,6 +87,8 @@ class CLIPVG(BaseDetector):
 
     # Tools refuse checkpoints of other weights: see `refuse_other_weights`.
     loads_strictly = True
+    # See `cache_visual_tokens`.
+    visual_cache: VisualTokenCache | None = None
 
     def __init__(
         self,
@@ -222,6 +225,24 @@ class CLIPVG(BaseDetector):
     def extract_feat(self, batch_inputs: Tensor) -> Tensor:
         """Visual tokens (B, 1 + P, C) of normalised images (B, 3, H, W)."""
         return self.visual_encoder(batch_inputs)
+
+    def cache_visual_tokens(self, cache: VisualTokenCache | None) -> None:
+        """Look up images in a cache before they are encoded; None: in none."""
+        self.visual_cache = cache
+        self.data_preprocessor.gives_content_keys = cache is not None
+
+    def _visual_tokens(self, batch_inputs: Tensor, data_samples: SampleList) -> Tensor:
+        """Visual tokens (B, 1 + P, C), from the cache where it has them."""
+        keys = [sample.get('content_key') for sample in data_samples]
+        if (
+            self.visual_cache is None
+            or None in keys
+            or not is_fixed(self.visual_encoder)
+        ):
+            return self.extract_feat(batch_inputs)
+        return self.visual_cache.encode(
+            batch_inputs, keys, self.extract_feat, self.visual_encoder
+        )
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict:
         """Losses against ``gt_instances``, xyxy in pixels of the padded input.
@@ -367,7 +388,8 @@ class CLIPVG(BaseDetector):
             pixel_padding(batch_data_samples, batch_inputs),
             self.visual_encoder.grid_size,
         )
-        visual, text = self.extract_feat(batch_inputs), self.text_encoder(token_ids)
+        visual = self._visual_tokens(batch_inputs, batch_data_samples)
+        text = self.text_encoder(token_ids)
         text_padding = self.text_encoder.padding(token_ids)
         return _Encoded(visual, padding, text, text_padding, image_index)
 

@@ -6,6 +6,8 @@ from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from torch import Tensor
 
+from .visual_token_cache import content_key
+
 __all__ = ['GroundingDataPreprocessor', 'pixel_padding']
 
 
@@ -17,11 +19,22 @@ class GroundingDataPreprocessor(DetDataPreprocessor):
 
     * the border that ``Letterbox`` added is set to 0 *after* normalising, as in
       the official code; where it lies is in the sample's ``letterbox``;
-    * images of one batch are not letterboxed further: they have one size.
+    * images of one batch are not letterboxed further: they have one size;
+    * with ``gives_content_keys`` samples have a ``content_key`` of their image.
     """
+
+    # Of a model that looks up images in a cache. Keys are made here, since what comes
+    # in is smaller than what goes out, and on the host.
+    gives_content_keys = False
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Normalise and stack; see :class:`DetDataPreprocessor`."""
+        # Augmentation of batches comes later: the key would be one of another image.
+        augmented = training and self.batch_augments is not None
+        samples = data['data_samples']
+        if self.gives_content_keys and not augmented and samples is not None:
+            for image, sample in zip(data['inputs'], samples, strict=True):
+                sample.set_metainfo(dict(content_key=content_key(image, sample)))
         data = super().forward(data, training)
         if data['data_samples'] is not None:
             # 0 after the normalisation is the mean colour; a border that was black
