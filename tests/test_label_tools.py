@@ -59,6 +59,18 @@ def test_template_in_shards_and_merged(tmp_path, files):
     assert made['generator_version'] == 3
 
 
+def test_ranks_make_a_shard_each_of_one_output(tmp_path, files):
+    generate('template', *files)
+    shared = (*files[:-1], tmp_path / 'shared.jsonl')
+    script = 'tools/generate_pseudo_labels.py'
+    tool(script, 'template', *shared, '--shard', 'auto', ranks=2)
+    for end in ('', '.manifest.json'):
+        one, other = (tmp_path / f'{n}.jsonl{end}' for n in ('out', 'shared'))
+        assert one.read_bytes() == other.read_bytes()
+    assert (tmp_path / 'shared.jsonl.html').is_file()
+    assert not (tmp_path / 'shared.jsonl.shards').exists()
+
+
 @pytest.mark.parametrize(
     ('args', 'message'),
     [

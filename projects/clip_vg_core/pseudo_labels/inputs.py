@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ..utils.atomic import file_sha256
+from ..utils.shards import Shard, shard_range
 from .detection import Detection, GivenText, Scene
 from .entries import CocoFile, ListedImage, read_names
 from .predictions import (
@@ -26,7 +27,6 @@ __all__ = [
     'InputFiles',
     'WriteCaptions',
     'read_scenes',
-    'shard_range',
 ]
 
 # Writes COCO caption results for the images of some ids and file names.
@@ -155,24 +155,11 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def shard_range(count: int, shard: tuple[int, int]) -> range:
-    """Which images, in the order of their ids, a shard is.
-
-    Args:
-        count (int): Of all images.
-        shard (tuple[int, int]): Number of the shard, from 1, and of all shards.
-
-    Returns:
-        range: The shards of a run cover all images, without overlap, in order.
-    """
-    number, total = shard
-    return range(count * (number - 1) // total, count * number // total)
-
-
 def read_scenes(
     inputs: InputFiles,
-    shard: tuple[int, int] = (1, 1),
+    shard: Shard = (1, 1),
     write_captions: WriteCaptions | None = None,
+    batch_size: int = 1,
 ) -> tuple[list[Scene], Counter]:
     """Read what is known of the images of a shard.
 
@@ -183,6 +170,7 @@ def read_scenes(
         write_captions (Callable, optional): Writes COCO caption results for the images
             of some ids and file names, and returns their path. Defaults to None: those
             of ``inputs`` are read.
+        batch_size (int): Images that stay together in a shard. Defaults to 1.
 
     Returns:
         tuple[list[Scene], Counter]: The scenes by image id, numbers before names; and
@@ -191,7 +179,7 @@ def read_scenes(
     Raises:
         ValueError: An entry is damaged, or of an unknown image or category.
     """
-    reader = _Reader(inputs, shard)
+    reader = _Reader(inputs, shard, batch_size)
     if inputs.detections is not None:
         _check_turned(inputs, [image[1] for image in reader.images])
         reader.add('detections', inputs.detections, reader.detections())
@@ -216,7 +204,7 @@ def read_scenes(
 class _Reader:
     """Reads the files of a generator, each once, and sorts their entries by image."""
 
-    def __init__(self, inputs: InputFiles, shard: tuple[int, int]) -> None:
+    def __init__(self, inputs: InputFiles, shard: Shard, batch_size: int) -> None:
         self.inputs, self.first = inputs, shard[0] == 1
         self.load = cache(CocoFile)
         self.dumped = None
@@ -225,7 +213,7 @@ class _Reader:
                 read_dumped_predictions(inputs.detections, self._class_list())
             )
         self.listed = self._listed()
-        mine = shard_range(len(self.listed), shard)
+        mine = shard_range(len(self.listed), shard, batch_size)
         self.images = _with_sizes(self.listed[mine.start : mine.stop], inputs)
         # Entries of each image of the shard; None for those of other shards.
         self.entries: dict[int | str, dict[str, list] | None] = dict.fromkeys(
