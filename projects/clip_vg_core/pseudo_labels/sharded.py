@@ -48,22 +48,24 @@ def generate_sharded(
         ValueError: An input is damaged, or there are shards of other inputs or options.
     """
     shards = Shards(job.out)
-    if job.shard[1] == 1 and not shards.folder.exists():
+    if job.shard[1] == 1 and not shards.has_begun():
         return generate(job, models, write_report)
     job.check()
     settings = replace(job, shard=(1, 1)).settings()
     bound = dict(settings, shard_batch=job.shard_batch)
     if job.shard[1] > 1:
-        if not shards.folder.exists() and not job.overwrite:
+        if not shards.has_begun() and not job.overwrite:
             made = _made(job.out, settings)
             if made is not None:
                 return made
             refuse_to_replace(job.out)
         shards.begin(bound, job.shard[1], job.overwrite)
         numbers = [job.shard[0]]
-    elif shards.resume(bound, job.overwrite):
+    elif shards.resume(bound, job.overwrite) and not job.overwrite:
         numbers = shards.missing()
     else:
+        with shards.lock():
+            shards.remove()
         return generate(job, models, write_report)
     for number in numbers:
         _make_part(replace(job, shard=(number, shards.total())), shards, models)

@@ -118,6 +118,10 @@ class Shards:
         """Of all parts; removed when they are put together."""
         return self.output.with_name(f'{self.output.name}.shards')
 
+    def has_begun(self) -> bool:
+        """Whether there are parts that are not put together yet."""
+        return self.folder.exists()
+
     @property
     def _settings_path(self) -> Path:
         return self.folder / 'settings.json'
@@ -171,14 +175,15 @@ class Shards:
 
         Args:
             settings (Mapping): See :meth:`begin`.
-            overwrite (bool): Whether all parts are removed. Defaults to False.
+            overwrite (bool): Whether parts of other settings are removed. Defaults to
+                False.
 
         Raises:
             RuntimeError: A part to remove is being made by another process.
             ValueError: They are of other settings.
         """
         with self.lock():
-            if self._fit(settings, None, overwrite) and not overwrite:
+            if self._fit(settings, None, overwrite):
                 return True
             self.remove()
             return False
