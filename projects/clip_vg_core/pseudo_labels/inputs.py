@@ -5,14 +5,13 @@ from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path, PurePath
 from typing import Any
 
 from ..utils.atomic import file_sha256
 from ..utils.shards import Shard, shard_range
 from .detection import Detection, GivenText, Scene
-from .entries import CocoFile, ListedImage, read_names
+from .entries import OTHER, CocoFile, ListedImage, read_names
 from .predictions import (
     is_turned,
     list_images,
@@ -31,6 +30,8 @@ __all__ = [
 
 # Writes COCO caption results for the images of some ids and file names.
 WriteCaptions = Callable[[list[int | str], list[str]], Path]
+# In the place of the entries of an image that is not listed.
+_UNKNOWN: dict[str, list] = {}
 # Begins the detections that ``--detector`` wrote of upright images.
 UPRIGHT_MARK = b'{"info": {"upright": true}, '
 
@@ -206,7 +207,8 @@ class _Reader:
 
     def __init__(self, inputs: InputFiles, shard: Shard, batch_size: int) -> None:
         self.inputs, self.first = inputs, shard[0] == 1
-        self.load = cache(CocoFile)
+        self._files: dict[Path, CocoFile] = {}
+        self.has_others = shard[1] > 1
         self.dumped = None
         if inputs.is_pickle() and inputs.detections is not None:
             self.dumped = list(
@@ -223,6 +225,18 @@ class _Reader:
         self.left_out: Counter = Counter()
         # Detections of each image, of any score: what numbers of regions count.
         self.regions: Counter = Counter()
+
+    def load(self, path: Path) -> CocoFile:
+        """A file, read once; of what other shards label, only the images are kept."""
+        if path not in self._files:
+            is_whole = path == self.inputs.listing() or not self.has_others
+            self._files[path] = CocoFile(path, None if is_whole else self._is_other)
+        return self._files[path]
+
+    def _is_other(self, image_id: Any) -> bool:
+        """Whether an image is listed, but not in this shard."""
+        is_id = isinstance(image_id, (int, str))
+        return is_id and self.entries.get(image_id, _UNKNOWN) is None
 
     def categories(self) -> dict[int, str] | None:
         """Of the file that lists the images."""
@@ -353,6 +367,8 @@ class _Reader:
         """
         min_score = self.inputs.min_score if what == 'detections' else 0.0
         for number, (image_id, item) in enumerate(entries, 1):
+            if image_id is OTHER:
+                continue
             if image_id not in self.entries:
                 self._leave_out_unknown(f'{path}, entry {number}', image_id)
                 continue
