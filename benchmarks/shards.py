@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from projects.clip_vg_core.curriculum.reliability_file import reliability_path
+from projects.clip_vg_core.utils.atomic import file_sha256
 from projects.clip_vg_core.utils.shards import Shards, parse_shard
 
 TOOL = Path(__file__).parents[1] / 'tools' / 'generate_pseudo_labels.py'
@@ -206,25 +207,24 @@ def watched(shards: Shards, stop: threading.Event, largest: list[int]) -> None:
         largest[0] = max(largest[0], held)
 
 
-def outputs(folder: Path) -> dict[str, bytes]:
-    """All that a job wrote, but for pages and locks."""
-    files = (path for path in folder.iterdir() if path.is_file())
+def outputs(folder: Path) -> dict[str, tuple[int, str]]:
+    """Bytes and sha256 of all that a job wrote, but for pages and locks."""
+    # Not their content: the peak memory of a command counts what its parent has.
     return {
-        path.name: path.read_bytes()
-        for path in files
-        if path.suffix != '.html' and not path.name.startswith('.')
+        path.name: (path.stat().st_size, file_sha256(path))
+        for path in folder.iterdir()
+        if path.is_file() and path.suffix != '.html' and path.name[0] != '.'
     }
 
 
-def rows(job: str, folder: Path, workers: list[int]) -> Iterator[tuple[Any, ...]]:
+def rows(
+    job: str, folder: Path, workers: list[int], kill: bool
+) -> Iterator[tuple[Any, ...]]:
     """A row of the table for each way of doing a job."""
     one = None
     seconds = 0.0
-    for total, has_kill in [
-        (1, False),
-        *((n, False) for n in workers),
-        (workers[-1], True),
-    ]:
+    ways = [(number, False) for number in (1, *workers)]
+    for total, has_kill in [*ways, *[(workers[-1], True)] * kill]:
         out_dir = folder / f'{job}_{total}_{has_kill}'
         out_dir.mkdir()
         words = command(job, folder, out_dir)
@@ -245,7 +245,7 @@ def rows(job: str, folder: Path, workers: list[int]) -> Iterator[tuple[Any, ...]
         seconds = took
         made = outputs(out_dir)
         one = one or made
-        held = sum(map(len, made.values()))
+        held = sum(size for size, _ in made.values())
         yield (
             *(job, f'{total}, one killed' if has_kill else total, took),
             *(sum(group.cpu), max(group.cpu) - min(group.cpu), group.mib),

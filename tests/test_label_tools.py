@@ -76,7 +76,7 @@ def test_ranks_make_a_shard_each_of_one_output(tmp_path, files):
 
 @pytest.mark.slow
 def test_workers_that_are_killed_at_any_time_end_as_one_process(tmp_path):
-    images = list(range(1, 4001))
+    images = list(range(1, 1501))
     write(tmp_path / 'i.json', instances(images))
     write(tmp_path / 'd.json', spread(images, most=12))
     script = [sys.executable, ROOT / 'tools/generate_pseudo_labels.py', 'template']
