@@ -29,6 +29,7 @@ from projects.clip_vg.models.grounding_tta_model import GroundingTTAModel
 from .helpers import ROOT
 from .helpers.configs import TEST, model_config, pool_config
 from .helpers.models import IMAGES, make_batch, save_tiny
+from .helpers.shrink import shrink_timm, small_arch, small_detector
 from .helpers.stand_in_device import DEVICE, stand_in_device
 
 
@@ -229,6 +230,37 @@ def test_in_a_prediction_the_host_never_waits(device, kind):
             samples = model.test_step(make_batch(images))
         assert not device.syncs.total(), device.syncs
         assert len(samples[0].pred_instances) > 0
+
+
+# Not causal, other vocabularies, no class token, masks in the tower.
+FAMILIES = {
+    'ViT-B-16-SigLIP2': 0,
+    'PE-Core-bigG-14-448': 0,
+    'MobileCLIP2-S0': 0,
+    'coca_ViT-B-32': 0,
+    'coca_roberta-ViT-B-32': 1,  # transformers asks whether the mask masks anything
+}
+
+
+@pytest.mark.parametrize('name, waits', FAMILIES.items())
+def test_other_towers_on_another_device(name, waits, folders, monkeypatch):
+    shrink_timm(monkeypatch)
+    model = small_detector(small_arch(name, folders)).eval()
+    size = model.visual_encoder.image_size[0]
+    batch = make_batch([((0, 0, size, size // 2), ['left man', 'dog'])])
+    batch['inputs'] = [torch.randint(0, 255, (3, size, size), dtype=torch.uint8)]
+    batch['data_samples'][0].set_metainfo(dict(img_shape=(size, size)))
+    with torch.no_grad():
+        (expected,) = model.test_step(copy.deepcopy(batch))
+        with stand_in_device() as device:
+            model.to(DEVICE)
+            device.syncs.clear()
+            (found,) = model.test_step(batch)
+            assert device.syncs.total() == waits, device.syncs
+            boxes = found.pred_instances.bboxes.cpu()
+    torch.testing.assert_close(
+        boxes, expected.pred_instances.bboxes, atol=1e-4, rtol=1e-4
+    )
 
 
 def test_the_metric_takes_predictions_of_another_device(device):
