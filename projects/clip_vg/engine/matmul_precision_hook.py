@@ -15,9 +15,9 @@ class MatmulPrecisionHook(Hook):
     """Compute products of float32 matrices faster and less precisely during a run.
 
     By ``torch.set_float32_matmul_precision``: 'high' is TF32, with 10 bits of mantissa,
-    on Nvidia GPUs from Ampere on; 'medium' is bfloat16 where the device has it, CPUs
-    included. PyTorch 1.9, which the official code pins, had TF32 by default. Weights,
-    sums and everything but matrix products stay float32.
+    on Nvidia GPUs from Ampere on; 'medium' is bfloat16 on CPUs with AMX. PyTorch 1.9,
+    which the official code pins, had TF32 by default. Weights, sums and everything but
+    matrix products stay float32.
 
     Args:
         precision (str): 'highest', 'high' or 'medium'. Defaults to 'high'.
