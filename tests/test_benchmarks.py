@@ -18,7 +18,7 @@ from .helpers.stand_in_device import stand_in_device
 def programs(monkeypatch):
     """Loads programs, on a tiny model and images of its size."""
 
-    def tiny(**options):
+    def tiny(*_, **options):
         torch.manual_seed(0)
         return MODELS.build(dict(model_config(), **options)).eval()
 
@@ -28,7 +28,7 @@ def programs(monkeypatch):
         monkeypatch.setattr(inference, 'SIZE', SIZE)
         monkeypatch.setattr(inference, 'LONG', SIZE)
         monkeypatch.setattr(inference, 'SHORT', 24)
-        monkeypatch.setattr(module, 'build_model', tiny)
+        monkeypatch.setattr(module, 'build_model', tiny, raising=False)
         return module
 
     return program
@@ -82,6 +82,22 @@ def test_predictions_are_measured_on_another_device(programs, monkeypatch, caplo
     (ours,) = (line for line in tables[1] if ', ours' in line)
     assert float(re.search(r'difference ([\d.e+-]+)', ours)[1]) < 1e-5
     assert tables[1][-1].startswith('peak memory of the GPU')
+
+
+def test_rows_of_tables_on_another_device(programs, monkeypatch):
+    towers, memory = programs('towers'), programs('adapter_memory')
+    monkeypatch.setattr(memory, 'build', lambda way: towers.build_model().train())
+    monkeypatch.setattr(torch, 'set_num_threads', lambda number: None)
+    rows, figures = [], []
+    for device in ('cpu', 'meta'):
+        with stand_in_device():
+            rows.append(towers.measure('ViT', 2, 1, device))
+            figures.append(memory.measure('frozen', 2, 1, device))
+    assert [len(row.split('|')) for row in rows] == [8, 8]
+    assert rows[0].split('|')[1:4] == rows[1].split('|')[1:4]
+    for key in ('trained', 'trained_of_clip', 'megabytes'):
+        assert figures[0][key] == figures[1][key]
+    assert figures[1]['trained'] > 0 and figures[1]['seconds'] > 0
 
 
 @pytest.mark.parametrize('way', ['published', 'faithful', 'grouped'])
