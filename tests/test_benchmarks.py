@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from mmdet.registry import MODELS
 
 from .helpers.configs import model_config
 from .helpers.models import SIZE
-from .helpers.pages import load
+from .helpers.pages import EXTRAS, load
 from .helpers.stand_in_device import stand_in_device
 
 
@@ -98,6 +99,25 @@ def test_rows_of_tables_on_another_device(programs, monkeypatch):
     for key in ('trained', 'trained_of_clip', 'megabytes'):
         assert figures[0][key] == figures[1][key]
     assert figures[1]['trained'] > 0 and figures[1]['seconds'] > 0
+
+
+def test_rows_of_peers_on_another_device(programs, monkeypatch, tmp_path):
+    monkeypatch.setattr(logging, 'disable', lambda level: None)
+    if 'benchmarks/peers.py' in EXTRAS:
+        pytest.importorskip(EXTRAS['benchmarks/peers.py'])
+    peers = programs('peers')
+    for name in (peers.PUBLISHED, 'PyTorch, float32'):
+        boxes = []
+        for device in ('cpu', 'meta'):
+            with stand_in_device():
+                predict = peers.ROWS[name](2, tmp_path, device)
+                replies = []
+                requests = iter([True, False])
+                pipe = SimpleNamespace(send=replies.append, recv=requests.__next__)
+                peers.serve_row(name, 2, 1, tmp_path, device, pipe)
+                assert torch.equal(torch.from_numpy(replies[1][1]), predict().cpu())
+            boxes.append(torch.from_numpy(replies[1][1]))
+        torch.testing.assert_close(*boxes, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize('way', ['published', 'faithful', 'grouped'])
