@@ -6,9 +6,9 @@
 Every row runs in a process of its own, in turn; random weights, an image of 4:3.
 OWL-ViT and OWLv2 are given all expressions of an image at once, Grounding
 DINO one expression a pass; these are Hugging Face's (``pip install transformers``).
-Exported detectors run on the CPU, all others on ``--device``. Prints a table in Markdown:
-expressions a second, the time of an image, peak memory (of a GPU, if that is the device),
-and the largest difference of a normalised box from the published way.
+Exported detectors run on the CPU, all others on ``--device``. Prints a table in
+Markdown: expressions a second, the time of an image, peak memory (of a GPU, if that is
+the device), and the largest difference of a normalised box from the published way.
 """
 
 import argparse
