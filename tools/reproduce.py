@@ -245,7 +245,8 @@ class Row:
         batch = cfg.train_dataloader.batch_size * self.args.processes
         batch *= cfg.optim_wrapper.get('accumulative_counts', 1)
         runs = '1 training run' if most == 1 else f'{fewest} to {most} training runs'
-        text = f'{self.name}: {runs} of {epochs} epochs at batch {batch}'
+        length = '1 epoch' if epochs == 1 else f'{epochs} epochs'
+        text = f'{self.name}: {runs} of {length} at batch {batch}'
         if not seen:
             return f'{text}; steps unknown until the labels are there'
         return (
