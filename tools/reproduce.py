@@ -77,14 +77,19 @@ PAPER_FPS = 252.57
 SOURCES = ('template', 'relation', 'caption')
 DRIVE = 'https://drive.google.com/file/d/{}/view'
 REFER = 'https://web.archive.org/web/{}/https://bvisionweb1.cs.unc.edu/licheng/referit'
+LISTS = (
+    f'{DRIVE.format("1G5VK8uNbAepyrQiI_DLQaN_02tYyOQq2")} (one source), '
+    f'{DRIVE.format("1X9F5n7M0Zm4jhOIf1tjHj6bzMh6A1ZkE")} (three)'
+)
 # Where what a path holds comes from; the first pattern that fits counts. Links of the
 # README of the official code, and of issue 26 of lichengunc/refer.
 ORIGINS = {
     '*/full/*/best_checkpoint.pth': DRIVE.format('1vUC4swZM3ho_5olO--Y3PdKzMBW_iBJG'),
     '*/ssa/*/best_checkpoint.pth': DRIVE.format('14b-lc7zNniy4EEcJoBdXY9gNv2d20yxU'),
     '*/msa/*/best_checkpoint.pth': DRIVE.format('1NU35UhAqx2YLehG5ni59rG4sWWaAaXGm'),
-    '*/pseudo/*': 'tools/generate_pseudo_labels.py (or the official lists, by '
-    '--cfg-options train_dataloader.dataset.ann_file=FILE)',
+    '*/pseudo/*': f'tools/generate_pseudo_labels.py, or {LISTS}, as '
+    '--cfg-options train_dataloader.dataset.ann_file=FILE',
+    '*_pseudo*.pth': LISTS,
     '*/train2014': 'http://images.cocodataset.org/zips/train2014.zip',
     '*/refcoco/*': f'{REFER.format("20220413011718")}/data/refcoco.zip',
     '*/refcoco+/*': f'{REFER.format("20220413011656")}/data/refcoco+.zip',
