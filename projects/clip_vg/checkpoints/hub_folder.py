@@ -64,7 +64,7 @@ def _download(name: str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=_FETCHED))
     except Exception as error:  # every network layer raises its own kind
-        text = ' '.join(str(error).split())[:200]
+        text = ' '.join(str(error).split()).partition('. ')[0][:200]
         raise FileNotFoundError(
             f'{name}: no such folder, and no repository that could be downloaded from '
             f'the Hugging Face hub ({type(error).__name__}: {text}). Without a '
