@@ -89,20 +89,20 @@ def make_step(
         pixel_padding(samples, inputs), model.visual_encoder.grid_size
     )
     texts = [sample.text[0] for sample in samples]
-    slow = PublishedPath(model)
-    model.train()
-    slow.train()
-    trained: nn.Module = slow if way == 'published' else model
+    # Made for its own way alone: it holds copies of some weights.
+    slow = PublishedPath(model) if way == 'published' else None
+    trained: nn.Module = model if slow is None else slow
+    trained.train()
     parameters = [p for p in trained.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-6)
     kind = torch.device(device).type
 
     def step() -> Tensor:
         with torch.autocast(kind, torch.bfloat16) if bf16 else nullcontext():
-            if way == 'published':
-                tokens = slow.reg_token(inputs, padding, texts)
-            else:
+            if slow is None:
                 tokens = model._forward(inputs, samples)
+            else:
+                tokens = slow.reg_token(inputs, padding, texts)
             target = true_boxes(samples, tokens.float())
             losses = model.bbox_head.loss(tokens, target)
         loss = sum(losses.values())

@@ -13,6 +13,7 @@ same command to resume.
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
 import json
 import logging
@@ -32,6 +33,7 @@ from projects.clip_vg_core.utils.command_line import parse_command, run_command
 from projects.clip_vg_core.utils.file_names import file_name
 from projects.clip_vg_core.utils.folder_lock import lock_folder
 from projects.clip_vg_core.utils.image_files import load_image
+from projects.clip_vg_core.utils.quick_imports import without_packages
 from projects.clip_vg_core.utils.resumable import resumable_map
 from projects.clip_vg_core.visualization.boxes import (
     NO_TARGET,
@@ -228,7 +230,11 @@ def main() -> None:
     args = parse_args()
     if not args.image.exists():  # before the model, which takes longer
         raise FileNotFoundError(f'{args.image}: no such image.')
-    from projects.clip_vg.apis import GroundingInferencer
+    # MMDetection and transformers import these where they are installed: a second, for
+    # training, tracking and generation of text.
+    with without_packages('seaborn', 'sklearn'):
+        from projects.clip_vg.apis import GroundingInferencer
+    gc.freeze()  # nor look through what was imported whenever garbage is collected
 
     with lock_folder(args.out_dir):
         infer = GroundingInferencer(

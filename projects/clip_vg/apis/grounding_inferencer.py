@@ -32,6 +32,8 @@ from ..checkpoints.strict_loading import refuse_other_weights
 from ..checkpoints.work_dir import find_checkpoint, find_weights
 from ..deployment.compiled import compile_for_inference
 from ..deployment.served_clip_vg import ServedCLIPVG, served_config
+from ..models import CLIPVG
+from ..models.visual_token_cache import VisualTokenCache
 
 __all__ = ['GroundingInferencer']
 
@@ -71,6 +73,11 @@ class GroundingInferencer:
         score_thr (float, optional): Least score of a box that is given; an expression
             of which none has it is not in the image. Defaults to None: the model's
             ``test_cfg.score_thr``.
+        cache_mib (float): The most memory for visual tokens of images seen before,
+            of which a further call with other expressions encodes no image again;
+            those of an image of ViT-B/16 at 224 take 2.3 MiB. ``infer.visual_cache``
+            counts ``hits`` and ``misses``. Of a :obj:`CLIPVG` alone. Defaults to 128;
+            0: none.
         served: ``backend``, ``precision``, ``threads`` of an exported detector, which
             runs on the CPU; see :class:`ServedCLIPVG`.
 
@@ -97,6 +104,7 @@ class GroundingInferencer:
         compile: bool = False,
         any_size: bool = False,
         score_thr: float | None = None,
+        cache_mib: float = 128,
         **served: Any,
     ) -> None:
         first, loaded = Path(checkpoint_or_config).expanduser(), None
@@ -133,6 +141,10 @@ class GroundingInferencer:
         )
         if compile:
             compile_for_inference(self.model)
+        self.visual_cache: VisualTokenCache | None = None
+        if cache_mib > 0 and isinstance(self.model, CLIPVG):
+            self.visual_cache = VisualTokenCache(int(cache_mib * 2**20))
+            self.model.cache_visual_tokens(self.visual_cache)
         steps = self.cfg.test_dataloader.dataset.pipeline
         self.pipeline = Compose([s for s in steps if s['type'] not in _LOADING])
 

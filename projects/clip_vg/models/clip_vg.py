@@ -26,6 +26,7 @@ from .confidence_head import sample_negative_pairs
 from .data_preprocessor import pixel_padding
 from .matching import MATCHER, match_targets, target_expressions
 from .predictions import expressions_of, instances_of
+from .visual_token_cache import VisualTokenCache, is_fixed
 
 __all__ = ['CLIPVG']
 
@@ -86,6 +87,8 @@ class CLIPVG(BaseDetector):
 
     # Tools refuse checkpoints of other weights: see `refuse_other_weights`.
     loads_strictly = True
+    # See `cache_visual_tokens`.
+    visual_cache: VisualTokenCache | None = None
 
     def __init__(
         self,
@@ -223,6 +226,24 @@ class CLIPVG(BaseDetector):
         """Visual tokens (B, 1 + P, C) of normalised images (B, 3, H, W)."""
         return self.visual_encoder(batch_inputs)
 
+    def cache_visual_tokens(self, cache: VisualTokenCache | None) -> None:
+        """Look up images in a cache before they are encoded; None: in none."""
+        self.visual_cache = cache
+        self.data_preprocessor.gives_content_keys = cache is not None
+
+    def _visual_tokens(self, batch_inputs: Tensor, data_samples: SampleList) -> Tensor:
+        """Visual tokens (B, 1 + P, C), from the cache where it has them."""
+        keys = [sample.get('content_key') for sample in data_samples]
+        if (
+            self.visual_cache is None
+            or None in keys
+            or not is_fixed(self.visual_encoder)
+        ):
+            return self.extract_feat(batch_inputs)
+        return self.visual_cache.encode(
+            batch_inputs, keys, self.extract_feat, self.visual_encoder
+        )
+
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict:
         """Losses against ``gt_instances``, xyxy in pixels of the padded input.
 
@@ -359,7 +380,7 @@ class CLIPVG(BaseDetector):
             raise ValueError('CLIPVG needs data samples: they hold the expressions.')
         texts = [expressions_of(sample) for sample in batch_data_samples]
         # First, as a GPU encodes images while the host tokenizes and plans.
-        visual = self.extract_feat(batch_inputs)
+        visual = self._visual_tokens(batch_inputs, batch_data_samples)
         token_ids = self.text_encoder.tokenize(
             [expression for group in texts for expression in group]
         )

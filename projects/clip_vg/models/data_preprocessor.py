@@ -9,6 +9,8 @@ from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from torch import Tensor
 
+from .visual_token_cache import content_key
+
 __all__ = ['GroundingDataPreprocessor', 'pixel_padding']
 
 
@@ -23,7 +25,8 @@ class GroundingDataPreprocessor(DetDataPreprocessor):
     * images of one batch are not letterboxed further: they have one size;
     * the host waits for no transfer to a GPU: images are stacked there before they are
       normalised, and ``target_labels`` of a sample, the labels of its boxes as numbers,
-      are read before.
+      are read before;
+    * with ``gives_content_keys`` samples have a ``content_key`` of their image.
 
     Args:
         non_blocking (bool): Whether the host goes on while data is transferred, which
@@ -32,6 +35,10 @@ class GroundingDataPreprocessor(DetDataPreprocessor):
         args: Of :class:`DetDataPreprocessor`.
         kwargs: Of :class:`DetDataPreprocessor`.
     """
+
+    # Of a model that looks up images in a cache. Keys are made here, since what comes
+    # in is smaller than what goes out, and on the host.
+    gives_content_keys = False
 
     _channel_conversion: bool
 
@@ -60,6 +67,12 @@ class GroundingDataPreprocessor(DetDataPreprocessor):
     def forward(self, data: dict, training: bool = False) -> dict:
         """Normalise and stack; see :class:`DetDataPreprocessor`."""
         labels = [_target_labels(s) for s in data.get('data_samples') or ()]
+        # Augmentation of batches comes later: the key would be one of another image.
+        augmented = training and self.batch_augments is not None
+        samples = data['data_samples']
+        if self.gives_content_keys and not augmented and samples is not None:
+            for image, sample in zip(data['inputs'], samples, strict=True):
+                sample.set_metainfo(dict(content_key=content_key(image, sample)))
         data = super().forward(data, training)
         if data['data_samples'] is not None:
             for sample, own in zip(data['data_samples'], labels, strict=True):

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from .lean_activations import relu_dropout
+
 __all__ = [
     'FusionLayer',
     'FusionTokens',
@@ -105,9 +107,7 @@ class FusionLayer(BaseModule):
         mixed = F.scaled_dot_product_attention(q, k, v, attend, dropout)
         mixed = self.out_proj(mixed.transpose(1, 2).flatten(2))
         tokens = self.norm1(tokens + F.dropout(mixed, dropout, self.training))
-        # In place, as no gradient needs what was there and new memory is slow.
-        hidden = F.relu(self.linear1(tokens), inplace=True)
-        hidden = self.linear2(F.dropout(hidden, dropout, self.training))
+        hidden = self.linear2(relu_dropout(self.linear1(tokens), dropout))
         return self.norm2(tokens + F.dropout(hidden, dropout, self.training))
 
 
