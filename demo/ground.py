@@ -26,6 +26,7 @@ from PIL import Image
 from projects.clip_vg_core.data.label_keys import images_fingerprint
 from projects.clip_vg_core.data.questions import read_questions
 from projects.clip_vg_core.pseudo_labels.predictions import list_images
+from projects.clip_vg_core.runtime.deployment_file import NAME
 from projects.clip_vg_core.runtime.graphs import PRECISIONS
 from projects.clip_vg_core.utils.atomic import file_sha256, replacing
 from projects.clip_vg_core.utils.command_line import parse_command, run_command
@@ -41,6 +42,7 @@ from projects.clip_vg_core.visualization.boxes import (
 
 if TYPE_CHECKING:
     from projects.clip_vg.apis import GroundingInferencer
+    from projects.clip_vg_core.runtime.exported_inferencer import ExportedInferencer
 
 ZERO_SHOT = Path(__file__).parent.parent / 'configs' / 'zero_shot_refcoco.py'
 
@@ -175,12 +177,24 @@ def draw(
         Image.fromarray(drawn).save(out_dir / name)
 
 
-def predict_file(
-    infer: GroundingInferencer, args: argparse.Namespace
-) -> Sequence[dict]:
-    """Predictions for a file of expressions, those of an earlier run included."""
+def is_exported(args: argparse.Namespace) -> bool:
+    """Whether the model is an exported folder, which needs no PyTorch."""
+    return args.checkpoint is not None and (args.checkpoint / NAME).is_file()
+
+
+def model_sha256(args: argparse.Namespace) -> str | None:
+    """Hash that identifies the checkpoint, if there is one."""
+    if is_exported(args):  # as `checkpoint_sha256`, which imports PyTorch
+        return file_sha256(args.checkpoint / NAME)
     from projects.clip_vg.checkpoints.work_dir import checkpoint_sha256, find_checkpoint
 
+    return args.checkpoint and checkpoint_sha256(find_checkpoint(args.checkpoint))
+
+
+def predict_file(
+    infer: GroundingInferencer | ExportedInferencer, args: argparse.Namespace
+) -> Sequence[dict]:
+    """Predictions for a file of expressions, those of an earlier run included."""
     expressions = read_questions(args.expressions_file, args.image)
 
     def predict(names: Sequence[str]) -> list[dict]:
@@ -190,8 +204,7 @@ def predict_file(
     lines = args.out_dir / f'{args.expressions_file.stem}.jsonl'
     config = args.config or args.zero_shot
     origin = dict(
-        checkpoint=args.checkpoint
-        and checkpoint_sha256(find_checkpoint(args.checkpoint)),
+        checkpoint=model_sha256(args),
         config=file_sha256(config) if config else None,
         precision=args.precision,
         # Only where it is given, as files of interrupted runs have none.
@@ -210,7 +223,7 @@ def predict_file(
 
 
 def predict_expressions(
-    infer: GroundingInferencer, args: argparse.Namespace
+    infer: GroundingInferencer | ExportedInferencer, args: argparse.Namespace
 ) -> Sequence[dict]:
     """Predictions for the expressions of the command line."""
     texts: Any = args.expressions
@@ -222,24 +235,35 @@ def predict_expressions(
     return predictions
 
 
+def load_model(args: argparse.Namespace) -> GroundingInferencer | ExportedInferencer:
+    """The model of the command line, ready to predict."""
+    options: dict[str, Any] = dict(
+        batch_size=args.batch_size, any_size=args.any_size, score_thr=args.score_thr
+    )
+    if args.precision:
+        options['precision'] = args.precision
+    if is_exported(args) and not args.config:
+        from projects.clip_vg_core.runtime.exported_inferencer import ExportedInferencer
+
+        return ExportedInferencer(args.checkpoint, **options)
+    from projects.clip_vg.apis import GroundingInferencer
+
+    return GroundingInferencer(
+        args.checkpoint or args.zero_shot,
+        config=args.config,
+        device=args.device,
+        **options,
+    )
+
+
 def main() -> None:
     """Run inference, and write its results."""
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
     if not args.image.exists():  # before the model, which takes longer
         raise FileNotFoundError(f'{args.image}: no such image.')
-    from projects.clip_vg.apis import GroundingInferencer
-
     with lock_folder(args.out_dir):
-        infer = GroundingInferencer(
-            args.checkpoint or args.zero_shot,
-            config=args.config,
-            device=args.device,
-            batch_size=args.batch_size,
-            any_size=args.any_size,
-            score_thr=args.score_thr,
-            **({'precision': args.precision} if args.precision else {}),
-        )
+        infer = load_model(args)
         predict = predict_file if args.expressions_file else predict_expressions
         predictions = predict(infer, args)
         show(predictions)
