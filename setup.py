@@ -100,14 +100,14 @@ setup(
         'mmengine>=0.10,<0.11',
         'numpy>=1.24',
         'filelock>=3.13',
-        'ftfy>=6.1',
+        'ftfy>=6.1.1',
         'jinja2>=3.1',
         'matplotlib>=3.7',
         # The tests of tests/models/test_open_clip.py say what is relied upon.
         'open_clip_torch>=3.0,<4',
         'pillow>=10.0',
         'pycocotools>=2.0.7',
-        'regex>=2022.1',
+        'regex>=2023.12.25',
         'safetensors>=0.4',
         'scipy>=1.11.1',
         # MMEngine imports pkg_resources, which setuptools 81 removed, and of which 80.9

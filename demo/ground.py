@@ -235,39 +235,53 @@ def predict_expressions(
     return predictions
 
 
-def load_model(args: argparse.Namespace) -> GroundingInferencer | ExportedInferencer:
-    """The model of the command line, ready to predict."""
-    options: dict[str, Any] = dict(
-        batch_size=args.batch_size, any_size=args.any_size, score_thr=args.score_thr
-    )
-    if args.precision:
-        options['precision'] = args.precision
-    if is_exported(args) and not args.config:
-        from projects.clip_vg_core.runtime.exported_inferencer import ExportedInferencer
+def ground(
+    infer: GroundingInferencer | ExportedInferencer, args: argparse.Namespace
+) -> None:
+    """Predict, and show and write what is predicted."""
+    predict = predict_file if args.expressions_file else predict_expressions
+    predictions = predict(infer, args)
+    show(predictions)
+    draw(predictions, args.image, args.out_dir, args.any_size)
 
-        return ExportedInferencer(args.checkpoint, **options)
-    from projects.clip_vg.apis import GroundingInferencer
 
-    return GroundingInferencer(
-        args.checkpoint or args.zero_shot,
-        config=args.config,
-        device=args.device,
-        **options,
-    )
+def ground_exported(args: argparse.Namespace) -> None:
+    """Run inference by an exported folder."""
+    from projects.clip_vg_core.runtime.exported_inferencer import ExportedInferencer
+
+    with lock_folder(args.out_dir):
+        infer = ExportedInferencer(
+            args.checkpoint,
+            batch_size=args.batch_size,
+            any_size=args.any_size,
+            score_thr=args.score_thr,
+            **({'precision': args.precision} if args.precision else {}),
+        )
+        ground(infer, args)
+    logging.info('%s', args.out_dir)
 
 
 def main() -> None:
     """Run inference, and write its results."""
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
+    if is_exported(args) and not args.config:
+        return ground_exported(args)
     if not args.image.exists():  # before the model, which takes longer
         raise FileNotFoundError(f'{args.image}: no such image.')
+    from projects.clip_vg.apis import GroundingInferencer
+
     with lock_folder(args.out_dir):
-        infer = load_model(args)
-        predict = predict_file if args.expressions_file else predict_expressions
-        predictions = predict(infer, args)
-        show(predictions)
-        draw(predictions, args.image, args.out_dir, args.any_size)
+        infer = GroundingInferencer(
+            args.checkpoint or args.zero_shot,
+            config=args.config,
+            device=args.device,
+            batch_size=args.batch_size,
+            any_size=args.any_size,
+            score_thr=args.score_thr,
+            **({'precision': args.precision} if args.precision else {}),
+        )
+        ground(infer, args)
     logging.info('%s', args.out_dir)
 
 

@@ -136,3 +136,48 @@ def test_wrong_inputs_say_so(folder, inputs, tmp_path):
     (tmp_path / 'tokenizer').mkdir()
     with pytest.raises(FileNotFoundError, match='no exported detector'):
         ExportedInferencer(tmp_path)
+
+
+GROUND = """
+import json, runpy, sys
+blocked, *sys.argv = json.loads(sys.argv[1])
+sys.modules.update(dict.fromkeys(blocked))
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
+
+
+def test_the_demo_runs_exported_folders_without_pytorch(
+    variant_folder, inputs, tmp_path
+):
+    image, blocked = inputs[0], [*BLOCKED, 'mmcv._ext']
+    questions = tmp_path / 'questions.csv'
+    lines = [f'{image.name},{text}' for text in TEXTS[:2]]
+    questions.write_text('\n'.join(['image,expression', *lines]))
+    script = str(ROOT / 'demo' / 'ground.py')
+    options = ['--checkpoint', str(variant_folder), '--out-dir', str(tmp_path)]
+    (expected,) = GroundingInferencer(variant_folder)(image, TEXTS[:2])['predictions']
+    for given, out in (
+        ([str(image), *TEXTS[:2]], 'answers.json'),
+        ([str(image.parent), '--expressions-file', str(questions)], 'questions.jsonl'),
+    ):
+        done = subprocess.run(
+            [
+                sys.executable,
+                '-c',
+                GROUND,
+                json.dumps([blocked, script, *given, *options]),
+            ],
+            env=dict(os.environ, PYTHONPATH=str(ROOT)),
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        text = (tmp_path / out).read_text()
+        lines = (
+            json.loads(text)
+            if out == 'answers.json'
+            else map(json.loads, text.splitlines())
+        )
+        (found,) = [line for line in lines if 'bboxes' in line]
+        assert found['bboxes'] == expected['bboxes']
+    assert (tmp_path / f'{image.stem}.png').is_file()

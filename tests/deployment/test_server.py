@@ -24,6 +24,9 @@ from projects.clip_vg_core.runtime.server import (
     make_app,
 )
 
+from ..helpers import ROOT
+from ..helpers.commands import run
+
 pytest.importorskip('onnxscript')
 uvicorn = pytest.importorskip('uvicorn')
 pytest.importorskip('starlette')
@@ -305,3 +308,13 @@ def test_no_request_opens_a_file(server):
     own = [sysconfig.get_path(name) for name in ('stdlib', 'purelib', 'platlib')]
     for path, mode in opened:
         assert path.startswith(tuple(own)) and 'w' not in (mode or 'r'), path
+
+
+@pytest.mark.slow
+def test_the_load_test_loses_nothing_when_the_server_is_killed(variant_folder):
+    """The benchmark ends by an error if an answer is wrong or missing."""
+    done = run(
+        *(sys.executable, ROOT / 'benchmarks' / 'server.py', variant_folder),
+        '--short',
+    )
+    assert 'killed and started again under load: 20 requests' in done.stderr

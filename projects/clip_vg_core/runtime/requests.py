@@ -16,6 +16,8 @@ __all__ = ['GroundingRequest', 'RequestError', 'decode_image', 'parse_request']
 
 # Pillow's other readers are less used, and some run programs.
 _FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF')
+# Of a JPEG. Cameras and browsers write a dozen; each takes as long as the whole image.
+_MOST_SCANS = 100
 _KEYS = frozenset({'image', 'expressions'})
 
 
@@ -130,6 +132,10 @@ def decode_image(data: bytes, limits: Limits) -> np.ndarray:
     Raises:
         RequestError: It is no image, broken or too large.
     """
+    if data.startswith(b'\xff\xd8') and data.count(b'\xff\xda') > _MOST_SCANS:
+        raise RequestError(
+            400, f'The image is a JPEG of more than {_MOST_SCANS} scans.'
+        )
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as file:
             width, height = file.size

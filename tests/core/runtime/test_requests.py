@@ -118,6 +118,13 @@ def png(width, height, *chunks):
     return b'\x89PNG\r\n\x1a\n' + b''.join(parts) + chunk(b'IEND', b'')
 
 
+def many_scans(count):
+    """A progressive JPEG whose last scan comes again and again."""
+    data = encoded(PIXELS, 'JPEG', progressive=True)
+    last, end = data.rindex(b'\xff\xda'), data.rindex(b'\xff\xd9')
+    return data[:end] + data[last:end] * count + data[end:]
+
+
 BOMB = zlib.compress(bytes(50_000_000))
 
 
@@ -131,6 +138,7 @@ BOMB = zlib.compress(bytes(50_000_000))
         (400, encoded(PIXELS)[:-700]),
         (400, encoded(PIXELS, 'JPEG')[:300]),
         (400, encoded(PIXELS[:1].repeat(1, 0)[:, :1].repeat(300, 1))),  # a strip
+        (400, many_scans(200)),
         (413, encoded(np.zeros((400, 400, 3), np.uint8))),
         (413, png(20_000, 20_000)),
         (413, png(2**31 - 1, 2**31 - 1)),
