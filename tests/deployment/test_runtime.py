@@ -14,6 +14,7 @@ from projects.clip_vg.apis import GroundingInferencer
 from projects.clip_vg_core.runtime.exported_inferencer import ExportedInferencer
 
 from ..helpers import ROOT
+from ..helpers.commands import run
 from ..helpers.threads import predict_in_threads
 
 pytest.importorskip('onnxscript')
@@ -181,3 +182,21 @@ def test_the_demo_runs_exported_folders_without_pytorch(
         (found,) = [line for line in lines if 'bboxes' in line]
         assert found['bboxes'] == expected['bboxes']
     assert (tmp_path / f'{image.stem}.png').is_file()
+
+
+def test_the_command_prints_a_line_for_each_expression(variant_folder, inputs):
+    command = [sys.executable, '-m', 'projects.clip_vg_core.runtime', variant_folder]
+    done = run(*command, inputs[0], *TEXTS, '--score-thr', 0.5)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    infer = ExportedInferencer(variant_folder, score_thr=0.5)
+    (expected,) = infer(inputs[0], TEXTS)['predictions']
+    assert [line['expression'] for line in lines] == TEXTS
+    rows = [
+        (label, box, score)
+        for label, line in enumerate(lines)
+        for box, score in zip(line['boxes'], line['scores'], strict=True)
+    ]
+    keys = ('labels', 'bboxes', 'scores')
+    assert rows == [*zip(*(expected[key] for key in keys), strict=True)]
+    for wrong in ([], [inputs[0]], [inputs[0], 'a', '--serve']):
+        assert run(*command, *wrong, check=False).returncode == 2
