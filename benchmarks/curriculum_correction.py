@@ -141,18 +141,25 @@ class Corrections(Study):
         self.oracle_row('correction', [TARGET])
 
     def _with_clip(self, part: str) -> None:
-        """Rows of one source corrected by its model and zero-shot CLIP."""
-        clip = ['agreement']
-        self.rounds(part, 'with CLIP', {TARGET: [TARGET, *clip]}, {TARGET: clip})
+        """Rows of one source corrected by its model and an untrained measurer."""
+        self.score_untrained('zero_shot', 'zero_shot', [TARGET])
+        for label, clip in (('CLIP', 'agreement'), ('zero-shot', 'zero_shot')):
+            first, later = {TARGET: [TARGET, clip]}, {TARGET: [clip]}
+            self.rounds(part, f'with {label}', first, later)
 
     def sources(self) -> None:
-        """Three sources: merged, or corrected by their models and the merged one.
+        """Three sources: merged, or corrected by their models and another measurer.
 
-        A source's model speaks its language alone, the merged one all of them.
+        A source's model speaks its language alone, the merged one all of them, and
+        zero-shot grounding all that its parser reads.
         """
         self.languages = SOURCES
         self.measure(*SOURCES)
+        self.score_untrained('zero_shot', 'zero_shot_all', SOURCES)
         self.merge_row('sources')
+        voters = {source: [source, 'zero_shot_all'] for source in SOURCES}
+        later = {source: ['zero_shot_all'] for source in SOURCES}
+        self.rounds('sources', 'own model and zero-shot', voters, later)
         voters = {source: [source, 'merged'] for source in SOURCES}
         self.rounds('sources', 'own and merged model', voters, voters, 1)
         self.oracle_row('sources', SOURCES)

@@ -58,20 +58,21 @@ class Study(Trials):
                 score=[TARGET],
                 score_as=f'fold{fold}',
             )
-        self._score_by_clip('agreement', [TARGET])
+        self.score_untrained('agreement', 'agreement', [TARGET])
         for name, future in futures.items():
             self._keep(name, future)
         for source in sources:
             self.derive('oracle', source, self.right[source].astype(np.float32))
 
-    def _score_by_clip(self, name: str, pool: Sequence[str]) -> None:
-        task = dict(task='score_agreement', score_as=name)
+    def score_untrained(self, measurer: str, name: str, pool: Sequence[str]) -> None:
+        """Have CLIP score labels: ``agreement``, its crops, or ``zero_shot``."""
+        task = dict(task='score_untrained', measurer=measurer, score_as=name)
         self.start(name, pool, **task).result()
 
     def all_measurers(self) -> None:
         """Every measurer, and what is computed of them."""
         self.measure(*SOURCES, folds=True)
-        self._score_by_clip('agreement_all', SOURCES)
+        self.score_untrained('agreement', 'agreement_all', SOURCES)
         halves = [self.reliability(f'fold{fold}', TARGET) for fold in (0, 1)]
         in_first = np.isin(
             np.arange(len(halves[0])), in_folds(self.tables[TARGET], 2, [0])

@@ -22,6 +22,8 @@ from projects.clip_vg.engine.clip_matching import (
     AgreementScorer,
     agreement_config,
     agreement_measurer,
+    zero_shot_config,
+    zero_shot_measurer,
 )
 from projects.clip_vg.engine.pseudo_label_reliability_hook import (
     PseudoLabelReliabilityHook,
@@ -32,10 +34,14 @@ from projects.clip_vg_core.curriculum.reliability_file import (
 )
 from projects.clip_vg_core.utils.atomic import file_sha256, replacing
 
-__all__ = ['base_config', 'precompute_tokens', 'run_training', 'score_agreement']
+__all__ = ['base_config', 'precompute_tokens', 'run_training', 'score_untrained']
 
 CONFIG = Path(__file__).parent / 'configs' / 'curriculum.py'
 EPOCHS, BATCH, MOST = 10, 8, 5
+_UNTRAINED = {
+    'agreement': (agreement_config, agreement_measurer),
+    'zero_shot': (zero_shot_config, zero_shot_measurer),
+}
 
 
 @HOOKS.register_module()
@@ -93,24 +99,25 @@ def precompute_tokens(spec: dict) -> None:
         frozen_features.precompute(cfg, Path(spec['root']) / f'{split}.npy', split)
 
 
-def score_agreement(spec: dict) -> None:
-    """Scores of the pool's labels by zero-shot CLIP matching of crops."""
+def score_untrained(spec: dict) -> None:
+    """Scores of the pool's labels by zero-shot CLIP matching, of crops or grounding."""
     root = Path(spec['root'])
-    options = agreement_config(base_config(root))
+    to_config, to_measurer = _UNTRAINED[spec['measurer']]
+    options = to_config(base_config(root))
     data = dict(
         _labels(root),
         ann_file=[f'{source}.jsonl' for source in spec['pool']],
         source=spec['pool'],
     )
     dataset = evaluation_view(DATASETS.build(data), AGREEMENT_PIPELINE)
-    clip = MODELS.build(options)
-    clip.init_weights()
+    model = MODELS.build(options)
+    model.init_weights()
     score_sources(
-        clip,
+        model.eval(),
         dataset,
         dataset.label_files,
         root / 'reliability',
-        dict(agreement_measurer(options, dataset.label_files), name=spec['score_as']),
+        dict(to_measurer(options, dataset.label_files), name=spec['score_as']),
         AGREEMENT_PIPELINE,
         batch_size=64,
         scorer=AgreementScorer(dataset),
@@ -261,7 +268,7 @@ def run_training(spec: dict) -> dict:
         return json.loads(done.read_text())
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
-    for task in (precompute_tokens, score_agreement):
+    for task in (precompute_tokens, score_untrained):
         if spec.get('task') == task.__name__:
             task(spec)
             return _finish(done, {})

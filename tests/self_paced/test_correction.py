@@ -196,8 +196,24 @@ def test_who_votes(shapes, wrong, sources, tmp_path):
     # The model of 'two' guesses on 'one': it does not speak its language.
     foreign = {('two', 'one'): 0.0}
     assert voters('foreign', correct=1, measurer='clip', rates=foreign) == [
-        dict(one=['one', 'agreement'], two=['two', 'one', 'agreement'])
+        dict(one=['one', 'agreement'], two=['two', 'agreement', 'one'])
     ]
+    # It knows a little of it, clearly more than nothing and not half of what the
+    # others know: its votes would outvote theirs.
+    weak = voters('weak', correct=1, measurer='clip', rates={('two', 'one'): 0.66})
+    assert weak == [dict(one=['one', 'agreement'], two=['two', 'agreement', 'one'])]
+    rows = {
+        (row['measurer'], row['source']): row
+        for row in record_of(tmp_path / 'weak')['agreements']
+    }
+    above = {
+        name: row['agreement'] - max(row['constant_box'], row['random_candidate'])
+        for (name, source), row in rows.items()
+        if source == 'one'
+    }
+    assert 0.1 < above['two'] < above['agreement'] / 2
+    half = voters('half', correct=1, measurer='clip', rates={('two', 'one'): 0.8})
+    assert half[0]['one'] == ['one', 'agreement', 'two']
 
 
 def test_where_one_measurer_speaks_the_language_the_labels_stay(

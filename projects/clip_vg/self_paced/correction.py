@@ -16,6 +16,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
+from projects.clip_vg_core.curriculum.chance import Agreement
 from projects.clip_vg_core.curriculum.corrected_files import (
     count_outcomes,
     write_corrected,
@@ -61,8 +62,9 @@ class CorrectionRounds:
     of several sources the other models, too; without a second measurer and with
     ``folds=2`` the two models of each source, of which one has not seen the label. In
     later rounds the model just trained votes in the place of the source's own, or,
-    without a second measurer, beside it. A measurer that does not speak the language of
-    a source has no vote there.
+    without a second measurer, beside it. A measurer that is not clearly above chance on
+    a source has no vote there, and neither has the model of another source that is less
+    than half as far above it as the best of the others.
 
     Args:
         cfg (Config): Trains on all sources, as of ``name_sources``.
@@ -153,19 +155,31 @@ class CorrectionRounds:
     def _voters(self, number: int, source: str) -> list[str]:
         """Names of the measurers that vote on a source's labels in a round."""
         files, common = self.measurers.files, self.measurers.common
-        others = [
-            name for other in files if other != source for name in self._own(other)
-        ]
-        names = [*others, common] if common else others
         # Without a common measurer every vote is needed, so the first model stays.
         own = self._own(source) if number == 1 or not common else []
         new = [round_name(number - 1)] if number > 1 else []
-        names = [*new, *own, *names]
-        return [name for name in names if self._speaks(name, source)]
+        others = [
+            name for other in files if other != source for name in self._own(other)
+        ]
+        names = [*new, *own, *([common] if common else [])]
+        voters = [name for name in names if self._is_clear(name, source)]
+        margins = [self._agreement(name, source).margin for name in voters]
+        # Weak votes of models of other languages agree by chance, and outvote.
+        least = np.nanmax([0.0, *margins]) / 2
+        speaking = [
+            name
+            for name in others
+            if self._is_clear(name, source)
+            and self._agreement(name, source).margin >= least
+        ]
+        return [*voters, *speaking]
 
-    def _speaks(self, measurer: str, source: str) -> bool:
+    def _agreement(self, measurer: str, source: str) -> Agreement:
         known = self.agreements.measured.get((measurer, source))
-        found = known or self.agreements.measure(measurer, source)
+        return known or self.agreements.measure(measurer, source)
+
+    def _is_clear(self, measurer: str, source: str) -> bool:
+        found = self._agreement(measurer, source)
         # A verifier without boxes agrees with nothing: its scores count as they are.
         return found.is_clear or not found.count
 

@@ -13,7 +13,7 @@ __all__ = ['Agreement', 'Chance', 'chance_of', 'iou_threshold', 'measure_agreeme
 # Labels that rates are taken of, and constant boxes that are tried: seconds at most.
 _LABELS, _CONSTANTS = 20_000, 256
 _PAIRS = 1 << 20  # boxes compared at once: 100 MB
-# Standard errors above chance from which on a measurer speaks a source's language.
+# Standard errors from which on a measurer is clearly above chance.
 _CLEARLY = 2.0
 
 
@@ -80,8 +80,13 @@ class Agreement:
     chance: Chance
 
     @property
+    def margin(self) -> float:
+        """How far the measurer is above chance; NaN where it predicts nothing."""
+        return self.rate - self.chance.best
+
+    @property
     def is_clear(self) -> bool:
-        """Whether the measurer speaks the source's language: clearly above chance."""
+        """Whether the measurer is clearly above chance."""
         if not self.count:
             return False
         chance = self.chance.best

@@ -113,6 +113,7 @@ def test_few_labels_are_never_clear_of_a_rate_just_below():
     chance = Chance(0.4, 0.3)
     assert not Agreement(0.5, 90, chance).is_clear  # 0.4 + 2 * 0.052
     assert Agreement(0.51, 100, chance).is_clear is True  # 0.4 + 2 * 0.049
+    assert Agreement(0.51, 100, chance).margin == pytest.approx(0.11)  # the larger one
 
 
 @pytest.mark.parametrize(
