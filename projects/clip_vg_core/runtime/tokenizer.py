@@ -304,7 +304,7 @@ def _read_merges(folder: Path) -> list[str]:
     """
     path = folder / MERGES_FILE
     if not path.is_file():
-        try:  # folders of version 0.1 have none
+        try:  # folders of older versions have none
             return _installed_merges()
         except FileNotFoundError:
             raise FileNotFoundError(
