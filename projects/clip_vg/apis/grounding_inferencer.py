@@ -26,6 +26,7 @@ from projects.clip_vg_core.utils.image_files import load_image
 from projects.clip_vg_core.visualization.boxes import draw_predictions
 
 from ..checkpoints.checkpoint_config import config_of_checkpoint
+from ..checkpoints.hub_folder import find_pretrained
 from ..checkpoints.safe_loading import read_checkpoint
 from ..checkpoints.strict_loading import refuse_other_weights
 from ..checkpoints.work_dir import find_checkpoint, find_weights
@@ -48,8 +49,8 @@ class GroundingInferencer:
 
     Args:
         checkpoint_or_config (str or Path): A config; or a checkpoint: a file, a work
-            dir (its best checkpoint, else its last), or the folder of an exported
-            detector (docs/serving.md).
+            dir (its best checkpoint, else its last), or the folder of a published or
+            an exported detector (docs/hub.md, docs/serving.md).
         config (str or Path, optional): The config of a checkpoint. Defaults to None:
             the one that the checkpoint holds, of which only plain values are read.
         checkpoint (str or Path, optional): The weights for a config. Defaults to None:
@@ -132,6 +133,30 @@ class GroundingInferencer:
             compile_for_inference(self.model)
         steps = self.cfg.test_dataloader.dataset.pipeline
         self.pipeline = Compose([s for s in steps if s['type'] not in _LOADING])
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, revision: str | None = None, **options: Any
+    ) -> 'GroundingInferencer':
+        """A published detector, of a folder or of the Hugging Face hub.
+
+        Weights are read as safetensors and the config as JSON; a downloaded folder's
+        pickles and programs are neither downloaded nor read.
+
+        Args:
+            name (str or Path): A folder that ``tools/model_converters/publish.py`` or
+                ``tools/deployment/export.py`` made, or the repository of such a folder,
+                'owner/name'; see :func:`find_pretrained`.
+            revision (str, optional): Branch, tag or commit of the repository. Defaults
+                to None: its main branch.
+            options: Of the constructor, such as ``device``.
+
+        Raises:
+            FileNotFoundError: There is no such folder or repository, or a file is
+                missing in it.
+            ValueError: A file in it cannot be read, or is of another model.
+        """
+        return cls(find_pretrained(name, revision), **options)
 
     def __call__(
         self,

@@ -37,9 +37,9 @@ class _Encoded(NamedTuple):
 
     Args:
         visual (Tensor): Of shape (B, 1 + P, Cv).
-        patch_padding (Tensor): Of shape (B, P).
+        patch_padding (Tensor): Of shape (B, P), on the CPU.
         text (Tensor): Of shape (E, L, Ct).
-        text_padding (Tensor): Of shape (E, L).
+        text_padding (Tensor): Of shape (E, L), on the CPU.
         image_index (list[int]): The image of each expression, ascending.
     """
 
@@ -234,7 +234,6 @@ class CLIPVG(BaseDetector):
         # Of a frozen detector no activation is needed for a backward pass.
         with torch.no_grad() if self._frozen_parts() else nullcontext():
             encoded = self._encode(batch_inputs, batch_data_samples)
-            # Before the fusion, which waits for the towers too.
             owners = target_expressions(batch_data_samples)
             tokens = self._fuse(encoded)
         self._check_targets(batch_data_samples, owners, len(encoded.text))
@@ -309,7 +308,7 @@ class CLIPVG(BaseDetector):
             return self._fuse(
                 encoded._replace(
                     text=encoded.text[chosen],
-                    text_padding=encoded.text_padding[chosen],
+                    text_padding=encoded.text_padding[expressions],
                     image_index=images,
                 )
             )
@@ -359,16 +358,19 @@ class CLIPVG(BaseDetector):
         if not batch_data_samples:
             raise ValueError('CLIPVG needs data samples: they hold the expressions.')
         texts = [expressions_of(sample) for sample in batch_data_samples]
+        # First, as a GPU encodes images while the host tokenizes and plans.
+        visual = self.extract_feat(batch_inputs)
         token_ids = self.text_encoder.tokenize(
             [expression for group in texts for expression in group]
-        ).to(batch_inputs.device, non_blocking=True)
-        image_index = [image for image, group in enumerate(texts) for _ in group]
+        )
+        text = self.text_encoder(token_ids.to(batch_inputs.device, non_blocking=True))
+        # Stay on the CPU: how many tokens are read, the host must know.
         padding = patch_padding(
-            pixel_padding(batch_data_samples, batch_inputs),
+            pixel_padding(batch_data_samples, batch_inputs, 'cpu'),
             self.visual_encoder.grid_size,
         )
-        visual, text = self.extract_feat(batch_inputs), self.text_encoder(token_ids)
         text_padding = self.text_encoder.padding(token_ids)
+        image_index = [image for image, group in enumerate(texts) for _ in group]
         return _Encoded(visual, padding, text, text_padding, image_index)
 
     def _fuse(self, encoded: _Encoded) -> Tensor:

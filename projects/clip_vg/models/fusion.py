@@ -233,7 +233,8 @@ class VisionLanguageFusion(BaseModule):
             visual (Tensor): Class token, if there is one, and patches, of shape
                 (B, 1 + P, Cv) or (B, P, Cv).
             patch_padding (Tensor): True where a patch is padding, of shape
-                (B, P).
+                (B, P). Where this and ``text_padding`` are on the CPU, the host does
+                not wait for the device of the tokens.
             text (Tensor): Text tokens of shape (E, L, Ct).
             text_padding (Tensor): True where a text token is padding, (E, L).
             image_index (Tensor): The image of each expression, of shape (E, ).
@@ -243,10 +244,12 @@ class VisionLanguageFusion(BaseModule):
             together.
         """
         counts = (~patch_padding).sum(1)
-        # What depends on values, in one read: each waits for the towers on a GPU.
-        most, least, has_padding = torch.stack(
-            [counts.max(), counts.min(), text_padding.any()]
-        ).tolist()
+        most, least = int(counts.max()), int(counts.min())
+        has_padding = bool(text_padding.any())
+        patch_padding, text_padding = (
+            mask.to(visual.device, non_blocking=True)
+            for mask in (patch_padding, text_padding)
+        )
         valid, visual_padding = valid_tokens(
             patch_padding, self.class_token + most, self.class_token
         )
