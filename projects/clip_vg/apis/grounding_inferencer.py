@@ -21,7 +21,7 @@ from mmengine.structures import InstanceData
 from PIL import Image
 from torch import Tensor
 
-from projects.clip_vg_core.pseudo_labels.predictions import list_images
+from projects.clip_vg_core.runtime.inputs import Expressions, ImageInput, list_inputs
 from projects.clip_vg_core.utils.image_files import load_image
 from projects.clip_vg_core.visualization.boxes import draw_predictions
 
@@ -37,8 +37,6 @@ from ..models.visual_token_cache import VisualTokenCache
 
 __all__ = ['GroundingInferencer']
 
-ImageInput = str | Path | np.ndarray | Image.Image
-Expressions = str | Sequence[str]
 _CONFIGS = ('.py', '.yaml', '.json')
 # Transforms that need labels, or a file: the image is given here.
 _LOADING = {'LoadGroundingImage', 'LoadImageFromFile', 'LoadAnnotations'}
@@ -208,9 +206,7 @@ class GroundingInferencer:
             ValueError: An image cannot be read, an expression is empty, or there are
                 not as many expressions as images.
         """
-        single = _is_one_image(images)
-        inputs: list[Any] = [images] if single else _several(images)
-        texts = self._expressions(expressions, len(inputs), single)
+        inputs, texts = list_inputs(images, expressions)
         results: dict[str, list] = dict(predictions=[], visualization=[])
         given_before: Counter[str] = Counter()
         for start in range(0, len(inputs), self.batch_size):
@@ -299,29 +295,6 @@ class GroundingInferencer:
             )
         return predictions
 
-    def _expressions(
-        self, expressions: Any, count: int, single: bool
-    ) -> list[list[str]]:
-        """A list of expressions for each of the images."""
-        if isinstance(expressions, str):
-            grouped = [[expressions]] * count
-        elif single:
-            grouped = [list(expressions)]
-        elif len(expressions) != count:
-            raise ValueError(
-                f'{count} images and {len(expressions)} lists of expressions: give '
-                'an expression, or a list of them, for each image.'
-            )
-        else:
-            grouped = [[e] if isinstance(e, str) else list(e) for e in expressions]
-        for number, texts in enumerate(grouped):
-            if not texts or not all(isinstance(t, str) and t.strip() for t in texts):
-                raise ValueError(
-                    f'image {number + 1}: the expressions are {texts!r}; expected at '
-                    'least one, none of them empty.'
-                )
-        return grouped
-
 
 def _read_config(
     first: Path, config: str | Path | None, checkpoint: str | Path | None
@@ -397,20 +370,6 @@ def _shown(instances: InstanceData, score_thr: float) -> tuple[Tensor, Tensor, T
     # Not `>=`: of a model that has diverged (NaN), predictions do not vanish.
     order = order[~(scores[order] < score_thr)]
     return instances.bboxes[order].float(), scores[order], labels[order]
-
-
-def _is_one_image(images: Any) -> bool:
-    """Whether one image is given, and not a list or a folder of them."""
-    if isinstance(images, (str, Path)):
-        return not Path(images).is_dir()
-    return isinstance(images, (np.ndarray, Image.Image))
-
-
-def _several(images: Any) -> list[ImageInput]:
-    """The images of a list or a folder."""
-    if isinstance(images, (str, Path)):
-        return [Path(images) / name for name in list_images(Path(images))]
-    return list(images)
 
 
 def _save(image: np.ndarray, path: Path) -> None:

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from projects.clip_vg_core.data.readers.common import entry_of, read_json
 from projects.clip_vg_core.runtime.deployment_file import NAME
+from projects.clip_vg_core.runtime.tokenizer import MERGES_FILE, VOCABULARY_FILE
 from projects.clip_vg_core.utils.atomic import replacing
 
 __all__ = ['CARD', 'CONFIG', 'WEIGHTS', 'find_pretrained', 'read_weights', 'write_hub']
 
 WEIGHTS, CONFIG, CARD = 'model.safetensors', 'config.json', 'README.md'
 # Of a repository: what is read, and neither pickles nor programs.
-_FETCHED = [WEIGHTS, CONFIG, CARD, NAME, '*.onnx', 'tokenizer.json']
+_FETCHED = [WEIGHTS, CONFIG, CARD, NAME, '*.onnx', MERGES_FILE, VOCABULARY_FILE]
 
 
 def find_pretrained(name: str | Path, revision: str | None = None) -> Path:
