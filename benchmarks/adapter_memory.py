@@ -4,7 +4,8 @@
 
 CLIP-VG with ViT-B/16 at 224 and random weights; training steps of 8 images with an
 expression each: forward, backward and AdamW. Each way is measured in a process of its
-own. Seconds are of the processor, so that other processes do not count.
+own. Seconds are of the processor, so that other processes do not count; on a GPU, time
+and memory are the GPU's.
 """
 
 import argparse
@@ -17,7 +18,13 @@ from typing import Any
 
 import torch
 from inference import MODEL, make_batch
-from machine import describe, peak_mib
+from machine import (
+    add_device_option,
+    describe,
+    device_peak_mib,
+    peak_mib,
+    synchronize,
+)
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.logging import MMLogger
@@ -69,6 +76,7 @@ def parse_args() -> argparse.Namespace:
         default=list(WAYS),
         help='what to measure (default: all)',
     )
+    add_device_option(parser)
     return parser.parse_args()
 
 
@@ -89,9 +97,10 @@ def build(way: str) -> Any:
     return model.train()
 
 
-def measure(way: str, batch_size: int, steps: int) -> dict[str, Any]:
+def measure(way: str, batch_size: int, steps: int, device: str) -> dict[str, Any]:
     """The figures of a way, in this process."""
-    model = build(way)
+    torch.set_num_threads(1)
+    model = build(way).to(device)
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
     checkpoint = dict(state_dict=model.state_dict())
     SlimCheckpointHook().before_save_checkpoint(
@@ -99,21 +108,24 @@ def measure(way: str, batch_size: int, steps: int) -> dict[str, Any]:
     )
     held = checkpoint['state_dict'].values()
     megabytes = sum(value.numel() * value.element_size() for value in held) / 1e6
-    inputs, samples = make_batch(batch_size, 1)
-    samples = with_boxes(samples)
+    inputs, samples = make_batch(batch_size, 1, device)
+    samples = [sample.to(device) for sample in with_boxes(samples)]
+    clock = time.process_time if device == 'cpu' else time.perf_counter
     optimizer = torch.optim.AdamW(trained.values(), lr=1e-6)
     begun = 0.0
     for step in range(1 + steps):
         if step == 1:
-            begun = time.process_time()
+            synchronize()
+            begun = clock()
         optimizer.zero_grad()
         sum(model.loss(inputs, samples).values()).backward()
         optimizer.step()
+    synchronize()
     return dict(
         trained_of_clip=sum(p.numel() for n, p in trained.items() if '_encoder.' in n),
         trained=sum(p.numel() for p in trained.values()),
-        mib=peak_mib(),
-        seconds=(time.process_time() - begun) / steps,
+        mib=device_peak_mib() or peak_mib(),
+        seconds=(clock() - begun) / steps,
         megabytes=megabytes,
     )
 
@@ -122,15 +134,15 @@ def main() -> None:
     """Measure each way in turn, print a table."""
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
-    logging.info('%s', describe())
+    logging.info('%s', describe(args.device))
     logging.info('| trained | of CLIP | of all | peak MiB | s a step | slim MB |')
     logging.info('|---|---|---|---|---|---|')
-    # Forks import nothing anew; OpenMP's threads are not there after a fork.
-    context = multiprocessing.get_context('fork')
-    torch.set_num_threads(1)
+    # Forks import nothing anew; OpenMP's threads are not there after a fork, nor is a
+    # GPU.
+    context = multiprocessing.get_context('fork' if args.device == 'cpu' else 'spawn')
     for way in args.ways:
         with ProcessPoolExecutor(1, context) as pool:
-            job = pool.submit(measure, way, args.batch_size, args.steps)
+            job = pool.submit(measure, way, args.batch_size, args.steps, args.device)
         row = job.result()
         logging.info(
             '| %s | %s | %s | %.0f | %.1f | %.1f |',

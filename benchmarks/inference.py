@@ -2,15 +2,18 @@
 
     python benchmarks/inference.py --expressions 7
     python benchmarks/inference.py --expressions 1 7 --queries 5
+    python benchmarks/inference.py --expressions 1 7 --again
 
 ViT-B/16 at 224 with random weights, images of 4:3. The published way encodes the
 image again for each expression, pads it to 77 tokens and sends all tokens through
 every layer. Prints the ratio as `4.2 x`, the largest difference of the boxes, and a
-roofline. With --queries, a model of so many boxes with scores for each expression runs
-beside them, in turn.
+roofline; the same table on a GPU. With --again, ours also on images whose visual tokens
+are in the cache, the key of their content included. With --queries, a model of so many
+boxes with scores for each expression runs beside them, in turn.
 """
 
 import argparse
+import copy
 import logging
 import subprocess
 import sys
@@ -18,7 +21,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from machine import alternate, describe, matmul_gflops, peak_mib
+from machine import (
+    add_device_option,
+    alternate,
+    describe,
+    device_peak_mib,
+    matmul_gflops,
+    peak_mib,
+)
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
@@ -33,6 +43,7 @@ from projects.clip_vg.deployment.compiled import compile_for_inference
 from projects.clip_vg.models import CLIPVG
 from projects.clip_vg.models.clip_vg import patch_padding
 from projects.clip_vg.models.data_preprocessor import pixel_padding
+from projects.clip_vg.models.visual_token_cache import VisualTokenCache, content_key
 
 MODEL = Path(__file__).parents[1] / 'configs/_base_/models/clip_vg_vit-b16.py'
 WORDS = ('left', 'man', 'in', 'a', 'dark', 'red', 'shirt', 'with', 'white', 'cups')
@@ -69,6 +80,11 @@ def parse_args() -> argparse.Namespace:
         help='measure a model of so many queries as well (default: of one only)',
     )
     parser.add_argument(
+        '--again',
+        action='store_true',
+        help='measure ours on images seen before as well (default: new images only)',
+    )
+    parser.add_argument(
         '--bf16',
         action='store_true',
         help='measure ours in bfloat16 as well (default: float32 only)',
@@ -78,6 +94,7 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help="compile the last of them by PyTorch's compiler (default: do not)",
     )
+    add_device_option(parser)
     parser.add_argument(
         '--memory',
         choices=['published', 'ours'],
@@ -103,7 +120,9 @@ def build_model(**options: object) -> CLIPVG:
     return model.eval()
 
 
-def make_batch(images: int, expressions: int) -> tuple[Tensor, list[DetDataSample]]:
+def make_batch(
+    images: int, expressions: int, device: str = 'cpu'
+) -> tuple[Tensor, list[DetDataSample]]:
     """Normalised images with a letterbox, and 1 to 8 words an expression."""
     generator = torch.Generator().manual_seed(0)
     inputs = torch.zeros(images, 3, SIZE, SIZE)
@@ -127,7 +146,7 @@ def make_batch(images: int, expressions: int) -> tuple[Tensor, list[DetDataSampl
             scale_factor=(0.35, 0.35),
         )
         samples.append(DetDataSample(metainfo=meta))
-    return inputs, samples
+    return inputs.to(device), samples
 
 
 def published_way(
@@ -164,6 +183,23 @@ def our_way(
     return predict
 
 
+def cached_way(
+    model: CLIPVG, inputs: Tensor, samples: list[DetDataSample]
+) -> Callable[[], Tensor]:
+    """The same boxes of images that are in the cache after the first run."""
+    model.cache_visual_tokens(VisualTokenCache(1 << 30))
+    # Those of the other ways have no key, and pass the cache by.
+    own = copy.deepcopy(samples)
+    predict_once = our_way(model, inputs, own)
+
+    def predict() -> Tensor:
+        for image, sample in zip(inputs, own, strict=True):
+            sample.set_metainfo(dict(content_key=content_key(image, sample)))
+        return predict_once()
+
+    return predict
+
+
 def flops(path: Callable[[], object]) -> float:
     """Floating point operations of a run."""
     with FlopCounterMode(display=False) as counter:
@@ -171,52 +207,76 @@ def flops(path: Callable[[], object]) -> float:
     return counter.get_total_flops()
 
 
-def memory_of(way: str, expressions: int, batch_size: int) -> float:
-    """Peak memory of one way, in a process of its own."""
-    command = [sys.executable, __file__, '--memory', way]
-    command += ['--expressions', str(expressions), '--batch-size', str(batch_size)]
+def memory_of(args: argparse.Namespace, way: str) -> list[float]:
+    """Peak memory of one way in a process of its own, of the host and of a GPU."""
+    command = [sys.executable, __file__, '--memory', way, '--device', args.device]
+    command += ['--expressions', str(args.expressions[-1])]
+    command += ['--batch-size', str(args.batch_size)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(done.stderr.strip().splitlines()[-1])
+    return [float(word) for word in done.stderr.strip().splitlines()[-1].split()]
+
+
+def log_memory(args: argparse.Namespace) -> None:
+    """Log the peak memory of both ways, each in a process of its own."""
+    used = [memory_of(args, way) for way in ('published', 'ours')]
+    for what, published, ours in zip(('', ' of the GPU'), *used, strict=True):
+        if published:
+            logging.info(
+                'peak memory%s at %d expressions: %.0f and %.0f MiB, %.2f x',
+                *(what, args.expressions[-1], published, ours, ours / published),
+            )
+
+
+def our_models(args: argparse.Namespace, model: CLIPVG) -> dict[str, CLIPVG]:
+    """What is compared with the published way, by name."""
+    dtype = torch.bfloat16 if args.bf16 else torch.float32
+    ways = {'ours': model}
+    if args.queries:
+        head = dict(type='GroundingConfidenceHead')
+        several = build_model(num_queries=args.queries, confidence_head=head)
+        ways[f'{args.queries} queries'] = several
+    if args.bf16:
+        ways['bf16'] = build_model()
+    if args.compile:
+        ways['compiled'] = build_model()
+    for name, way in ways.items():
+        rounded = dtype if name in ('bf16', 'compiled') else torch.float32
+        way.requires_grad_(False).to(args.device, rounded)
+    if args.compile:
+        compile_for_inference(ways['compiled'])
+    return ways
 
 
 def main() -> None:
     """Measure, print."""
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
-    model = build_model()
+    model = build_model().to(args.device)
     if args.memory:
-        inputs, samples = make_batch(args.batch_size, args.expressions[0])
+        inputs, samples = make_batch(args.batch_size, args.expressions[0], args.device)
         if args.memory == 'ours':
             our_way(model, inputs, samples)()
         else:
             slow = PublishedPath(model).eval()
             published_way(slow, inputs, samples, args.batch_size)()
-        logging.info('%f', peak_mib())
+        logging.info('%f %f', peak_mib(), device_peak_mib())
         return
     model.requires_grad_(False)
-    peak = matmul_gflops()
-    logging.info('%s; matrix product: %.0f GFLOP/s', describe(), peak)
+    peak = matmul_gflops(device=args.device)
+    logging.info('%s; matrix product: %.0f GFLOP/s', describe(args.device), peak)
     slow = PublishedPath(model).eval()
-    dtype = torch.bfloat16 if args.bf16 else torch.float32
-    ways = {'ours': model}
-    if args.queries:
-        head = dict(type='GroundingConfidenceHead')
-        several = build_model(num_queries=args.queries, confidence_head=head)
-        ways[f'{args.queries} queries'] = several.requires_grad_(False)
-    if args.bf16:
-        ways['bf16'] = build_model().requires_grad_(False).bfloat16()
-    if args.compile:
-        ways['compiled'] = build_model().requires_grad_(False).to(dtype)
-        compile_for_inference(ways['compiled'])
+    ways = our_models(args, model)
     for expressions in args.expressions:
         # As many images as make whole batches of the published way, and no more.
-        inputs, samples = make_batch(args.batch_size, expressions)
+        inputs, samples = make_batch(args.batch_size, expressions, args.device)
         paths = {
             'published': published_way(slow, inputs, samples, args.batch_size),
         }
         for name, way in ways.items():
             its_inputs = inputs.to(next(way.parameters()).dtype)
             paths[name] = our_way(way, its_inputs, samples)
+        if args.again:
+            paths['again'] = cached_way(model, inputs, samples)
         predictions = {name: path().float() for name, path in paths.items()}
         seconds = alternate(paths, args.rounds, warmup=0)
         pairs = args.batch_size * expressions
@@ -226,7 +286,7 @@ def main() -> None:
                 compared = f'{ratio:.3f} x the time of ours'
             else:
                 difference = predictions[name] - predictions['published']
-                compared = f'largest difference {difference.abs().max():.1e}'
+                compared = f'largest difference {float(difference.abs().max()):.1e}'
             logging.info(
                 '%2d expressions, %-9s: %6.1f a second, %4.1f x, %s%s',
                 *(expressions, name, pairs / seconds[name]),
@@ -238,12 +298,7 @@ def main() -> None:
                 if name in ('published', 'compiled')
                 else f', {flops(paths[name]) / seconds[name] / 1e9:.0f} GFLOP/s',
             )
-    most = args.expressions[-1]
-    used = {w: memory_of(w, most, args.batch_size) for w in ('published', 'ours')}
-    logging.info(
-        'peak memory at %d expressions: %.0f and %.0f MiB, %.2f x',
-        *(most, used['published'], used['ours'], used['ours'] / used['published']),
-    )
+    log_memory(args)
 
 
 if __name__ == '__main__':

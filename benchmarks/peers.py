@@ -6,8 +6,9 @@
 Every row runs in a process of its own, in turn; random weights, an image of 4:3.
 OWL-ViT and OWLv2 are given all expressions of an image at once, Grounding
 DINO one expression a pass; these are Hugging Face's (``pip install transformers``).
-Prints a table in Markdown: expressions a second, the time of an image, peak memory, and
-the largest difference of a normalised box from the published way.
+Exported detectors run on the CPU, all others on ``--device``. Prints a table in
+Markdown: expressions a second, the time of an image, peak memory (of a GPU, if that is
+the device), and the largest difference of a normalised box from the published way.
 """
 
 import argparse
@@ -25,7 +26,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from inference import build_model, make_batch, our_way, published_way
-from machine import describe, peak_mib
+from machine import (
+    add_device_option,
+    describe,
+    device_peak_mib,
+    peak_mib,
+    synchronize,
+)
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
 from published_path import PublishedPath
 from serving import export, served_way
@@ -59,29 +66,42 @@ def parse_args() -> argparse.Namespace:
         metavar='ROW',
         help='rows whose names begin with one of these (default: all)',
     )
+    add_device_option(parser)
     return parse_command(parser, 'benchmarks/peers.py')
 
 
 def _ours(dtype: torch.dtype, compiled: bool = False) -> Callable:
-    def build(expressions: int, folder: Path) -> Callable[[], Tensor]:  # noqa: ARG001
-        model = build_model().requires_grad_(False).to(dtype)
+    def build(
+        expressions: int,
+        folder: Path,  # noqa: ARG001
+        device: str,
+    ) -> Callable[[], Tensor]:
+        model = build_model().requires_grad_(False).to(device, dtype)
         if compiled:
             compile_for_inference(model)
-        inputs, samples = make_batch(1, expressions)
+        inputs, samples = make_batch(1, expressions, device)
         predict = our_way(model, inputs.to(dtype), samples)
         return lambda: bbox_cxcywh_to_xyxy(predict().float()).clamp(0, 1)
 
     return build
 
 
-def _published(expressions: int, folder: Path) -> Callable[[], Tensor]:  # noqa: ARG001
-    slow = PublishedPath(build_model().requires_grad_(False)).eval()
-    predict = published_way(slow, *make_batch(1, expressions), expressions)
+def _published(
+    expressions: int,
+    folder: Path,  # noqa: ARG001
+    device: str,
+) -> Callable[[], Tensor]:
+    slow = PublishedPath(build_model().requires_grad_(False).to(device)).eval()
+    predict = published_way(slow, *make_batch(1, expressions, device), expressions)
     return lambda: bbox_cxcywh_to_xyxy(predict()).clamp(0, 1)
 
 
 def _served(*options: str) -> Callable:
-    def build(expressions: int, folder: Path) -> Callable[[], Tensor]:
+    def build(
+        expressions: int,
+        folder: Path,
+        device: str,  # noqa: ARG001
+    ) -> Callable[[], Tensor]:
         return served_way(folder, options, *make_batch(1, expressions))
 
     return build
@@ -96,15 +116,19 @@ def _other(name: str, side: Sequence[int], at_once: bool = True) -> Callable:
         at_once (bool): Whether it takes all expressions of an image in one pass.
     """
 
-    def build(expressions: int, folder: Path) -> Callable[[], None]:  # noqa: ARG001
+    def build(
+        expressions: int,
+        folder: Path,  # noqa: ARG001
+        device: str,
+    ) -> Callable[[], None]:
         import transformers
 
         torch.manual_seed(0)
         config = getattr(transformers, f'{name}Config')()
         model: nn.Module = getattr(transformers, f'{name}ForObjectDetection')(config)
-        model.eval().requires_grad_(False)
-        words = torch.randint(1000, 2000, (expressions, TOKENS))
-        image = torch.randn(1, 3, *side)
+        model.eval().requires_grad_(False).to(device)
+        words = torch.randint(1000, 2000, (expressions, TOKENS)).to(device)
+        image = torch.randn(1, 3, *side).to(device)
 
         @torch.inference_mode()
         def predict() -> None:
@@ -120,7 +144,7 @@ def _other(name: str, side: Sequence[int], at_once: bool = True) -> Callable:
     return build
 
 
-ROWS: Mapping[str, Callable[[int, Path], Callable[[], Tensor | None]]] = {
+ROWS: Mapping[str, Callable[[int, Path, str], Callable[[], Tensor | None]]] = {
     PUBLISHED: _published,
     'PyTorch, float32': _ours(torch.float32),
     'PyTorch, bfloat16': _ours(torch.bfloat16),
@@ -136,16 +160,23 @@ ROWS: Mapping[str, Callable[[int, Path], Callable[[], Tensor | None]]] = {
 
 
 def serve_row(
-    name: str, expressions: int, threads: int, folder: Path, pipe: Connection
+    name: str,
+    expressions: int,
+    threads: int,
+    folder: Path,
+    device: str,
+    pipe: Connection,
 ) -> None:
     """Give seconds, boxes and peak memory of a prediction at each request."""
     torch.set_num_threads(threads)
     logging.disable(logging.WARNING)
     try:
-        predict = ROWS[name](expressions, folder)
+        predict = ROWS[name](expressions, folder, device)
         predict()  # what only a first prediction does is not counted
+        synchronize()
         started = time.perf_counter()
         predict()
+        synchronize()
         pipe.send(time.perf_counter() - started)
     except Exception as error:  # noqa: BLE001  # the other rows go on
         pipe.send(error)
@@ -153,9 +184,10 @@ def serve_row(
     while pipe.recv():
         started = time.perf_counter()
         boxes = predict()
+        synchronize()
         seconds = time.perf_counter() - started
-        found = None if boxes is None else boxes.numpy()
-        pipe.send((seconds, found, peak_mib()))
+        found = None if boxes is None else boxes.cpu().numpy()
+        pipe.send((seconds, found, device_peak_mib() or peak_mib()))
 
 
 def main() -> None:
@@ -177,8 +209,10 @@ def main() -> None:
         pipes, rounds = {}, {}
         for name in names:
             pipes[name], other = context.Pipe()
-            options = (name, args.expressions, args.threads, Path(temporary), other)
-            context.Process(target=serve_row, args=options, daemon=True).start()
+            options = (name, args.expressions, args.threads, Path(temporary))
+            context.Process(
+                target=serve_row, args=(*options, args.device, other), daemon=True
+            ).start()
             first = pipes[name].recv()
             if isinstance(first, Exception):
                 sys.stderr.write(f'{name}: {type(first).__name__}: {first}\n')
@@ -193,7 +227,7 @@ def main() -> None:
                     found[name].append(pipe.recv())
         for pipe in pipes.values():
             pipe.send(False)
-    sys.stdout.write(f'{describe()}\n\n{table(found, args.expressions)}\n')
+    sys.stdout.write(f'{describe(args.device)}\n\n{table(found, args.expressions)}\n')
 
 
 def table(found: Mapping[str, Sequence[tuple]], expressions: int) -> str:

@@ -115,7 +115,7 @@ class PublishedPath(nn.Module):
     def text_tokens(self, ids: Tensor) -> Tensor:
         """Tokens (B, 77, C) of token ids (B, 77)."""
         x = self.tower.token_embedding(ids) + self.tower.positional_embedding
-        mask = torch.full((ids.shape[1],) * 2, float('-inf'), dtype=x.dtype).triu(1)
+        mask = x.new_full((ids.shape[1],) * 2, float('-inf')).triu(1)
         for block in self.text_blocks:
             x = block(x, mask)
         return self.tower.ln_final(x) @ self.tower.text_projection
@@ -124,12 +124,12 @@ class PublishedPath(nn.Module):
         self, images: Tensor, patch_padding: Tensor, expressions: Sequence[str]
     ) -> Tensor:
         """Fused ``[REG]`` tokens (B, D) of B pairs; see :meth:`forward`."""
-        ids = self.tokenizer(list(expressions))
+        ids = self.tokenizer(list(expressions)).to(images.device)
         visual = self.fusion.visual_proj(self.visual_tokens(images))
         text = self.fusion.text_proj(self.text_tokens(ids))
         reg = self.fusion.reg_token.weight.expand(len(ids), -1, -1)
         x = torch.cat([reg, text, visual], 1)
-        nothing = torch.zeros(len(ids), 1, dtype=torch.bool)
+        nothing = torch.zeros(len(ids), 1, dtype=torch.bool, device=images.device)
         padding = torch.cat([nothing, ids == 0, nothing, patch_padding], 1)
         pos = self.fusion.pos_embed.weight[None]
         for layer in self.layers:

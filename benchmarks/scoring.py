@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from data import add_label_options, fill_in_synthetic, open_dataset
 from inference import build_model
-from machine import alternate, describe
+from machine import add_device_option, alternate, describe
 from mmengine.dataset import pseudo_collate
 from published_path import PublishedPath
 
@@ -45,6 +45,7 @@ def parse_args() -> argparse.Namespace:
         default=1,
         help='timed rounds of each way (default: %(default)s)',
     )
+    add_device_option(parser)
     return parser.parse_args()
 
 
@@ -72,7 +73,7 @@ def published_way(
             )
             for box, sample in zip(corners.clamp(0, 1) * 224, samples, strict=True):
                 found.append(to_original(box[None], [sample], [1])[0])
-        return torch.stack(found).numpy()
+        return torch.stack(found).cpu().numpy()
 
     return score
 
@@ -83,7 +84,7 @@ def main() -> None:
     args = parse_args()
     with tempfile.TemporaryDirectory() as folder:
         fill_in_synthetic(args, folder, count=32)
-        model = build_model()
+        model = build_model().to(args.device)
         dataset = open_dataset(args)
         predictions: dict[str, np.ndarray] = {}
         slow = published_way(model, dataset, args.batch_size)
@@ -98,7 +99,7 @@ def main() -> None:
 
         seconds = alternate(dict(published=published, ours=ours), args.rounds, 0)
     images = len(np.unique(dataset.table.image_index))
-    logging.info('%s', describe())
+    logging.info('%s', describe(args.device))
     logging.info('%d labels of %d images', len(dataset), images)
     for name, taken in seconds.items():
         logging.info(

@@ -12,10 +12,17 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from inference import build_model, make_batch
-from machine import alternate, describe, peak_mib
+from machine import (
+    add_device_option,
+    alternate,
+    describe,
+    device_peak_mib,
+    peak_mib,
+)
 from mmengine.structures import InstanceData
 from published_path import PublishedPath
 from torch import Tensor, nn
@@ -50,6 +57,7 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='measure ours under autocast, too (default: float32 only)',
     )
+    add_device_option(parser)
     parser.add_argument(
         '--memory',
         choices=WAYS,
@@ -68,30 +76,33 @@ def with_boxes(samples: list) -> list:
     return samples
 
 
-def make_step(way: str, expressions: int, bf16: bool = False) -> Callable[[], Tensor]:
+def make_step(
+    way: str, expressions: int, bf16: bool = False, device: str = 'cpu'
+) -> Callable[[], Tensor]:
     """A training step over so many expressions."""
-    model = build_model()
+    model = build_model().to(device)
     model.visual_encoder.vit.positional_embedding.requires_grad_(way != 'grouped')
     each = PER_PICTURE if way == 'grouped' else 1
-    inputs, samples = make_batch(expressions // each, each)
-    samples = with_boxes(samples)
+    inputs, samples = make_batch(expressions // each, each, device)
+    samples = [sample.to(device) for sample in with_boxes(samples)]
     padding = patch_padding(
         pixel_padding(samples, inputs), model.visual_encoder.grid_size
     )
     texts = [sample.text[0] for sample in samples]
-    slow = PublishedPath(model)
-    model.train()
-    slow.train()
-    trained: nn.Module = slow if way == 'published' else model
+    # Made for its own way alone: it holds copies of some weights.
+    slow = PublishedPath(model) if way == 'published' else None
+    trained: nn.Module = model if slow is None else slow
+    trained.train()
     parameters = [p for p in trained.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-6)
+    kind = torch.device(device).type
 
     def step() -> Tensor:
-        with torch.autocast('cpu', torch.bfloat16, enabled=bf16):
-            if way == 'published':
-                tokens = slow.reg_token(inputs, padding, texts)
-            else:
+        with torch.autocast(kind, torch.bfloat16) if bf16 else nullcontext():
+            if slow is None:
                 tokens = model._forward(inputs, samples)
+            else:
+                tokens = slow.reg_token(inputs, padding, texts)
             target = true_boxes(samples, tokens.float())
             losses = model.bbox_head.loss(tokens, target)
         loss = sum(losses.values())
@@ -103,12 +114,12 @@ def make_step(way: str, expressions: int, bf16: bool = False) -> Callable[[], Te
     return step
 
 
-def memory_of(way: str, expressions: int) -> float:
-    """Peak memory of a way, in a process of its own."""
-    command = [sys.executable, __file__, '--memory', way]
+def memory_of(way: str, expressions: int, device: str) -> list[float]:
+    """Peak memory of a way in a process of its own, of the host and of a GPU."""
+    command = [sys.executable, __file__, '--memory', way, '--device', device]
     command += ['--expressions', str(expressions)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(done.stderr.strip().splitlines()[-1])
+    return [float(word) for word in done.stderr.strip().splitlines()[-1].split()]
 
 
 def main() -> None:
@@ -116,26 +127,27 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
     if args.memory:
-        make_step(args.memory, args.expressions)()
-        logging.info('%f', peak_mib())
+        make_step(args.memory, args.expressions, device=args.device)()
+        logging.info('%f %f', peak_mib(), device_peak_mib())
         return
-    logging.info('%s', describe())
-    steps = {way: make_step(way, args.expressions) for way in WAYS}
-    if args.bf16:
-        steps['faithful, bf16'] = make_step('faithful', args.expressions, bf16=True)
-        steps['grouped, bf16'] = make_step('grouped', args.expressions, bf16=True)
+    logging.info('%s', describe(args.device))
+    steps = {way: make_step(way, args.expressions, device=args.device) for way in WAYS}
+    for way in ('faithful', 'grouped') if args.bf16 else ():
+        steps[f'{way}, bf16'] = make_step(way, args.expressions, True, args.device)
     seconds = alternate(steps, args.rounds)
     for way, taken in seconds.items():
         logging.info(
             '%-15s: %5.1f expressions a second, %4.2f x',
             *(way, args.expressions / taken, seconds['published'] / taken),
         )
-    used = {way: memory_of(way, args.expressions) for way in WAYS}
-    for way, mib in used.items():
-        logging.info(
-            'peak memory, %-10s: %5.0f MiB, %.2f x',
-            *(way, mib, mib / used['published']),
-        )
+    used = {way: memory_of(way, args.expressions, args.device) for way in WAYS}
+    for number, what in enumerate(('', ' of the GPU')):
+        for way, mib in used.items():
+            if mib[number]:
+                logging.info(
+                    'peak memory%s, %-10s: %5.0f MiB, %.2f x',
+                    *(what, way, mib[number], mib[number] / used['published'][number]),
+                )
 
 
 if __name__ == '__main__':

@@ -13,6 +13,7 @@ same command to resume.
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
 import json
 import logging
@@ -26,12 +27,14 @@ from PIL import Image
 from projects.clip_vg_core.data.label_keys import images_fingerprint
 from projects.clip_vg_core.data.questions import read_questions
 from projects.clip_vg_core.pseudo_labels.predictions import list_images
+from projects.clip_vg_core.runtime.deployment_file import NAME
 from projects.clip_vg_core.runtime.graphs import PRECISIONS
 from projects.clip_vg_core.utils.atomic import file_sha256, replacing
 from projects.clip_vg_core.utils.command_line import parse_command, run_command
 from projects.clip_vg_core.utils.file_names import file_name
 from projects.clip_vg_core.utils.folder_lock import lock_folder
 from projects.clip_vg_core.utils.image_files import load_image
+from projects.clip_vg_core.utils.quick_imports import without_packages
 from projects.clip_vg_core.utils.resumable import resumable_map
 from projects.clip_vg_core.visualization.boxes import (
     NO_TARGET,
@@ -41,6 +44,7 @@ from projects.clip_vg_core.visualization.boxes import (
 
 if TYPE_CHECKING:
     from projects.clip_vg.apis import GroundingInferencer
+    from projects.clip_vg_core.runtime.exported_inferencer import ExportedInferencer
 
 ZERO_SHOT = Path(__file__).parent.parent / 'configs' / 'zero_shot_refcoco.py'
 
@@ -175,12 +179,24 @@ def draw(
         Image.fromarray(drawn).save(out_dir / name)
 
 
-def predict_file(
-    infer: GroundingInferencer, args: argparse.Namespace
-) -> Sequence[dict]:
-    """Predictions for a file of expressions, those of an earlier run included."""
+def is_exported(args: argparse.Namespace) -> bool:
+    """Whether the model is an exported folder, which needs no PyTorch."""
+    return args.checkpoint is not None and (args.checkpoint / NAME).is_file()
+
+
+def model_sha256(args: argparse.Namespace) -> str | None:
+    """Hash that identifies the checkpoint, if there is one."""
+    if is_exported(args):  # as `checkpoint_sha256`, which imports PyTorch
+        return file_sha256(args.checkpoint / NAME)
     from projects.clip_vg.checkpoints.work_dir import checkpoint_sha256, find_checkpoint
 
+    return args.checkpoint and checkpoint_sha256(find_checkpoint(args.checkpoint))
+
+
+def predict_file(
+    infer: GroundingInferencer | ExportedInferencer, args: argparse.Namespace
+) -> Sequence[dict]:
+    """Predictions for a file of expressions, those of an earlier run included."""
     expressions = read_questions(args.expressions_file, args.image)
 
     def predict(names: Sequence[str]) -> list[dict]:
@@ -190,8 +206,7 @@ def predict_file(
     lines = args.out_dir / f'{args.expressions_file.stem}.jsonl'
     config = args.config or args.zero_shot
     origin = dict(
-        checkpoint=args.checkpoint
-        and checkpoint_sha256(find_checkpoint(args.checkpoint)),
+        checkpoint=model_sha256(args),
         config=file_sha256(config) if config else None,
         precision=args.precision,
         # Only where it is given, as files of interrupted runs have none.
@@ -210,7 +225,7 @@ def predict_file(
 
 
 def predict_expressions(
-    infer: GroundingInferencer, args: argparse.Namespace
+    infer: GroundingInferencer | ExportedInferencer, args: argparse.Namespace
 ) -> Sequence[dict]:
     """Predictions for the expressions of the command line."""
     texts: Any = args.expressions
@@ -222,13 +237,45 @@ def predict_expressions(
     return predictions
 
 
+def ground(
+    infer: GroundingInferencer | ExportedInferencer, args: argparse.Namespace
+) -> None:
+    """Predict, and show and write what is predicted."""
+    predict = predict_file if args.expressions_file else predict_expressions
+    predictions = predict(infer, args)
+    show(predictions)
+    draw(predictions, args.image, args.out_dir, args.any_size)
+
+
+def ground_exported(args: argparse.Namespace) -> None:
+    """Run inference by an exported folder."""
+    from projects.clip_vg_core.runtime.exported_inferencer import ExportedInferencer
+
+    with lock_folder(args.out_dir):
+        infer = ExportedInferencer(
+            args.checkpoint,
+            batch_size=args.batch_size,
+            any_size=args.any_size,
+            score_thr=args.score_thr,
+            **({'precision': args.precision} if args.precision else {}),
+        )
+        ground(infer, args)
+    logging.info('%s', args.out_dir)
+
+
 def main() -> None:
     """Run inference, and write its results."""
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     args = parse_args()
+    if is_exported(args) and not args.config:
+        return ground_exported(args)
     if not args.image.exists():  # before the model, which takes longer
         raise FileNotFoundError(f'{args.image}: no such image.')
-    from projects.clip_vg.apis import GroundingInferencer
+    # MMDetection and transformers import these where they are installed: a second, for
+    # training, tracking and generation of text.
+    with without_packages('seaborn', 'sklearn'):
+        from projects.clip_vg.apis import GroundingInferencer
+    gc.freeze()  # nor look through what was imported whenever garbage is collected
 
     with lock_folder(args.out_dir):
         infer = GroundingInferencer(
@@ -240,10 +287,7 @@ def main() -> None:
             score_thr=args.score_thr,
             **({'precision': args.precision} if args.precision else {}),
         )
-        predict = predict_file if args.expressions_file else predict_expressions
-        predictions = predict(infer, args)
-        show(predictions)
-        draw(predictions, args.image, args.out_dir, args.any_size)
+        ground(infer, args)
     logging.info('%s', args.out_dir)
 
 

@@ -150,6 +150,16 @@ def test_clips_agreement_scores_without_a_checkpoint(config, tmp_path):
     one = np.load(tmp_path / 'agreement__one.npy')
     assert np.isfinite(one).all() and 0 <= one.min() < one.max() <= 1
     assert (tmp_path / 'agreement.html').is_file()
+    # In shards the same bytes, and the report once.
+    shards = ('--agreement', '--out-dir', tmp_path / 'shards', '--work-dir', tmp_path)
+    auto = (*shards, '--report', '--shard', 'auto')
+    tool('tools/score_reliability.py', config, *auto, ranks=2)
+    for path in tmp_path.glob('agreement__one.*'):
+        assert (tmp_path / 'shards' / path.name).read_bytes() == path.read_bytes()
+    assert (tmp_path / 'shards' / 'agreement.html').is_file()
+    both = (*auto, '--launcher', 'pytorch')
+    done = tool('tools/score_reliability.py', config, *both, check=False)
+    assert done.returncode and '--launcher' in done.stderr.splitlines()[-1]
     tool(
         *('tools/score_reliability.py', config, *options),
         *('--name', 'two', '--launcher', 'pytorch', '--batch-size', '2'),

@@ -11,6 +11,7 @@ import pytest
 import torch
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
+from mmengine.structures import InstanceData
 from PIL import Image
 
 from projects.clip_vg.apis import GroundingInferencer
@@ -28,6 +29,7 @@ from projects.clip_vg.models.grounding_tta_model import GroundingTTAModel
 from .helpers import ROOT
 from .helpers.configs import TEST, model_config, pool_config
 from .helpers.models import IMAGES, make_batch, save_tiny
+from .helpers.shrink import shrink_timm, small_arch, small_detector
 from .helpers.stand_in_device import DEVICE, stand_in_device
 
 
@@ -115,6 +117,7 @@ MODELS_TRIED = {
     'plain': {},
     'confidence': dict(confidence_head=CONFIDENCE),
     'alone': dict(confidence_head=dict(CONFIDENCE, freeze_detector=True)),
+    'several queries': dict(confidence_head=CONFIDENCE, num_queries=3),
     'trained towers': dict(
         visual_encoder=dict(frozen=False, with_cp=True),
         text_encoder=dict(frozen=False, prompt=dict(length=2)),
@@ -125,11 +128,29 @@ MODELS_TRIED = {
 
 def build(kind):
     """A model without dropout, whose two ways are to be compared."""
-    head = MODELS_TRIED[kind].get('confidence_head')
-    changes = {k: v for k, v in MODELS_TRIED[kind].items() if k != 'confidence_head'}
-    cfg = model_config(**changes)
+    options = dict(MODELS_TRIED[kind])
+    own = {k: options.pop(k, None) for k in ('confidence_head', 'num_queries')}
+    cfg = dict(model_config(**options), confidence_head=own['confidence_head'])
     cfg['fusion']['dropout'] = 0.0
-    return MODELS.build(dict(cfg, confidence_head=head)).eval()
+    return MODELS.build(dict(cfg, num_queries=own['num_queries'] or 1)).eval()
+
+
+def any_targets(batch):
+    """The batch with 0, 1, 2, 0, ... targets of its expressions, as they are packed."""
+    number = 0
+    for sample in batch['data_samples']:
+        texts = [sample.text] if isinstance(sample.text, str) else sample.text
+        labels = []
+        for expression in range(len(texts)):
+            labels += [expression] * (number % 3)
+            number += 1
+        corners = torch.rand(len(labels), 2, 2).sort(1).values * 20 + 2
+        sample.gt_instances = InstanceData(
+            bboxes=corners.flatten(1),
+            labels=torch.tensor(labels, dtype=torch.long),
+            label_names=[texts[i] for i in labels],
+        )
+    return batch
 
 
 def step(model, batch):
@@ -159,6 +180,8 @@ SINGLE = [(place, texts[0]) for place, texts in IMAGES]
 )
 def test_the_detector_is_the_same_on_another_device(kind, images):
     batch = make_batch(images)
+    if kind == 'several queries':
+        batch = any_targets(batch)
     model = build(kind)
     expected = step(model, batch)
     with stand_in_device():
@@ -168,26 +191,76 @@ def test_the_detector_is_the_same_on_another_device(kind, images):
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize('kind, most', [('plain', 1), ('confidence', 2)])
-def test_how_often_the_host_waits_for_the_device(device, kind, most):
-    """Once for each call of the fusion, which must know how many patches it reads.
+@pytest.mark.parametrize(
+    'kind, ious, matchings',
+    [
+        ('plain', 1, 0),
+        ('trained towers', 1, 0),
+        ('confidence', 2, 0),
+        ('alone', 2, 0),
+        ('several queries', 2, 1),
+    ],
+)
+def test_how_often_the_host_waits_in_a_training_step(device, kind, ious, matchings):
+    """Transfer, forward, loss and backward: once for each IoU, and to match.
 
-    MMDetection's GIoU makes a tensor of its epsilon: one more for each IoU.
+    MMDetection's IoU copies its epsilon to the device. The assignment of several
+    queries is solved on the host, of all expressions after one transfer.
     """
-    model = build(kind).to(DEVICE)
-    data = model.data_preprocessor(make_batch(), True)
+    model = build(kind).to(DEVICE).train()
+    batch = make_batch()
+    if matchings:
+        batch = any_targets(batch)
     device.syncs.clear()
-    losses = model(**data, mode='loss')
-    assert 0 < device.syncs.total() <= 2 * most, device.syncs
-    sum(losses.values()).backward()
-    assert device.syncs.total() <= 2 * most, device.syncs
-    for expressions, calls in ((8, 1), (32, 1), (40, 2)):  # 32 are fused at once
-        texts = [f'number {i}' for i in range(expressions)]
-        data = model.data_preprocessor(make_batch([(IMAGES[0][0], texts)]), False)
+    data = model.data_preprocessor(batch, True)
+    assert not device.syncs.total(), device.syncs
+    loss, _ = model.parse_losses(model(**data, mode='loss'))
+    loss.backward()
+    assert device.syncs.total() == ious + matchings <= 2 + matchings, device.syncs
+
+
+@pytest.mark.parametrize('kind', MODELS_TRIED)
+def test_in_a_prediction_the_host_never_waits(device, kind):
+    model = build(kind).to(DEVICE)
+    # 32 expressions are fused at once.
+    texts = [f'number {i}' for i in range(40)]
+    for images in (IMAGES, [(IMAGES[0][0], texts)]):
         device.syncs.clear()
         with torch.no_grad():
-            model(**data, mode='predict')
-        assert device.syncs.total() == calls, device.syncs
+            samples = model.test_step(make_batch(images))
+        assert not device.syncs.total(), device.syncs
+        assert len(samples[0].pred_instances) > 0
+
+
+# Not causal, other vocabularies, no class token, masks in the tower.
+FAMILIES = {
+    'ViT-B-16-SigLIP2': 0,
+    'PE-Core-bigG-14-448': 0,
+    'MobileCLIP2-S0': 0,
+    'coca_ViT-B-32': 0,
+    'coca_roberta-ViT-B-32': 1,  # transformers asks whether the mask masks anything
+}
+
+
+@pytest.mark.parametrize('name, waits', FAMILIES.items())
+def test_other_towers_on_another_device(name, waits, folders, monkeypatch):
+    shrink_timm(monkeypatch)
+    model = small_detector(small_arch(name, folders)).eval()
+    size = model.visual_encoder.image_size[0]
+    batch = make_batch([((0, 0, size, size // 2), ['left man', 'dog'])])
+    batch['inputs'] = [torch.randint(0, 255, (3, size, size), dtype=torch.uint8)]
+    batch['data_samples'][0].set_metainfo(dict(img_shape=(size, size)))
+    with torch.no_grad():
+        (expected,) = model.test_step(copy.deepcopy(batch))
+        with stand_in_device() as device:
+            model.to(DEVICE)
+            device.syncs.clear()
+            (found,) = model.test_step(batch)
+            assert device.syncs.total() == waits, device.syncs
+            boxes = found.pred_instances.bboxes.cpu()
+    torch.testing.assert_close(
+        boxes, expected.pred_instances.bboxes, atol=1e-4, rtol=1e-4
+    )
 
 
 def test_the_metric_takes_predictions_of_another_device(device):

@@ -5,6 +5,7 @@ import ast
 import importlib
 import importlib.util
 import re
+import subprocess
 import sys
 from functools import cache
 from pathlib import Path
@@ -182,6 +183,25 @@ def test_the_api_pages_have_all_that_is_exported(site):
     }
     shown = {name.rpartition('.')[2] for name in known}
     assert {name for name in exported if name.rpartition('.')[2] not in shown} == set()
+
+
+@pytest.mark.parametrize(
+    'origin, link',
+    [
+        ('https://example.org/us/repo.git', 'https://example.org/us/repo'),
+        ('git@example.org:us/repo.git', None),
+        ('https://user:word@example.org/us/repo', None),  # nobody's password
+        ('', None),
+    ],
+)
+def test_the_site_links_to_where_it_was_cloned_from(origin, link, monkeypatch):
+    path = ROOT / 'docs/site_hooks.py'
+    spec = importlib.util.spec_from_file_location('site_hooks', path)
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    done = subprocess.CompletedProcess([], 0, f'{origin}\n')
+    monkeypatch.setattr(hooks.subprocess, 'run', lambda *_, **__: done)
+    assert hooks.on_config({}).get('repo_url') == link
 
 
 def test_roles_of_docstrings_are_not_shown(site):

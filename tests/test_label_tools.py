@@ -1,7 +1,10 @@
 """The commands around pseudo-labels, as a user types them."""
 
 import json
+import random
+import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -57,6 +60,53 @@ def test_template_in_shards_and_merged(tmp_path, files):
     groups = made['vocabulary']['groups']
     assert groups['name'] == 'class_groups_official.json' and groups['sha256']
     assert made['generator_version'] == 3
+
+
+def test_ranks_make_a_shard_each_of_one_output(tmp_path, files):
+    generate('template', *files)
+    shared = (*files[:-1], tmp_path / 'shared.jsonl')
+    script = 'tools/generate_pseudo_labels.py'
+    tool(script, 'template', *shared, '--shard', 'auto', ranks=2)
+    for end in ('', '.manifest.json'):
+        one, other = (tmp_path / f'{n}.jsonl{end}' for n in ('out', 'shared'))
+        assert one.read_bytes() == other.read_bytes()
+    assert (tmp_path / 'shared.jsonl.html').is_file()
+    assert not (tmp_path / 'shared.jsonl.shards').exists()
+
+
+@pytest.mark.slow
+def test_workers_that_are_killed_at_any_time_end_as_one_process(tmp_path):
+    images = list(range(1, 1501))
+    write(tmp_path / 'i.json', instances(images))
+    write(tmp_path / 'd.json', spread(images, most=12))
+    script = [sys.executable, ROOT / 'tools/generate_pseudo_labels.py', 'template']
+    script += ['--instances', tmp_path / 'i.json', '--detections', tmp_path / 'd.json']
+    run(*script, '--out', tmp_path / 'one.jsonl')
+    shared = [*script, '--out', tmp_path / 'out.jsonl']
+
+    def start(number):
+        command = [*shared, '--shard', f'{number}/4']
+        return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+
+    draw = random.Random(0)
+    # The first shard twice: one of the two may be refused.
+    workers = [(number, start(number)) for number in (1, 1, 2, 3, 4)]
+    for _ in range(8):
+        time.sleep(draw.uniform(0.1, 1.0))
+        place = draw.randrange(len(workers))
+        number, process = workers[place]
+        process.kill()
+        process.wait()
+        workers[place] = number, start(number)
+    codes = {process.wait(300) for _, process in workers[2:]}
+    assert codes == {0}
+    for _, process in workers[:2]:
+        process.wait(300)
+    run(*shared, '--shard', '1/4')
+    for end in ('', '.manifest.json'):
+        one, other = (tmp_path / f'{name}.jsonl{end}' for name in ('one', 'out'))
+        assert one.read_bytes() == other.read_bytes()
+    assert not (tmp_path / 'out.jsonl.shards').exists()
 
 
 @pytest.mark.parametrize(

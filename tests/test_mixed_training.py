@@ -1,83 +1,20 @@
 """Five data sets trained on and tested at once, by the config as it stands."""
 
-import json
-import pickle
-
 import pytest
-import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
-from PIL import Image
 
 from projects.clip_vg.engine import run_check_hook
 from projects.clip_vg.engine.run_check_hook import find_leaks
 
 from .helpers import ROOT
 from .helpers.configs import ARCH
-
-# Of each of six images, its split: RefCOCO tests on what the others train on.
-REFER = {
-    'refcoco/refs(unc).p': ['train', 'train', 'train', 'val', 'testA', 'testB'],
-    'refcoco+/refs(unc).p': ['train', 'train', 'testB', 'val', 'testA', 'train'],
-    'refcocog/refs(umd).p': ['train', 'val', 'test', 'train', 'train', 'train'],
-}
-WORDS = ['left one', 'red thing']
-BOX = [4.0, 4.0, 20.0, 24.0]  # xywh
-CORNERS = [4, 4, 24, 28]  # the same, xyxy
-
-
-def image(path, shade):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new('RGB', (48, 40), (shade, 90, 30)).save(path)
+from .helpers.five_sets import REFER, WORDS, make_five_sets
 
 
 @pytest.fixture(scope='module')
 def five_sets(tmp_path_factory):
-    """The folders of docs/data.md with six images of each kind."""
-    root = tmp_path_factory.mktemp('five')
-    names = [f'COCO_train2014_{number:012d}.jpg' for number in range(6)]
-    for number, name in enumerate(names):
-        image(root / 'coco/train2014' / name, 30 * number)
-    for place, splits in REFER.items():
-        folder = root / 'coco' / place.partition('/')[0]
-        folder.mkdir()
-        images = [
-            dict(id=i, file_name=name, height=40, width=48)
-            for i, name in enumerate(names)
-        ]
-        annotations = [dict(id=i, image_id=i, bbox=BOX) for i in range(6)]
-        (folder / 'instances.json').write_text(
-            json.dumps(dict(images=images, annotations=annotations, categories=[]))
-        )
-        refs = [
-            dict(
-                ref_id=i, ann_id=i, image_id=i, split=split, file_name=names[i],
-                sentences=[
-                    dict(sent_id=2 * i + k, sent=f'{words} {place}')
-                    for k, words in enumerate(WORDS)
-                ],
-            )
-            for i, split in enumerate(splits)
-        ]  # fmt: skip
-        (root / 'coco' / place).write_bytes(pickle.dumps(refs, 2))
-    # Numbered images: 1.jpg of both is not the same.
-    numbers = dict(
-        referit=dict(train=[1, 2, 3], val=[4], test=[5, 6]),
-        flickr=dict(train=[5, 6, 7], val=[1, 2], test=[3]),
-    )
-    for name, splits in numbers.items():
-        set_name = dict(referit='referit', flickr='flickr30k')[name]
-        images = dict(referit='images', flickr='flickr30k-images')[name]
-        for split, of_split in splits.items():
-            labels = []
-            for i in of_split:
-                image(root / set_name / images / f'{i}.jpg', 20 * i)
-                label = (f'{i}.jpg', CORNERS, f'thing {i}')
-                if name == 'referit':
-                    label = (f'{i}.jpg', f'{i}_1.pth', CORNERS, f'thing {i}', [])
-                labels.append(label)
-            torch.save(labels, root / set_name / f'{name}_{split}.pth')
-    return root
+    return make_five_sets(tmp_path_factory.mktemp('five'))
 
 
 def config(root, work_dir):

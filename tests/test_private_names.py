@@ -28,8 +28,9 @@ OTHERS = {
     *('_fields', '_replace'),
     # Of open_clip, which has no public way to build one tower alone.
     *('_build_vision_tower', '_build_text_tower', '_embeds', '_has_transformers'),
-    # Of PyTorch: what a checkpoint names, and the strict loading of a module.
-    *('_utils', '_rebuild_tensor', '_load_from_state_dict'),
+    # Of PyTorch: what a checkpoint names, the strict loading of a module, and how often
+    # a tensor was changed in place.
+    *('_utils', '_rebuild_tensor', '_load_from_state_dict', '_version'),
     # Of ONNX, whose large tensors are moved into a file of their own.
     '_get_all_tensors',
     # Of Python: the names that old pickles have for what moved; and what ends a process

@@ -92,6 +92,28 @@ def test_values_for_the_config_are_those_of_mmengines_action():
     assert options['a.b'] == 2 and options['d'] == (1, [2, None])
 
 
+# Of no use for a prediction, but imported by MMDetection and transformers.
+UNUSED = ['sklearn', 'seaborn', 'pandas', 'scipy.stats', 'joblib']
+LOADED = """
+import runpy, sys
+runpy.run_path(sys.argv[0], run_name='__main__')
+sys.stderr.write(' '.join(sys.modules))
+"""
+
+
+def test_the_first_box_needs_no_statistics_package(tmp_path):
+    arguments = ['demo/ground.py', 'demo/shapes.jpg', 'red star']
+    arguments += ['--checkpoint', 'demo/clip_vg_tiny.pth', '--out-dir', str(tmp_path)]
+    program = f'import sys; sys.argv = {arguments}\n{LOADED}'
+    done = subprocess.run(
+        [sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stderr.splitlines()[-1].split())
+    assert {'mmdet.models', 'open_clip'} <= loaded
+    assert not loaded & set(UNUSED)
+
+
 def test_a_heavy_import_before_the_parser_fails(tmp_path):
     """The check itself, on a script that does what it is against."""
     script = tmp_path / 'heavy.py'

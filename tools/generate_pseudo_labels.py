@@ -5,8 +5,9 @@
 Sources: template ("left red car"), relation ("man riding horse", from scene graphs),
 caption (whole captions) and geometry ("cup on table", from the boxes alone); assign
 gives boxes to texts that you have. Writes ODVG JSON Lines, a manifest and a report.
-Rerun the same command to resume.
-Shards that several machines made become one file by `merge`.
+Rerun the same command to resume. Several processes or machines make a shard each
+(--shard), and the last one puts them together; `merge` does so with those of machines
+that share no disk.
 """
 
 import argparse
@@ -24,14 +25,15 @@ from projects.clip_vg_core.pseudo_labels.generation import (
     Generation,
     MakerSettings,
     Models,
-    generate,
     merge_shards,
 )
 from projects.clip_vg_core.pseudo_labels.inputs import InputFiles
+from projects.clip_vg_core.pseudo_labels.sharded import find_shard, generate_sharded
 from projects.clip_vg_core.pseudo_labels.statistics import summary
 from projects.clip_vg_core.pseudo_labels.template import PRESETS
 from projects.clip_vg_core.pseudo_labels.vocabulary import OFFICIAL_GROUPS
 from projects.clip_vg_core.utils.command_line import run_command
+from projects.clip_vg_core.utils.shards import parse_shard
 
 HELP = dict(
     template='"[attribute] class [cloth] [where]", from detections',
@@ -255,8 +257,9 @@ def _add_output(command: argparse.ArgumentParser, kind: str) -> None:
     group.add_argument(
         '--shard',
         default='1/1',
-        help='part of the images, such as 2/8; `merge` puts the parts together '
-        '(default: %(default)s)',
+        help='make a part of the images in OUT.shards, such as 2/8, or auto: as '
+        'torchrun, srun or an array job numbers this process; the last one puts all '
+        'together (default: all images)',
     )
     group.add_argument(
         '--workers',
@@ -284,13 +287,6 @@ def _add_output(command: argparse.ArgumentParser, kind: str) -> None:
             type=Path,
             help=f'JSON of {what} (default: projects/clip_vg_core/pseudo_labels/data)',
         )
-
-
-def _shard(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r'(\d+)/(\d+)', text)
-    if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise ValueError(f'--shard {text}: expected NUMBER/TOTAL, as 1/8 to 8/8.')
-    return int(match[1]), int(match[2])
 
 
 def _detector(parts: Sequence[str] | None) -> list[str] | None:
@@ -377,7 +373,7 @@ def _job(args: argparse.Namespace) -> Generation:
         ),
         detector=_detector(get('detector')),
         captioner=get('captioner'),
-        shard=_shard(args.shard),
+        shard=parse_shard(args.shard),
         workers=args.workers,
         batch_size=args.batch_size,
         device=args.device,
@@ -396,11 +392,15 @@ def main() -> None:
     draw = pseudo_label_report.write_label_report
     if args.kind == 'merge':
         manifest = merge_shards(
-            args.shards, args.out, args.images, args.overwrite, draw
+            list(map(find_shard, args.shards)),
+            *(args.out, args.images, args.overwrite, draw),
         )
     else:
         job = _job(args)
-        manifest = generate(job, _models(job), draw)
+        made = generate_sharded(job, _models(job), draw)
+        if made is None:
+            return
+        manifest = made
     logging.info('%s', summary(manifest))
     logging.info('%s\n%s.html', args.out, args.out)
 

@@ -8,7 +8,8 @@
 The labels are those that the config trains on. For each source, DIR gets
 MEASURER__SOURCE.npy (reliability of every label), .keys.npy (the labels' keys),
 .boxes.npy (predicted boxes) and .json (what they belong to). Rerun the same command to
-resume an interrupted one.
+resume an interrupted one. Several processes or machines score a shard each (--shard),
+and the last one puts them together.
 
 With --agreement nothing needs to be trained: the frozen CLIP of the config matches
 crops of an image's labelled boxes with each expression. With --zero-shot, places, sizes
@@ -23,6 +24,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +35,7 @@ from projects.clip_vg_core.curriculum.reliability_file import AGREEMENT, ZERO_SH
 from projects.clip_vg_core.data.label_files import LabelFile
 from projects.clip_vg_core.utils.command_line import parse_command, run_command
 from projects.clip_vg_core.utils.folder_lock import lock_folder
+from projects.clip_vg_core.utils.shards import Shard, Shards, parse_shard
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,6 +109,12 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='replace scores of another checkpoint, config or transforms of this '
         'name (default: an error; changed labels are scored anew either way)',
+    )
+    parser.add_argument(
+        '--shard',
+        help='score a part of the labels, such as 2/8, or auto: as torchrun, srun or '
+        'an array job numbers this process; the last one puts all together (default: '
+        'all labels)',
     )
     parser.add_argument(
         '--batch-size',
@@ -184,6 +193,19 @@ def described(model: ConfigDict) -> dict[str, Any]:
     return plain
 
 
+def own_shard(args: argparse.Namespace) -> Shard:
+    """The shard that the command line names; (1, 1): all."""
+    if args.shard is None:
+        return 1, 1
+    for other, given in (
+        ('--launcher, which makes one job of all processes', args.launcher != 'none'),
+        ('--measurer-file, which is read in a moment', args.measurer_file is not None),
+    ):
+        if given:
+            raise ValueError(f'--shard {args.shard} is of no use with {other}.')
+    return parse_shard(args.shard)
+
+
 def labels_of(
     dataset: BaseDataset, file: LabelFile
 ) -> tuple[Sequence[str], np.ndarray, np.ndarray]:
@@ -196,6 +218,7 @@ def labels_of(
 def main() -> None:
     """Score all sources, write the report."""
     args = parse_args()
+    shard = own_shard(args)
     cfg = load_config(args)  # imports compat: before mmdet
     import torch
     from mmdet.registry import DATASETS
@@ -240,7 +263,8 @@ def main() -> None:
             f'--name {name}: expected a name without "__", which separates measurer '
             'and source in the names of files.'
         )
-    with lock_folder(args.out_dir):
+    # Shards lock what each of them makes.
+    with nullcontext() if shard[1] > 1 else lock_folder(args.out_dir):
         if args.measurer_file is not None:
             if is_main_process():
                 write_outside_scores(
@@ -256,7 +280,7 @@ def main() -> None:
                 )
         else:
             model, measurer = build_measurer(args, cfg, dataset)
-            score_sources(
+            paths = score_sources(
                 model.to(args.device).eval(),
                 dataset,
                 files,
@@ -268,12 +292,16 @@ def main() -> None:
                 num_workers=loader.num_workers,
                 scorer=AgreementScorer(dataset) if args.compares else score_predictions,
                 overwrite=args.overwrite,
+                shard=shard,
             )
+            args.report &= len(paths) == len(files)
         if args.report and is_main_process():
             sources = [file.source for file in files]
-            report = write_scoring_report(
-                args.out_dir, name, dataset, sources, args.threshold
-            )
+            # The last shards of two sources may end at the same time.
+            with Shards(Path(args.out_dir, name)).lock():
+                report = write_scoring_report(
+                    args.out_dir, name, dataset, sources, args.threshold
+                )
             print_log(str(report))
 
 

@@ -48,6 +48,18 @@ def test_a_work_dir_and_an_exported_folder_are_named(tmp_path):
     assert list(named.values()) == [best, exported]
 
 
+def test_a_published_folder_in_a_cache_keeps_the_name_of_its_file(tmp_path):
+    """There it is a link to a file without a suffix, which tells the kind."""
+    snapshot, blob = tmp_path / 'commit', tmp_path / 'blobs' / '0123'
+    for folder in (snapshot, blob.parent):
+        folder.mkdir()
+    blob.touch()
+    for name in ('model.safetensors', 'config.json'):
+        (snapshot / name).symlink_to(blob)
+    weights = snapshot / 'model.safetensors'
+    assert name_checkpoints([snapshot]) == {'commit/model.safetensors': weights}
+
+
 def test_checkpoints_that_cannot_be_named(tmp_path):
     with pytest.raises(FileNotFoundError, match='none.pth: no such checkpoint'):
         name_checkpoints([tmp_path / 'none.pth'])

@@ -18,10 +18,12 @@ pytest.importorskip('onnxscript')
 pytest.importorskip('openvino')
 pytest.importorskip('onnxruntime')
 
-from projects.clip_vg.deployment import export, quantize, served_clip_vg  # noqa: E402
+from projects.clip_vg.deployment import export, quantize  # noqa: E402
 from projects.clip_vg.deployment.export import export_detector  # noqa: E402
 from projects.clip_vg.deployment.quantize import quantize_deployment  # noqa: E402
-from projects.clip_vg.deployment.served_clip_vg import ServedCLIPVG, plan_calls
+from projects.clip_vg.deployment.served_clip_vg import ServedCLIPVG  # noqa: E402
+from projects.clip_vg_core.runtime import exported_model  # noqa: E402
+from projects.clip_vg_core.runtime.exported_model import plan_calls  # noqa: E402
 from projects.clip_vg_core.runtime.graphs import open_graph  # noqa: E402
 
 BACKENDS = ['openvino', 'onnxruntime']
@@ -65,7 +67,7 @@ def test_answers_are_those_of_pytorch(detector, served, pictures):
 def test_answers_do_not_depend_on_what_is_asked_at_once(served, monkeypatch, at_once):
     batch = make_batch()
     expected = answers(served, batch)
-    monkeypatch.setattr(served_clip_vg, 'EXPRESSIONS_AT_ONCE', at_once)
+    monkeypatch.setattr(exported_model, 'EXPRESSIONS_AT_ONCE', at_once)
     torch.testing.assert_close(
         answers(served, batch), expected, atol=1e-4 * SIZE, rtol=0
     )
@@ -96,7 +98,7 @@ def test_prompt_template_scores_several_queries_and_other_widths(
 ):
     batch = make_batch()
     served = ServedCLIPVG(str(variant_folder), backend)
-    monkeypatch.setattr(served_clip_vg, 'EXPRESSIONS_AT_ONCE', 3)
+    monkeypatch.setattr(exported_model, 'EXPRESSIONS_AT_ONCE', 3)
     for key, size in (('bboxes', SIZE), ('scores', 1)):
         expected = answers(variant[0], batch, key)
         each = expected.unflatten(0, (8, 5))
@@ -152,13 +154,12 @@ def test_the_folder_alone_answers_pictures(folder, checkpoint, shapes, tmp_path)
 
 def test_every_question_is_in_one_call_with_pictures_of_its_size():
     generator = np.random.default_rng(0)
-    padding = torch.from_numpy(generator.random((9, 16)) < 0.3)
-    padding[1], padding[2] = padding[0], padding[0]
+    counts = generator.integers(5, 8, 9)
     image_index = np.repeat(np.arange(9), generator.integers(1, 30, 9))
     lengths = generator.integers(3, 12, len(image_index))
     seen = []
-    for pictures, parts in plan_calls(padding, image_index, lengths):
-        assert len({int(row.sum()) for row in padding[pictures]}) == 1
+    for pictures, parts in plan_calls(counts, image_index, lengths):
+        assert len(set(counts[pictures])) == 1
         for rows, length in parts:
             assert set(image_index[rows]) <= set(pictures)
             assert length == lengths[rows].max() and 0 < len(rows) <= 16

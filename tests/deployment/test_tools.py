@@ -65,6 +65,7 @@ def test_a_checkpoint_becomes_a_folder_that_is_scored(
         'deployment.json',
         'image.onnx',
         'grounding.onnx',
+        'merges.txt',
     }
 
 

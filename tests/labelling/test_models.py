@@ -6,6 +6,7 @@ import os
 import re
 import signal
 from dataclasses import replace
+from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np
@@ -32,6 +33,7 @@ from projects.clip_vg_core.pseudo_labels.generation import (
     generate,
 )
 from projects.clip_vg_core.pseudo_labels.inputs import InputFiles
+from projects.clip_vg_core.pseudo_labels.sharded import generate_sharded
 from projects.clip_vg_core.pseudo_labels.template import TemplateOptions
 from projects.clip_vg_core.utils import resumable
 
@@ -111,6 +113,22 @@ def test_answers_are_kept_and_not_asked_for_again(tmp_path):
         5,
     ]
     assert asked == names
+
+
+def test_a_batch_that_was_cut_is_predicted_again(tmp_path):
+    path, asked = tmp_path / 'x.jsonl', []
+    path.write_text('1\n2\n3\n4\n')
+
+    def count(names):
+        asked.append(names)
+        return ask(names)
+
+    names = ['a', 'bb', 'ccc', 'dddd', 'eeeee']
+    found = resumable.resumable_map(path, names, count, 3, 'x', True)
+    assert list(found) == [1, 2, 3, 4, 5]
+    assert asked == [['dddd', 'eeeee']]
+    list(resumable.resumable_map(path, names, count, 3, 'x', True))
+    assert len(asked) == 1
 
 
 def test_answers_go_on_after_a_line_that_was_cut(tmp_path):
@@ -232,6 +250,35 @@ def test_from_a_folder_to_labels_by_a_detector(tmp_path, images):
     assert again.out.read_bytes() == job.out.read_bytes()
     assert 'checkpoint' not in manifest['settings']['detector'][0]
     assert manifest['settings']['detector'][1]['name'] == 'tiny.pth'
+
+
+def test_detections_of_shards_are_those_of_one_process(tmp_path, images):
+    # Of other sizes: an image is padded to the largest of its batch.
+    for number, size in enumerate([(40, 90), (90, 30), (70, 70)]):
+        Image.new('RGB', size, (9, 80 * number, 90)).save(images / f'c{number}.jpg')
+    whole = Generation(
+        tmp_path / 'whole' / 'out.jsonl',
+        InputFiles(images=images),
+        MakerSettings('template', TemplateOptions(min_area=0.0), 'template'),
+        detector=_detector(tmp_path),
+        device='cpu',
+        min_score=0.0,
+        batch_size=2,
+    )
+    whole.out.parent.mkdir()
+    generate(whole, LabelModels(whole))
+    job = replace(whole, out=tmp_path / 'parts' / 'out.jsonl')
+    for number in (2, 1):
+        part = replace(job, shard=(number, 2))
+        generate_sharded(part, LabelModels(part))
+    for end in ('', '.manifest.json', '.detections.json'):
+        one, other = (Path(f'{j.out}{end}').read_bytes() for j in (whole, job))
+        assert one == other
+    other = replace(job, out=tmp_path / 'other.jsonl', shard=(1, 2))
+    generate_sharded(other, LabelModels(other))
+    other = replace(other, batch_size=3, shard=(2, 2))
+    with pytest.raises(ValueError, match='shard_batch was 2, is 3'):
+        generate_sharded(other, LabelModels(other))
 
 
 def test_detecting_goes_on_where_it_was_killed(tmp_path, images):

@@ -21,21 +21,22 @@ from mmengine.structures import InstanceData
 from PIL import Image
 from torch import Tensor
 
-from projects.clip_vg_core.pseudo_labels.predictions import list_images
+from projects.clip_vg_core.runtime.inputs import Expressions, ImageInput, list_inputs
 from projects.clip_vg_core.utils.image_files import load_image
 from projects.clip_vg_core.visualization.boxes import draw_predictions
 
 from ..checkpoints.checkpoint_config import config_of_checkpoint
+from ..checkpoints.hub_folder import find_pretrained
 from ..checkpoints.safe_loading import read_checkpoint
 from ..checkpoints.strict_loading import refuse_other_weights
 from ..checkpoints.work_dir import find_checkpoint, find_weights
 from ..deployment.compiled import compile_for_inference
 from ..deployment.served_clip_vg import ServedCLIPVG, served_config
+from ..models import CLIPVG
+from ..models.visual_token_cache import VisualTokenCache
 
 __all__ = ['GroundingInferencer']
 
-ImageInput = str | Path | np.ndarray | Image.Image
-Expressions = str | Sequence[str]
 _CONFIGS = ('.py', '.yaml', '.json')
 # Transforms that need labels, or a file: the image is given here.
 _LOADING = {'LoadGroundingImage', 'LoadImageFromFile', 'LoadAnnotations'}
@@ -50,8 +51,8 @@ class GroundingInferencer:
 
     Args:
         checkpoint_or_config (str or Path): A config; or a checkpoint: a file, a work
-            dir (its best checkpoint, else its last), or the folder of an exported
-            detector (docs/serving.md).
+            dir (its best checkpoint, else its last), or the folder of a published or
+            an exported detector (docs/hub.md, docs/serving.md).
         config (str or Path, optional): The config of a checkpoint. Defaults to None:
             the one that the checkpoint holds, of which only plain values are read.
         checkpoint (str or Path, optional): The weights for a config. Defaults to None:
@@ -70,6 +71,11 @@ class GroundingInferencer:
         score_thr (float, optional): Least score of a box that is given; an expression
             of which none has it is not in the image. Defaults to None: the model's
             ``test_cfg.score_thr``.
+        cache_mib (float): The most memory for visual tokens of images seen before,
+            of which a further call with other expressions encodes no image again;
+            those of an image of ViT-B/16 at 224 take 2.3 MiB. ``infer.visual_cache``
+            counts ``hits`` and ``misses``. Of a :obj:`CLIPVG` alone. Defaults to 128;
+            0: none.
         served: ``backend``, ``precision``, ``threads`` of an exported detector, which
             runs on the CPU; see :class:`ServedCLIPVG`.
 
@@ -96,6 +102,7 @@ class GroundingInferencer:
         compile: bool = False,
         any_size: bool = False,
         score_thr: float | None = None,
+        cache_mib: float = 128,
         **served: Any,
     ) -> None:
         first, loaded = Path(checkpoint_or_config).expanduser(), None
@@ -132,8 +139,36 @@ class GroundingInferencer:
         )
         if compile:
             compile_for_inference(self.model)
+        self.visual_cache: VisualTokenCache | None = None
+        if cache_mib > 0 and isinstance(self.model, CLIPVG):
+            self.visual_cache = VisualTokenCache(int(cache_mib * 2**20))
+            self.model.cache_visual_tokens(self.visual_cache)
         steps = self.cfg.test_dataloader.dataset.pipeline
         self.pipeline = Compose([s for s in steps if s['type'] not in _LOADING])
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, revision: str | None = None, **options: Any
+    ) -> 'GroundingInferencer':
+        """A published detector, of a folder or of the Hugging Face hub.
+
+        Weights are read as safetensors and the config as JSON; a downloaded folder's
+        pickles and programs are neither downloaded nor read.
+
+        Args:
+            name (str or Path): A folder that ``tools/model_converters/publish.py`` or
+                ``tools/deployment/export.py`` made, or the repository of such a folder,
+                'owner/name'; see :func:`find_pretrained`.
+            revision (str, optional): Branch, tag or commit of the repository. Defaults
+                to None: its main branch.
+            options: Of the constructor, such as ``device``.
+
+        Raises:
+            FileNotFoundError: There is no such folder or repository, or a file is
+                missing in it.
+            ValueError: A file in it cannot be read, or is of another model.
+        """
+        return cls(find_pretrained(name, revision), **options)
 
     def __call__(
         self,
@@ -171,9 +206,7 @@ class GroundingInferencer:
             ValueError: An image cannot be read, an expression is empty, or there are
                 not as many expressions as images.
         """
-        single = _is_one_image(images)
-        inputs: list[Any] = [images] if single else _several(images)
-        texts = self._expressions(expressions, len(inputs), single)
+        inputs, texts = list_inputs(images, expressions)
         results: dict[str, list] = dict(predictions=[], visualization=[])
         given_before: Counter[str] = Counter()
         for start in range(0, len(inputs), self.batch_size):
@@ -262,29 +295,6 @@ class GroundingInferencer:
             )
         return predictions
 
-    def _expressions(
-        self, expressions: Any, count: int, single: bool
-    ) -> list[list[str]]:
-        """A list of expressions for each of the images."""
-        if isinstance(expressions, str):
-            grouped = [[expressions]] * count
-        elif single:
-            grouped = [list(expressions)]
-        elif len(expressions) != count:
-            raise ValueError(
-                f'{count} images and {len(expressions)} lists of expressions: give '
-                'an expression, or a list of them, for each image.'
-            )
-        else:
-            grouped = [[e] if isinstance(e, str) else list(e) for e in expressions]
-        for number, texts in enumerate(grouped):
-            if not texts or not all(isinstance(t, str) and t.strip() for t in texts):
-                raise ValueError(
-                    f'image {number + 1}: the expressions are {texts!r}; expected at '
-                    'least one, none of them empty.'
-                )
-        return grouped
-
 
 def _read_config(
     first: Path, config: str | Path | None, checkpoint: str | Path | None
@@ -360,20 +370,6 @@ def _shown(instances: InstanceData, score_thr: float) -> tuple[Tensor, Tensor, T
     # Not `>=`: of a model that has diverged (NaN), predictions do not vanish.
     order = order[~(scores[order] < score_thr)]
     return instances.bboxes[order].float(), scores[order], labels[order]
-
-
-def _is_one_image(images: Any) -> bool:
-    """Whether one image is given, and not a list or a folder of them."""
-    if isinstance(images, (str, Path)):
-        return not Path(images).is_dir()
-    return isinstance(images, (np.ndarray, Image.Image))
-
-
-def _several(images: Any) -> list[ImageInput]:
-    """The images of a list or a folder."""
-    if isinstance(images, (str, Path)):
-        return [Path(images) / name for name in list_images(Path(images))]
-    return list(images)
 
 
 def _save(image: np.ndarray, path: Path) -> None:

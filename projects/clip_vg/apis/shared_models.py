@@ -26,7 +26,9 @@ def name_checkpoints(paths: Sequence[str | Path]) -> dict[str, Path]:
         FileNotFoundError: There is no such file, or none in a work dir.
         ValueError: There is none at all, or one is given twice.
     """
-    files = [find_checkpoint(path).resolve() for path in paths]
+    found = [find_checkpoint(path).absolute() for path in paths]
+    # Not the file's own link, which in a cache of Hugging Face leads to a nameless one.
+    files = [path.parent.resolve() / path.name for path in found]
     if not files or len(set(files)) < len(files):
         raise ValueError(
             f'The checkpoints are {[str(file) for file in files]}; expected one or '

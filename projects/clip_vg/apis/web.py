@@ -2,16 +2,15 @@
 
 import os
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 from jinja2 import Environment
 from PIL import Image, UnidentifiedImageError
 
-from projects.clip_vg_core.runtime.limits import ByteLimits, Limits
+from projects.clip_vg_core.runtime.limits import LOOPBACK, ByteLimits, Limits, refusal
 from projects.clip_vg_core.utils.image_files import (
     ImageDepthError,
     ImageSizeError,
@@ -47,9 +46,6 @@ __all__ = [
     'stored_bytes',
 ]
 
-LOOPBACK = frozenset({'localhost', '127.0.0.1', '::1'})
-# A multipart form's own bytes, beside the file in it.
-_FORM = 10_000
 _TABLE = """<table class="predictions">
 <caption>{{ caption }}</caption>
 <thead><tr>{% for name in head %}<th>{{ name }}</th>{% endfor %}</tr></thead>
@@ -308,53 +304,6 @@ def stored_bytes(folder: Path) -> int:
             except FileNotFoundError:  # deleted meanwhile
                 continue
     return total
-
-
-def refusal(
-    method: str,
-    is_upload: bool,
-    headers: Mapping[str, str],
-    hosts: Collection[str] | None,
-    byte_limits: ByteLimits,
-) -> tuple[int, str] | None:
-    """Why a request is refused.
-
-    Args:
-        method (str): Of HTTP.
-        is_upload (bool): Whether it brings a file.
-        headers (Mapping[str, str]): Names in lower case.
-        hosts (Collection[str], optional): Names that the server may be called by; None:
-            any. Of a server on this machine alone, another name is a page elsewhere
-            that has had its own name resolved to this machine.
-        byte_limits (ByteLimits): The most bytes that may come in.
-
-    Returns:
-        tuple[int, str], optional: Status and reason; None: it is taken.
-    """
-    # DNS rebinding: a page elsewhere whose name was resolved to this machine.
-    host = headers.get('host', '')
-    if hosts is not None and urlsplit(f'//{host}').hostname not in hosts:
-        return 421, 'This server is not called by that name.'
-    # Browsers name the page whose script sends a request.
-    origin = headers.get('origin')
-    if origin is not None and urlsplit(origin).netloc != host:
-        return 403, 'Requests of other pages are refused.'
-    site = headers.get('sec-fetch-site', 'same-origin')
-    if site == 'cross-site' and headers.get('sec-fetch-mode') != 'navigate':
-        return 403, 'Requests of other pages are refused.'
-    # A body of unknown length could not be refused before it is read.
-    if 'transfer-encoding' in headers:
-        return 411, 'Say how long the body is (Content-Length).'
-    length = headers.get('content-length', '0')
-    most = (
-        byte_limits.upload + _FORM
-        if is_upload and method == 'POST'
-        else byte_limits.body
-    )
-    # Python refuses to read numbers of thousands of digits.
-    if not length.isdecimal() or len(length) > 15 or int(length) > most:
-        return 413, f'At most {most:,} bytes are read.'
-    return None
 
 
 class Guard:

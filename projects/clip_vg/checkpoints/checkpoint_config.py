@@ -17,7 +17,7 @@ from .frozen_weights import FINGERPRINT
 from .renamed_options import rename_options
 from .safe_loading import read_checkpoint
 
-__all__ = ['config_of_checkpoint', 'parse_config_text']
+__all__ = ['check_detector_config', 'config_of_checkpoint', 'parse_config_text']
 
 _GIVE_CONFIG = 'Give the config file of the training run.'
 
@@ -122,6 +122,23 @@ def config_of_checkpoint(
             'run.'
         )
     cfg = parse_config_text(text, str(path))
+    check_detector_config(cfg, path, slim=FINGERPRINT in checkpoint['state_dict'])
+    return cfg
+
+
+def check_detector_config(cfg: Config, path: str | Path, slim: bool = False) -> None:
+    """Refuse a config that a checkpoint or a published folder may not bring.
+
+    Args:
+        cfg (Config): Of plain values. Options are renamed to those of today in place,
+            and what the weights began as is left out.
+        path (str or Path): What to call it in an error.
+        slim (bool): Whether the checkpoint needs the weights of CLIP that the config
+            names. Defaults to False.
+
+    Raises:
+        ValueError: As of :func:`config_of_checkpoint`.
+    """
     # First: what follows knows the names of today only.
     rename_options(list(cfg.values()))
     plain = cfg.to_dict()
@@ -138,7 +155,7 @@ def config_of_checkpoint(
             f'{path}: its config has a model that is a {type(model).__name__} and a '
             f'pipeline that is a {type(pipeline).__name__}. {_GIVE_CONFIG}'
         )
-    _drop_initial_weights(cfg.model, slim=FINGERPRINT in checkpoint['state_dict'])
+    _drop_initial_weights(cfg.model, slim)
     # Before anything is built: registered classes may read files or download.
     check_config(cfg.model.to_dict(), MODEL_PARTS, str(path), _GIVE_CONFIG)
     if cfg.model.get('type') != 'CLIPVG':
@@ -147,7 +164,6 @@ def config_of_checkpoint(
             f"expected 'CLIPVG'. {_GIVE_CONFIG}"
         )
     check_config(pipeline, TRANSFORMS, str(path), _GIVE_CONFIG)
-    return cfg
 
 
 def _drop_initial_weights(model: ConfigDict, slim: bool) -> None:

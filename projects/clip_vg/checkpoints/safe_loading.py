@@ -13,6 +13,8 @@ from torch import Tensor
 from projects.clip_vg_core.utils.safe_torch import load_torch
 from projects.clip_vg_core.utils.stand_ins import Attributes, StandIn, UnsafePickleError
 
+from .hub_folder import read_weights
+
 __all__ = ['MMENGINE_NAMES', 'load_from_local', 'read_checkpoint']
 
 
@@ -109,7 +111,8 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
     """Read a local checkpoint of MMEngine without running what it contains.
 
     Args:
-        filename (str): The checkpoint.
+        filename (str): The checkpoint; or weights in safetensors, see
+            :func:`read_weights`, which are read to the CPU.
         map_location (Any): As in ``torch.load``. Defaults to None.
 
     Returns:
@@ -121,9 +124,10 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
         ValueError: The file is truncated, was not written by ``torch.save``, or is a
             checkpoint of the official CLIP-VG.
     """
-    checkpoint = load_torch(
-        Path(filename).expanduser(), map_location=map_location, names=MMENGINE_NAMES
-    )
+    path = Path(filename).expanduser()
+    if path.suffix == '.safetensors':
+        return read_weights(path)
+    checkpoint = load_torch(path, map_location=map_location, names=MMENGINE_NAMES)
     # MMEngine would take the whole dict for weights.
     model = checkpoint.get('model') if isinstance(checkpoint, dict) else None
     if isinstance(model, dict) and any(

@@ -1,10 +1,12 @@
-"""What "checkpoint" means to every tool: a file, a work dir or an exported folder."""
+"""What "checkpoint" means to every tool: a file, or one of several kinds of folders."""
 
 import re
 from pathlib import Path
 
 from projects.clip_vg_core.runtime.deployment_file import NAME
 from projects.clip_vg_core.utils.atomic import file_sha256
+
+from .hub_folder import CONFIG, WEIGHTS
 
 __all__ = ['checkpoint_sha256', 'find_checkpoint', 'find_weights', 'last_checkpoint']
 
@@ -14,7 +16,8 @@ def find_checkpoint(path: str | Path) -> Path:
 
     Args:
         path (str or Path): A file; the work dir of a training run, or of
-            ``tools/self_paced.py``; or the folder of an exported detector.
+            ``tools/self_paced.py``; the folder of a published detector, see
+            :func:`find_pretrained`; or that of an exported detector.
 
     Returns:
         Path: The file, or the exported folder. Of a work dir its best checkpoint, else
@@ -28,6 +31,8 @@ def find_checkpoint(path: str | Path) -> Path:
         return path
     if not path.is_dir():
         raise FileNotFoundError(f'{path}: no such checkpoint.')
+    if (path / WEIGHTS).is_file() and (path / CONFIG).is_file():
+        return path / WEIGHTS
     # Several, where a killed run left the best one of before.
     best = sorted(path.glob('best_*.pth'), key=lambda file: file.stat().st_mtime)
     # A search leaves no checkpoint but its final model.

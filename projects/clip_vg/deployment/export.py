@@ -179,6 +179,8 @@ class GroundingStage(nn.Module):
 def split_detector(model: CLIPVG) -> tuple[ImageStage, GroundingStage]:
     """Both parts of a detector, in float32 on the CPU and with weights of their own."""
     model = copy.deepcopy(model).float().cpu().eval().requires_grad_(False)
+    # Graphs are of float32; what runs them has precisions of its own.
+    model.visual_encoder.compute_dtype = model.text_encoder.compute_dtype = None
     merge_adapters(model)  # a graph has the sum, and costs as one without
     for block in list(model.modules()):
         if isinstance(block, CustomResidualAttentionBlock):

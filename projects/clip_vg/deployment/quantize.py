@@ -63,13 +63,14 @@ def quantize_deployment(folder: Path, batches: Iterable[dict]) -> float:
         raise ValueError('There is no image to calibrate with.')
     model = ServedCLIPVG(str(folder))
     feeds: tuple[Feeds, Feeds] = ([], [])
-    model.image_stage = _recording(model.image_stage, feeds[0])
-    model.grounding_stage = _recording(model.grounding_stage, feeds[1])
+    graphs = model.exported
+    graphs.image_stage = _recording(graphs.image_stage, feeds[0])
+    graphs.grounding_stage = _recording(graphs.grounding_stage, feeds[1])
     expected = _predictions(model, batches)
     files = [folder / graph_name(graph, 'int8') for graph in GRAPHS]
     for graph, file, fed in zip(GRAPHS, files, feeds, strict=True):
         write_quantized(folder / graph_name(graph, 'float'), fed, file)
-    model.image_stage, model.grounding_stage = (
+    graphs.image_stage, graphs.grounding_stage = (
         open_graph(file, 'openvino', 'int8') for file in files
     )
     overlaps = bbox_overlaps(

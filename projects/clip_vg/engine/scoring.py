@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,10 @@ from projects.clip_vg_core.curriculum.reliability_file import (
     ReliabilityFile,
     reliability_path,
 )
+from projects.clip_vg_core.curriculum.reliability_shards import ReliabilityShards
 from projects.clip_vg_core.data.grouping import ImageGroups
 from projects.clip_vg_core.data.label_files import LabelFile
+from projects.clip_vg_core.utils.shards import Shard, Shards, shard_range
 
 from ..datasets.samplers.image_group_sampler import image_index_of
 from ..evaluation.grounding_metric import top_boxes, top_scores
@@ -78,7 +81,11 @@ def evaluation_view(dataset: BaseDataset, pipeline: Sequence[Any]) -> BaseDatase
 
 
 def plan_batches(
-    dataset: BaseDataset, batch_size: int, grouped: bool, labels: np.ndarray
+    dataset: BaseDataset,
+    batch_size: int,
+    grouped: bool,
+    labels: np.ndarray,
+    shard: Shard = (1, 1),
 ) -> list[Batch]:
     """Cut labels into batches.
 
@@ -88,12 +95,18 @@ def plan_batches(
         grouped (bool): Whether the labels of an image come together. A detector that
             predicts many boxes takes one expression at a time.
         labels (np.ndarray): Indices of the labels to score.
+        shard (tuple[int, int]): Which part of the batches, from 1, of how many.
+            Defaults to (1, 1): all.
 
     Returns:
         list[list[tuple[int, ...]]]: Batches of samples of labels.
     """
+    if not len(labels):
+        return []
     groups = ImageGroups(dataset.table.image_index, labels, None if grouped else 1)
-    samples = list(groups.plan(len(groups), None)) if len(labels) else []
+    own = shard_range(len(groups), shard, batch_size)
+    # Tuples of these alone: of ten million labels they take a gigabyte.
+    samples = list(groups.plan(len(groups), None).take(slice(own.start, own.stop)))
     return [samples[i : i + batch_size] for i in range(0, len(samples), batch_size)]
 
 
@@ -305,12 +318,13 @@ def score_sources(
     num_workers: int = 0,
     scorer: Scorer = score_predictions,
     overwrite: bool = False,
+    shard: Shard = (1, 1),
 ) -> list[Path]:
     """Write ``<measurer>__<source>.npy`` for each source, or resume it.
 
-    Batches do not depend on what is scored already, so that an interrupted scoring
-    ends with the same bytes as one that was not. With several processes the first one
-    writes.
+    Batches do not depend on what is scored already, nor on the shards, so that an
+    interrupted scoring, or one in shards, ends with the same bytes as one that was not.
+    With several processes of one shard the first one writes.
 
     Args:
         model (nn.Module): The measurer.
@@ -327,45 +341,103 @@ def score_sources(
             :func:`score_predictions`, for detectors.
         overwrite (bool): Whether files of another measurer of this name are replaced.
             Defaults to False.
+        shard (tuple[int, int]): Which part of each source, from 1, of how many; see
+            :class:`ReliabilityShards`. Defaults to (1, 1): all, and what shards have
+            scored already is taken over.
 
     Returns:
-        list[Path]: The files, one for each source.
+        list[Path]: The files, one for each source; without those of which shards are
+        missing.
 
     Raises:
-        ValueError: A file of the same name is of another measurer.
+        RuntimeError: Another process scores the same shard.
+        ValueError: A file of the same name is of another measurer, or there are shards
+            of other labels or options.
     """
-    keys = dataset.label_keys()
-    paths = []
     for file in files:
+        indices, rows = dataset.indices_and_rows(file)
+        batches = plan_batches(dataset, batch_size, grouped, indices, shard)
+        title = f'{measurer["name"]} on {file.source}'
+        score = partial(
+            _score_into, model, dataset, batches, title, num_workers, scorer
+        )
+        shards = ReliabilityShards(
+            *(folder, measurer, file, transforms),
+            dict(batch_size=batch_size, grouped=grouped),
+            overwrite,
+        )
+        if shard[1] > 1:
+            own = np.sort(_labels_of(batches))
+            own_rows = rows[np.searchsorted(indices, own)]
+            names = dataset.table.sample_ids.take(own).sha256()
+            part = file.part(own_rows, names)
+            shards.score(shard, part, own_rows, len(indices), partial(score, own))
+            continue
         store = None
-        indices = dataset.indices_of(file)
-        is_done = np.zeros(len(dataset), bool)
         if is_main_process():
             store = ReliabilityFile(folder, measurer, file, transforms, overwrite)
-            is_done[indices] = store.is_scored(keys[indices])
-        shared = [is_done]
-        broadcast_object_list(shared)
-        is_done = shared[0]
-        batches = [
-            batch
-            for batch in plan_batches(dataset, batch_size, grouped, indices)
-            if not all(is_done[label] for sample in batch for label in sample)
-        ]
-        with tqdm(
-            desc=f'{measurer["name"]} on {file.source}',
-            total=len(indices),
-            initial=int(is_done.sum()),
-            unit='label',
-            disable=not is_main_process(),
-        ) as bar:
-            for labels, ious, boxes in score_labels(
-                model, dataset, batches, num_workers, scorer=scorer
-            ):
-                if store is not None:
-                    store.write(keys[labels], ious, boxes)
-                bar.update(int((~is_done[labels]).sum()))
-        if store is not None:
-            store.flush()
-        paths.append(reliability_path(folder, measurer['name'], file.source))
+            shards.take_over(store)
+        score(indices, file.keys[rows], store)
         barrier()
-    return paths
+    # Another process may have put the shards of the first sources together meanwhile.
+    paths = [reliability_path(folder, measurer['name'], file.source) for file in files]
+    return [path for path in paths if path.exists() and not Shards(path).has_begun()]
+
+
+def _labels_of(batches: Sequence[Batch]) -> np.ndarray:
+    """The labels of batches, int64 (n, )."""
+    labels = (label for batch in batches for sample in batch for label in sample)
+    return np.fromiter(labels, np.int64)
+
+
+def _score_into(
+    model: nn.Module,
+    dataset: BaseDataset,
+    batches: Sequence[Batch],
+    title: str,
+    num_workers: int,
+    scorer: Scorer,
+    labels: np.ndarray,
+    keys: np.ndarray,
+    store: ReliabilityFile | None,
+) -> None:
+    """Score those labels of a file that are not scored yet.
+
+    Args:
+        model (nn.Module): The measurer.
+        dataset (BaseDataset): The labels through the test transforms.
+        batches (Sequence): Of the labels.
+        title (str): Of the progress bar.
+        num_workers (int): Processes that load images.
+        scorer (Callable): Scores the labels of a batch.
+        labels (np.ndarray): Indices of n labels, ascending.
+        keys (np.ndarray): Theirs, uint64 (n, ).
+        store (ReliabilityFile, optional): None in all processes but the first.
+    """
+    is_done = np.zeros(len(dataset), bool)
+    if store is not None:
+        is_done[labels] = store.is_scored(keys)
+    shared = [is_done]
+    broadcast_object_list(shared)
+    is_done = shared[0]
+    remaining = [
+        batch
+        for batch in batches
+        if not all(is_done[label] for sample in batch for label in sample)
+    ]
+    with tqdm(
+        desc=title,
+        total=len(labels),
+        initial=int(is_done.sum()),
+        unit='label',
+        disable=not is_main_process(),
+    ) as bar:
+        for scored, ious, boxes in score_labels(
+            model, dataset, remaining, num_workers, scorer=scorer
+        ):
+            if store is not None:
+                own = keys[np.searchsorted(labels, scored)]
+                store.write(own, ious, boxes)
+            bar.update(int((~is_done[scored]).sum()))
+    if store is not None:
+        store.flush()

@@ -17,6 +17,7 @@ from projects.clip_vg_core.pseudo_labels.predictions import read_image_size
 from projects.clip_vg_core.utils.atomic import file_sha256, replacing
 from projects.clip_vg_core.utils.image_files import as_rgb, open_image
 from projects.clip_vg_core.utils.resumable import bind, resumable_map
+from projects.clip_vg_core.utils.shards import shard_range
 
 __all__ = ['detect', 'file_identity', 'find_detector']
 
@@ -198,12 +199,20 @@ def detect(
     bind(out, dict(origin, min_score=min_score), overwrite)
     if out.exists():
         return out
-    size = -(-len(names) // processes)
-    jobs = [
-        (i, work_dir / f'detected_{i}_of_{processes}.jsonl', names[i * size :][:size])
+    # In the batches of one process, on which predictions depend by rounding.
+    ranges = [
+        shard_range(len(names), (i + 1, processes), batch_size)
         for i in range(processes)
     ]
-    jobs = [job for job in jobs if job[2]]
+    jobs = [
+        (
+            i,
+            work_dir / f'detected_{i}_of_{processes}.jsonl',
+            names[own.start : own.stop],
+        )
+        for i, own in enumerate(ranges)
+        if own
+    ]
     model = (config, checkpoint, device, folder, upright)
     if len(jobs) == 1:
         classes, _ = _part(*jobs[0], batch_size, overwrite, origin, *model)

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from .lean_activations import quick_gelu
 
 __all__ = ['LeanQuickGELU', 'init_blocks', 'run_block', 'use_lean_activations']
 
@@ -28,10 +29,7 @@ class LeanQuickGELU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x sigmoid(1.702 x)."""
-        gate = 1.702 * x
-        if gate.requires_grad:
-            return x * torch.sigmoid(gate)
-        return gate.sigmoid_().mul_(x)
+        return quick_gelu(x)
 
 
 def use_lean_activations(blocks: nn.ModuleList) -> None:

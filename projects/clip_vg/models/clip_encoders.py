@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate, pad
 
 from ..checkpoints.clip_weights import trained_normalization
 from .clip_blocks import run_block, use_lean_activations
-from .clip_tower import CLIPTower, build_tower, positions_name
+from .clip_tower import CLIPTower, build_tower, in_compute_dtype, positions_name
 from .expression_tokenizer import ExpressionTokenizer, VocabularyTokenizer
 from .visual_towers import (
     class_tokens_of,
@@ -71,6 +71,8 @@ class CLIPVisualEncoder(CLIPTower):
             ``dict(kind='lora', rank=8)``, ``dict(kind='bias')`` or
             ``dict(kind='last_blocks', number=2)``; see :func:`adapt`. Defaults to
             None: nothing.
+        compute_dtype (str, optional): 'float16' or 'bfloat16'; see :class:`CLIPTower`.
+            Defaults to None: that of the weights.
 
     Raises:
         ValueError: The architecture is unknown, an extracted layer does not exist, or
@@ -92,8 +94,11 @@ class CLIPVisualEncoder(CLIPTower):
         class_token: str | None = None,
         init_cfg: OptMultiConfig = None,
         adapter: dict | None = None,
+        compute_dtype: str | None = None,
     ) -> None:
-        super().__init__(arch, pretrained, frozen, with_cp, init_cfg, adapter)
+        super().__init__(
+            *(arch, pretrained, frozen, with_cp, init_cfg, adapter, compute_dtype)
+        )
         vision = self.config['vision_cfg']
         self.image_size = tuple(to_2tuple(image_size or vision.get('image_size', 224)))
         plain = is_plain_vit(vision)
@@ -189,6 +194,7 @@ class CLIPVisualEncoder(CLIPTower):
             logger='current',
         )
 
+    @in_compute_dtype
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Encode normalised images.
 
@@ -274,6 +280,8 @@ class CLIPTextEncoder(CLIPTower):
             ``dict(kind='lora', rank=8)``, ``dict(kind='bias')`` or
             ``dict(kind='last_blocks', number=2)``; see :func:`adapt`. Defaults to
             None: nothing.
+        compute_dtype (str, optional): 'float16' or 'bfloat16'; see :class:`CLIPTower`.
+            Defaults to None: that of the weights.
 
     Raises:
         ImportError: The tower is of Hugging Face, and its package is not installed.
@@ -295,8 +303,11 @@ class CLIPTextEncoder(CLIPTower):
         hf_folder: str | None = None,
         init_cfg: OptMultiConfig = None,
         adapter: dict | None = None,
+        compute_dtype: str | None = None,
     ) -> None:
-        super().__init__(arch, pretrained, frozen, with_cp, init_cfg, adapter)
+        super().__init__(
+            *(arch, pretrained, frozen, with_cp, init_cfg, adapter, compute_dtype)
+        )
         text = self.config['text_cfg']
         for name in ('hf_model_name', 'hf_tokenizer_name') if hf_folder else ():
             if text.get(name):
@@ -385,6 +396,7 @@ class CLIPTextEncoder(CLIPTower):
         """
         return token_ids == self.fill_id
 
+    @in_compute_dtype
     def forward(self, token_ids: Tensor) -> Tensor:
         """Encode token ids of shape (E, L) to text tokens of shape (E, L, D)."""
         tower = self.transformer

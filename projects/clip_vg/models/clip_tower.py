@@ -1,8 +1,9 @@
 """A tower of CLIP: its config, its blocks, its weights, and what is frozen of it."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,6 +37,7 @@ __all__ = [
     'clip_read_once',
     'fit_positions',
     'freeze',
+    'in_compute_dtype',
     'load_clip_tower',
     'log_interpolation',
     'positions_name',
@@ -284,6 +286,24 @@ def freeze(module: nn.Module) -> None:
         parameter.requires_grad_(False)
 
 
+def in_compute_dtype(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a tower's ``forward`` compute in its ``compute_dtype``."""
+
+    @wraps(forward)
+    def compute(tower: 'CLIPTower', inputs: Tensor) -> Any:
+        if tower.compute_dtype is None:
+            return forward(tower, inputs)
+        kind = inputs.device.type
+        with torch.autocast(kind, getattr(torch, tower.compute_dtype)):
+            encoded = forward(tower, inputs)
+        dtype = next(tower.parameters()).dtype
+        if isinstance(encoded, tuple):
+            return tuple(level.to(dtype) for level in encoded)
+        return encoded.to(dtype)
+
+    return compute
+
+
 class CLIPTower(BaseModule):
     """What both towers share: weights, freezing, eval mode.
 
@@ -302,6 +322,13 @@ class CLIPTower(BaseModule):
             applied after ``pretrained``. Defaults to None.
         adapter (dict, optional): What of a frozen tower is trained; see :func:`adapt`.
             Defaults to None: nothing.
+        compute_dtype (str, optional): 'float16' or 'bfloat16', in which the tower
+            computes, by autocast; its weights and what it returns stay as they are.
+            Defaults to None: that of the weights.
+
+    Raises:
+        ValueError: ``adapter`` is given without ``frozen``, or ``compute_dtype`` is
+            unknown.
     """
 
     # 'visual' or 'text', and the attribute that holds open_clip's tower.
@@ -316,6 +343,7 @@ class CLIPTower(BaseModule):
         with_cp: bool,
         init_cfg: OptMultiConfig = None,
         adapter: dict | None = None,
+        compute_dtype: str | None = None,
     ) -> None:
         super().__init__(init_cfg)
         if adapter is not None and not frozen:
@@ -323,8 +351,14 @@ class CLIPTower(BaseModule):
                 f'adapter={adapter} with frozen=False, which trains the whole tower: '
                 'leave one of them out.'
             )
+        if compute_dtype not in (None, 'float16', 'bfloat16'):
+            raise ValueError(
+                f'compute_dtype={compute_dtype!r} of the {self.kind} tower; expected '
+                "'float16', 'bfloat16' or None."
+            )
         self.arch, self.pretrained = arch, pretrained
         self.adapter = adapter
+        self.compute_dtype = compute_dtype
         self.config = clip_config(arch)
         self.frozen = frozen
         self.with_cp = with_cp

@@ -26,6 +26,7 @@ from .confidence_head import sample_negative_pairs
 from .data_preprocessor import pixel_padding
 from .matching import MATCHER, match_targets, target_expressions
 from .predictions import expressions_of, instances_of
+from .visual_token_cache import VisualTokenCache, is_fixed
 
 __all__ = ['CLIPVG']
 
@@ -37,9 +38,9 @@ class _Encoded(NamedTuple):
 
     Args:
         visual (Tensor): Of shape (B, 1 + P, Cv).
-        patch_padding (Tensor): Of shape (B, P).
+        patch_padding (Tensor): Of shape (B, P), on the CPU.
         text (Tensor): Of shape (E, L, Ct).
-        text_padding (Tensor): Of shape (E, L).
+        text_padding (Tensor): Of shape (E, L), on the CPU.
         image_index (list[int]): The image of each expression, ascending.
     """
 
@@ -86,6 +87,8 @@ class CLIPVG(BaseDetector):
 
     # Tools refuse checkpoints of other weights: see `refuse_other_weights`.
     loads_strictly = True
+    # See `cache_visual_tokens`.
+    visual_cache: VisualTokenCache | None = None
 
     def __init__(
         self,
@@ -223,6 +226,24 @@ class CLIPVG(BaseDetector):
         """Visual tokens (B, 1 + P, C) of normalised images (B, 3, H, W)."""
         return self.visual_encoder(batch_inputs)
 
+    def cache_visual_tokens(self, cache: VisualTokenCache | None) -> None:
+        """Look up images in a cache before they are encoded; None: in none."""
+        self.visual_cache = cache
+        self.data_preprocessor.gives_content_keys = cache is not None
+
+    def _visual_tokens(self, batch_inputs: Tensor, data_samples: SampleList) -> Tensor:
+        """Visual tokens (B, 1 + P, C), from the cache where it has them."""
+        keys = [sample.get('content_key') for sample in data_samples]
+        if (
+            self.visual_cache is None
+            or None in keys
+            or not is_fixed(self.visual_encoder)
+        ):
+            return self.extract_feat(batch_inputs)
+        return self.visual_cache.encode(
+            batch_inputs, keys, self.extract_feat, self.visual_encoder
+        )
+
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict:
         """Losses against ``gt_instances``, xyxy in pixels of the padded input.
 
@@ -234,7 +255,6 @@ class CLIPVG(BaseDetector):
         # Of a frozen detector no activation is needed for a backward pass.
         with torch.no_grad() if self._frozen_parts() else nullcontext():
             encoded = self._encode(batch_inputs, batch_data_samples)
-            # Before the fusion, which waits for the towers too.
             owners = target_expressions(batch_data_samples)
             tokens = self._fuse(encoded)
         self._check_targets(batch_data_samples, owners, len(encoded.text))
@@ -309,7 +329,7 @@ class CLIPVG(BaseDetector):
             return self._fuse(
                 encoded._replace(
                     text=encoded.text[chosen],
-                    text_padding=encoded.text_padding[chosen],
+                    text_padding=encoded.text_padding[expressions],
                     image_index=images,
                 )
             )
@@ -359,16 +379,19 @@ class CLIPVG(BaseDetector):
         if not batch_data_samples:
             raise ValueError('CLIPVG needs data samples: they hold the expressions.')
         texts = [expressions_of(sample) for sample in batch_data_samples]
+        # First, as a GPU encodes images while the host tokenizes and plans.
+        visual = self._visual_tokens(batch_inputs, batch_data_samples)
         token_ids = self.text_encoder.tokenize(
             [expression for group in texts for expression in group]
-        ).to(batch_inputs.device, non_blocking=True)
-        image_index = [image for image, group in enumerate(texts) for _ in group]
+        )
+        text = self.text_encoder(token_ids.to(batch_inputs.device, non_blocking=True))
+        # Stay on the CPU: how many tokens are read, the host must know.
         padding = patch_padding(
-            pixel_padding(batch_data_samples, batch_inputs),
+            pixel_padding(batch_data_samples, batch_inputs, 'cpu'),
             self.visual_encoder.grid_size,
         )
-        visual, text = self.extract_feat(batch_inputs), self.text_encoder(token_ids)
         text_padding = self.text_encoder.padding(token_ids)
+        image_index = [image for image, group in enumerate(texts) for _ in group]
         return _Encoded(visual, padding, text, text_padding, image_index)
 
     def _fuse(self, encoded: _Encoded) -> Tensor:

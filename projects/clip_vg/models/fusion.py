@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from .lean_activations import relu_dropout
+
 __all__ = [
     'FusionLayer',
     'FusionTokens',
@@ -105,9 +107,7 @@ class FusionLayer(BaseModule):
         mixed = F.scaled_dot_product_attention(q, k, v, attend, dropout)
         mixed = self.out_proj(mixed.transpose(1, 2).flatten(2))
         tokens = self.norm1(tokens + F.dropout(mixed, dropout, self.training))
-        # In place, as no gradient needs what was there and new memory is slow.
-        hidden = F.relu(self.linear1(tokens), inplace=True)
-        hidden = self.linear2(F.dropout(hidden, dropout, self.training))
+        hidden = self.linear2(relu_dropout(self.linear1(tokens), dropout))
         return self.norm2(tokens + F.dropout(hidden, dropout, self.training))
 
 
@@ -233,7 +233,8 @@ class VisionLanguageFusion(BaseModule):
             visual (Tensor): Class token, if there is one, and patches, of shape
                 (B, 1 + P, Cv) or (B, P, Cv).
             patch_padding (Tensor): True where a patch is padding, of shape
-                (B, P).
+                (B, P). Where this and ``text_padding`` are on the CPU, the host does
+                not wait for the device of the tokens.
             text (Tensor): Text tokens of shape (E, L, Ct).
             text_padding (Tensor): True where a text token is padding, (E, L).
             image_index (Tensor): The image of each expression, of shape (E, ).
@@ -243,10 +244,12 @@ class VisionLanguageFusion(BaseModule):
             together.
         """
         counts = (~patch_padding).sum(1)
-        # What depends on values, in one read: each waits for the towers on a GPU.
-        most, least, has_padding = torch.stack(
-            [counts.max(), counts.min(), text_padding.any()]
-        ).tolist()
+        most, least = int(counts.max()), int(counts.min())
+        has_padding = bool(text_padding.any())
+        patch_padding, text_padding = (
+            mask.to(visual.device, non_blocking=True)
+            for mask in (patch_padding, text_padding)
+        )
         valid, visual_padding = valid_tokens(
             patch_padding, self.class_token + most, self.class_token
         )

@@ -84,7 +84,7 @@ class GroundingTTAModel(BaseTTAModel):
         upright.pred_instances = InstanceData(
             bboxes=consensus(boxes, self.min_iou),
             scores=scores.mean(0),
-            labels=torch.arange(len(texts)),
+            labels=torch.arange(len(texts), device=boxes.device),
             label_names=texts,
         )
         return upright

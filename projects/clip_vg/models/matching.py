@@ -34,7 +34,8 @@ def target_expressions(data_samples: SampleList) -> list[int]:
         data_samples (list[DetDataSample]): Samples with T boxes in all. Where
             ``gt_instances`` has ``label_names``, as PackGroundingInputs packs them,
             ``labels`` are the numbers of the boxes' expressions in the sample; else
-            there is a box for each expression, in order.
+            there is a box for each expression, in order. ``target_labels`` are the
+            labels as GroundingDataPreprocessor has read them before the transfer.
 
     Returns:
         list[int]: T numbers.
@@ -42,9 +43,12 @@ def target_expressions(data_samples: SampleList) -> list[int]:
     Raises:
         ValueError: A box is of no expression of its sample.
     """
-    packed = [s.gt_instances for s in data_samples if 'label_names' in s.gt_instances]
-    # One copy for the batch, as each waits until the device is idle.
-    numbers = iter(torch.cat([own.labels for own in packed]).tolist() if packed else ())
+    packed = [s for s in data_samples if 'label_names' in s.gt_instances]
+    if all('target_labels' in sample for sample in packed):
+        numbers = iter([n for sample in packed for n in sample.target_labels])
+    else:
+        # One copy for the batch, as each waits until the device is idle.
+        numbers = iter(torch.cat([s.gt_instances.labels for s in packed]).tolist())
     owners: list[int] = []
     first = 0
     for sample in data_samples:
@@ -92,8 +96,13 @@ def match_targets(
     expressions, queries = logits.shape
     device = boxes.device
     # One copy for the batch: the assignment is solved on the CPU.
+    parts = [value.detach().float() for value in (boxes, logits, targets)]
+    copied = torch.cat([value.flatten() for value in parts]).cpu()
     boxes, logits, targets = (
-        value.detach().float().cpu() for value in (boxes, logits, targets)
+        values.view(part.shape)
+        for values, part in zip(
+            copied.split([part.numel() for part in parts]), parts, strict=True
+        )
     )
     owner = np.asarray(owners, np.int64)
     pairs: list[np.ndarray] = [np.zeros((2, 0), np.int64)]

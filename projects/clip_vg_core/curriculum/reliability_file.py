@@ -16,11 +16,15 @@ __all__ = [
     'ZERO_SHOT',
     'KeyIndex',
     'ReliabilityFile',
+    'describe_scores',
     'read_boxes',
+    'read_keys',
     'read_outcomes',
     'read_reliability',
+    'read_scored',
     'reliability_path',
     'source_of',
+    'write_scores',
 ]
 
 # Name of the measurer that is zero-shot CLIP matching.
@@ -112,7 +116,7 @@ def read_boxes(path: str | Path, labels: LabelFile | None = None) -> np.ndarray:
     path = Path(path)
     manifest = _read_manifest(path)
     shape = (manifest['labels']['count'], 4)
-    boxes = _open_array(path.with_suffix('.boxes.npy'), 'r', shape)
+    boxes = _open_array(_boxes_path(path), 'r', shape)
     return _joined(path, manifest, boxes, labels)
 
 
@@ -148,6 +152,80 @@ def source_of(path: str | Path) -> str:
     return _read_manifest(Path(path))['labels']['source']
 
 
+def read_keys(path: str | Path) -> np.ndarray:
+    """Keys of the labels of a reliability file, uint64 (N, ); none if not written."""
+    return _load_keys(_keys_path(Path(path)))
+
+
+def describe_scores(
+    measurer: Mapping[str, Any], labels: LabelFile, transforms: list | None = None
+) -> dict[str, Any]:
+    """The manifest of a reliability file; see :class:`ReliabilityFile`."""
+    manifest = dict(
+        measurer=measurer,
+        labels=labels.described(),
+        transforms=transforms,
+        keys='labels and images' if labels.add_image_bytes else 'labels',
+    )
+    # As it is read back, so that the two can be compared: JSON has no tuples.
+    return json.loads(json.dumps(manifest, default=str))
+
+
+def read_scored(
+    path: Path, manifest: Mapping[str, Any], labels: LabelFile, overwrite: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """What is known of labels under a measurer.
+
+    Args:
+        path (Path): Of a reliability file, which need not exist.
+        manifest (Mapping): Of :func:`describe_scores`.
+        labels (LabelFile): N labels, which may be a part of those of the file.
+        overwrite (bool): Whether scores of another measurer count as none. Defaults to
+            False.
+
+    Returns:
+        tuple: Reliability (N, ) and predicted boxes (N, 4) xyxy, float32; NaN where
+        not scored yet.
+
+    Raises:
+        ValueError: The file is of another measurer.
+    """
+    values, boxes = _unscored(labels.count), _unscored(labels.count, 4)
+    if path.exists():
+        stored = _read_manifest(path)
+        if _is_of_same(path, stored, manifest, overwrite):
+            _fill_in(path, stored, _rows(path, stored, labels), values, boxes)
+    return values, boxes
+
+
+def write_scores(
+    path: Path,
+    manifest: Mapping[str, Any],
+    keys: np.ndarray,
+    values: np.ndarray,
+    boxes: np.ndarray,
+) -> None:
+    """Write a reliability file at once.
+
+    Args:
+        path (Path): The file.
+        manifest (Mapping): Of :func:`describe_scores`.
+        keys (np.ndarray): uint64 (N, ).
+        values (np.ndarray): Reliability, float32 (N, ); NaN where not scored yet.
+        boxes (np.ndarray): Predicted, xyxy, float32 (N, 4).
+    """
+    # Without keys no score counts, so a writer that is killed in between leaves
+    # none that could be taken for another label's.
+    keys_path = _keys_path(path)
+    keys_path.unlink(missing_ok=True)
+    _outcome_path(path).unlink(missing_ok=True)
+    with replacing(_manifest_path(path)) as partial:
+        partial.write_text(json.dumps(manifest, indent=2) + '\n', 'utf-8')
+    _save(path, values)
+    _save(_boxes_path(path), boxes)
+    _save(keys_path, keys)
+
+
 class ReliabilityFile:
     """Reliability scores of the labels of one file under one measurer, to write.
 
@@ -181,20 +259,13 @@ class ReliabilityFile:
         overwrite: bool = False,
     ) -> None:
         self.path = reliability_path(folder, measurer['name'], labels.source)
-        self.boxes_path = self.path.with_suffix('.boxes.npy')
+        self.boxes_path = _boxes_path(self.path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._labels = labels
-        manifest = dict(
-            measurer=measurer,
-            labels=labels.described(),
-            transforms=transforms,
-            keys='labels and images' if labels.add_image_bytes else 'labels',
-        )
-        # As it is read back, so that the two can be compared: JSON has no tuples.
-        self._manifest = json.loads(json.dumps(manifest, default=str))
+        self._manifest = describe_scores(measurer, labels, transforms)
         values, boxes = _unscored(labels.count), _unscored(labels.count, 4)
         if not self.path.exists() or not self._resume(values, boxes, overwrite):
-            self._create(values, boxes)
+            write_scores(self.path, self._manifest, labels.keys, values, boxes)
         self.values = _open_array(self.path, 'r+', (labels.count,))
         self.boxes = _open_array(self.boxes_path, 'r+', (labels.count, 4))
         self._index = KeyIndex(labels.keys)
@@ -202,35 +273,15 @@ class ReliabilityFile:
     def _resume(self, values: np.ndarray, boxes: np.ndarray, overwrite: bool) -> bool:
         """Whether the files can stay as they are; else fill in what they know."""
         stored = _read_manifest(self.path)
-        for what, before, now in _differences(stored, self._manifest):
-            if overwrite:
-                return False
-            raise ValueError(
-                f'{self.path} was made for {what} {before!r}, now it is {now!r}. Use '
-                'the file that belongs to it, another folder, or --overwrite.'
-            )
+        if not _is_of_same(self.path, stored, self._manifest, overwrite):
+            return False
         rows, count = _rows(self.path, stored, self._labels), stored['labels']['count']
         if stored.get('keys') == self._manifest['keys'] and _is_all(rows, count):
             if not self.boxes_path.exists():
                 _save(self.boxes_path, boxes)
             return True
-        known = rows >= 0
-        values[known] = _open_array(self.path, 'r', (count,))[rows[known]]
-        if self.boxes_path.exists():
-            boxes[known] = _open_array(self.boxes_path, 'r', (count, 4))[rows[known]]
+        _fill_in(self.path, stored, rows, values, boxes)
         return False
-
-    def _create(self, values: np.ndarray, boxes: np.ndarray) -> None:
-        # Without keys no score counts, so a writer that is killed in between leaves
-        # none that could be taken for another label's.
-        keys_path = _keys_path(self.path)
-        keys_path.unlink(missing_ok=True)
-        _outcome_path(self.path).unlink(missing_ok=True)
-        with replacing(_manifest_path(self.path)) as partial:
-            partial.write_text(json.dumps(self._manifest, indent=2) + '\n', 'utf-8')
-        _save(self.path, values)
-        _save(self.boxes_path, boxes)
-        _save(keys_path, self._labels.keys)
 
     def is_scored(self, keys: np.ndarray) -> np.ndarray:
         """Whether labels are scored, bool of the shape of their keys."""
@@ -255,6 +306,22 @@ class ReliabilityFile:
         if boxes is not None:
             self.boxes[rows] = boxes
         self.values[rows] = reliability
+
+    def take_over(self, path: Path) -> None:
+        """Store what another file knows of labels of this one.
+
+        Args:
+            path (Path): A reliability file of the same measurer.
+        """
+        count = _read_manifest(path)['labels']['count']
+        keys = _load_keys(_keys_path(path))
+        if len(keys) != count:  # its writer was killed before there was a score
+            return
+        values = _open_array(path, 'r', (count,))
+        boxes = _open_array(_boxes_path(path), 'r', (count, 4))
+        # An image may have changed since.
+        known = (self._index.rows(keys) >= 0) & ~np.isnan(values)
+        self.write(keys[known], values[known], boxes[known])
 
     def write_outcomes(self, keys: np.ndarray, outcomes: np.ndarray) -> None:
         """Store what a correction has made of some labels, and of no other one.
@@ -286,6 +353,10 @@ def _manifest_path(path: Path) -> Path:
     return path.with_suffix('.json')
 
 
+def _boxes_path(path: Path) -> Path:
+    return path.with_suffix('.boxes.npy')
+
+
 def _keys_path(path: Path) -> Path:
     return path.with_suffix('.keys.npy')
 
@@ -310,6 +381,34 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             f'{manifest} is no manifest of a reliability file ({error!r}): expected '
             'the JSON object that tools/score_reliability.py writes. Score again.'
         ) from error
+
+
+def _is_of_same(
+    path: Path, stored: Mapping[str, Any], manifest: Mapping[str, Any], overwrite: bool
+) -> bool:
+    """Whether a file is of the same measurer and transforms, as it must be to stay."""
+    for what, before, now in _differences(stored, manifest):
+        if overwrite:
+            return False
+        raise ValueError(
+            f'{path} was made for {what} {before!r}, now it is {now!r}. Use the file '
+            'that belongs to it, another folder, or --overwrite.'
+        )
+    return True
+
+
+def _fill_in(
+    path: Path,
+    stored: Mapping[str, Any],
+    rows: np.ndarray,
+    values: np.ndarray,
+    boxes: np.ndarray,
+) -> None:
+    """Put the scores and boxes of some rows of a file, -1 for none, into arrays."""
+    known, count = rows >= 0, stored['labels']['count']
+    values[known] = _open_array(path, 'r', (count,))[rows[known]]
+    if _boxes_path(path).exists():
+        boxes[known] = _open_array(_boxes_path(path), 'r', (count, 4))[rows[known]]
 
 
 def _differences(

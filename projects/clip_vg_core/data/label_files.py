@@ -38,8 +38,9 @@ class LabelFile:
         sample_ids_sha256 (str): Of their ``sample_id``, each followed by a newline.
         content (np.ndarray): uint64 (count, ), a key of each label's ``sample_id``,
             image name, expression and box.
-        add_image_bytes (Callable, optional): Maps these keys to keys that depend on
-            the bytes of the images as well. Defaults to None: the images are unknown.
+        add_image_bytes (Callable, optional): Maps these keys, or those of the labels
+            ``rows``, to keys that depend on the bytes of the images as well. Defaults
+            to None: the images are unknown.
     """
 
     file: str
@@ -48,7 +49,7 @@ class LabelFile:
     count: int
     sample_ids_sha256: str
     content: np.ndarray = field(compare=False, repr=False)
-    add_image_bytes: Callable[[np.ndarray], np.ndarray] | None = field(
+    add_image_bytes: Callable[..., np.ndarray] | None = field(
         default=None, compare=False, repr=False
     )
 
@@ -64,6 +65,22 @@ class LabelFile:
         if self.add_image_bytes is None:
             return self.content
         return self.add_image_bytes(self.content)
+
+    def part(self, rows: np.ndarray, sample_ids_sha256: str) -> 'LabelFile':
+        """Some of the labels; only their images are looked at.
+
+        Args:
+            rows (np.ndarray): int64 (n, ), which ones.
+            sample_ids_sha256 (str): Of their ``sample_id``.
+        """
+        add = self.add_image_bytes
+        return replace(
+            self,
+            count=len(rows),
+            sample_ids_sha256=sample_ids_sha256,
+            content=self.content[rows],
+            add_image_bytes=add and partial(add, rows=rows),
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -124,8 +141,12 @@ def _add_image_bytes(
     names: PackedStrings,
     index: np.ndarray,
     keys: np.ndarray,
+    rows: np.ndarray | None = None,
 ) -> np.ndarray:
     """Keys that depend on the bytes of the labels' images."""
+    if rows is not None:
+        images, index = np.unique(index[rows], return_inverse=True)
+        names = names.take(images)
     return with_image_bytes(keys, image_bytes(folder, names)[index])
 
 

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from .detection import Box, Detection, Triplet
 from .vocabulary import is_english
 
 __all__ = [
+    'OTHER',
     'CocoFile',
     'ListedImage',
     'class_name',
@@ -24,6 +25,9 @@ __all__ = [
 
 # Id, file name, width and height, which the file may not have.
 ListedImage = tuple[int | str, str, int | None, int | None]
+# In the place of an entry, and of its image id: it is of an image of another shard.
+OTHER: Any = object()
+_OTHER_ENTRY: Any = (OTHER, None)
 # What annotations have that no label is made of, and that takes most of the memory.
 _LEFT_OUT = ('segmentation', 'keypoints')
 
@@ -136,17 +140,31 @@ def _without_outlines(entry: dict) -> dict:
     return entry
 
 
+def _of_some_images(is_other: Callable[[Any], bool]) -> Callable[[dict], Any]:
+    """What stays in memory of an entry, where others read the rest of the images."""
+
+    def read(entry: dict) -> Any:
+        return OTHER if is_other(entry.get('image_id')) else _without_outlines(entry)
+
+    return read
+
+
 class CocoFile:
     """A JSON file of annotations or results, read whole.
 
     Args:
         path (Path): A list of entries, or an object with lists of entries.
+        is_other (Callable, optional): Says of an ``image_id`` whether it is of an image
+            that nobody asks for; entries of these, :data:`OTHER`, take no memory.
+            Defaults to None: all are read.
 
     Raises:
         ValueError: The file is no JSON in UTF-8, or neither of the two.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, is_other: Callable[[Any], bool] | None = None
+    ) -> None:
         self.path = path
         if path.is_dir():
             raise ValueError(f'{path} is a folder; expected a JSON file.')
@@ -154,7 +172,8 @@ class CocoFile:
             encoding = json.detect_encoding(file.read(4))
         if not encoding.startswith('utf-8'):
             raise ValueError(f'{path} is in {encoding}; expected JSON in UTF-8.')
-        self.content = read_json(path, _without_outlines)
+        hook = _without_outlines if is_other is None else _of_some_images(is_other)
+        self.content = read_json(path, hook)
         if not isinstance(self.content, (list, dict)):
             raise ValueError(
                 f'{path}: expected a JSON list, or an object of lists, found '
@@ -184,7 +203,9 @@ class CocoFile:
             )
         for number, entry in enumerate(entries, 1):
             where = f'{self.path}, {what} {number}'
-            yield where, entry_of(entry, dict, where, 'a JSON object')
+            if entry is not OTHER:
+                entry_of(entry, dict, where, 'a JSON object')
+            yield where, entry
 
     def images(self) -> Iterator[ListedImage]:
         """Id, file name, width and height (None: not in the file) of each image."""
@@ -246,6 +267,9 @@ class CocoFile:
         """
         scored = isinstance(self.content, list)
         for where, entry in self._entries('annotations'):
+            if entry is OTHER:
+                yield _OTHER_ENTRY
+                continue
             if entry.get('iscrowd'):
                 yield _image_id(entry, where), None
                 continue
@@ -270,6 +294,9 @@ class CocoFile:
     def captions(self) -> Iterator[tuple[int | str, str]]:
         """Image id and text of each caption."""
         for where, entry in self._entries('annotations'):
+            if entry is OTHER:
+                yield _OTHER_ENTRY
+                continue
             text = entry_of(required(entry, 'caption', where), str, where, 'a caption')
             yield _image_id(entry, where), text
 
@@ -288,6 +315,9 @@ class CocoFile:
             ValueError: An entry is damaged; it says which.
         """
         for where, entry in self._entries('triplets'):
+            if entry is OTHER:
+                yield _OTHER_ENTRY
+                continue
             yield (
                 _image_id(entry, where),
                 Triplet(

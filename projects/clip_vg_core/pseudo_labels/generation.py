@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,12 +19,15 @@ from tqdm import tqdm
 from ..data.readers import odvg_line
 from ..utils.atomic import file_sha256, replacing
 from ..utils.folder_lock import lock_folder
+from ..utils.resumable import resumable_map
+from ..utils.shards import Shard, shard_range
 from .assign import AssignOptions, Score, assign_labels
 from .caption import PARSER, CaptionOptions, caption_labels, load_parser
 from .cleaning import copy_attributes
 from .detection import PseudoLabel, Scene
 from .geometry import GeometryOptions, geometry_labels
-from .inputs import InputFiles, WriteCaptions, read_scenes, shard_range
+from .inputs import InputFiles, WriteCaptions, read_scenes
+from .joining import join_captions, join_detections
 from .predictions import list_images
 from .relation import RelationOptions, relation_labels
 from .statistics import (
@@ -37,6 +41,7 @@ from .vocabulary import Vocabulary
 
 __all__ = [
     'KINDS',
+    'OUTPUTS',
     'Generation',
     'LabelMaker',
     'MakerSettings',
@@ -44,6 +49,7 @@ __all__ = [
     'WriteReport',
     'generate',
     'merge_shards',
+    'refuse_to_replace',
 ]
 
 Options = (
@@ -66,6 +72,9 @@ _MADE_OF = dict(
     geometry=('detections',),
     assign=('detections', 'texts'),
 )
+# What a run writes: the labels, and what stands beside them.
+PREDICTIONS = ('.detections.json', '.captions.json')
+OUTPUTS = ('', '.manifest.json', '.html', '.report', *PREDICTIONS)
 # Images of a task: large enough that sending them costs little, small enough that all
 # workers end at about the same time.
 CHUNK = 256
@@ -128,7 +137,7 @@ class Generation:
     maker: MakerSettings
     detector: Sequence[str] | None = None
     captioner: Sequence[str] | None = None
-    shard: tuple[int, int] = (1, 1)
+    shard: Shard = (1, 1)
     workers: int = 1
     batch_size: int = 8
     device: str | None = None
@@ -189,7 +198,14 @@ class Generation:
             settings['captioner'] = [_named(part) for part in self.captioner]
         if self.shard[1] > 1:
             settings['shard'] = list(self.shard)
+            settings['shard_batch'] = self.shard_batch
         return settings
+
+    @property
+    def shard_batch(self) -> int:
+        """Images that stay together in a shard: those of a batch of a model."""
+        has_model = self.detector is not None or self.captioner is not None
+        return self.batch_size if has_model else 1
 
 
 def _named(value: str | Path) -> Any:
@@ -378,10 +394,35 @@ def _make(
             ) from error
 
 
-def _refuse_to_replace(out: Path) -> None:
+def _resumed(
+    make: Callable[[Sequence[Scene]], Iterator[tuple[bytes, Counter]]],
+    scenes: Sequence[Scene],
+    path: Path,
+    origin: Mapping[str, Any],
+    overwrite: bool,
+) -> Iterator[tuple[bytes, Counter]]:
+    """The labels of chunks of images, each made once; see :func:`resumable_map`."""
+    made: Iterator[tuple[bytes, Counter]] | None = None
+
+    def predict(numbers: Sequence[str]) -> Iterator[Any]:
+        nonlocal made
+        if made is None:
+            made = make(scenes[int(numbers[0]) * CHUNK :])
+        for lines, counts in islice(made, len(numbers)):
+            yield lines.decode(), counts
+
+    numbers = list(map(str, range(-(-len(scenes) // CHUNK))))
+    for lines, counts in resumable_map(
+        *(path, numbers, predict, 1, f'{CHUNK} images each'),
+        origin=origin,
+        overwrite=overwrite,
+    ):
+        yield lines.encode(), Counter(counts)
+
+
+def refuse_to_replace(out: Path) -> None:
     """Raise if something is where a run writes."""
-    ends = ('manifest.json', 'html', 'report', 'detections.json', 'captions.json')
-    for path in (out, *(Path(f'{out}.{end}') for end in ends)):
+    for path in (Path(f'{out}{end}') for end in OUTPUTS):
         if os.path.lexists(path):
             raise FileExistsError(
                 f'{path} exists. Remove it, give another --out, or say --overwrite.'
@@ -395,8 +436,9 @@ def generate(
 ) -> dict[str, Any]:
     """Make labels.
 
-    Predictions of models stay in ``.<out>.unfinished`` until the labels are there, so
-    that an interrupted command does not run them again; the rules take seconds.
+    What models have made, labels by CLIP included, stays in ``.<out>.unfinished`` until
+    all labels are there, so that an interrupted command does not run them again; the
+    rules take seconds.
 
     Args:
         job (Generation): What to do.
@@ -415,41 +457,39 @@ def generate(
     """
     job.check()
     if not job.overwrite:
-        _refuse_to_replace(job.out)
+        refuse_to_replace(job.out)
     settings = job.settings()
     upright = job.inputs.is_upright()
     inputs, shard = replace(job.inputs, upright=upright), job.shard
     work_dir = job.out.with_name(f'.{job.out.name}.unfinished')
-    with lock_folder(work_dir):
+    with lock_folder(work_dir, every_process=True):
         write_captions: WriteCaptions | None = None
-        describe: Describe | None = None
-        score: Score | None = None
         if job.detector is not None:
             assert models is not None and inputs.images is not None
             names = list_images(inputs.images)
-            mine = shard_range(len(names), shard)
+            mine = shard_range(len(names), shard, job.shard_batch)
             detections = models.detect(names[mine.start : mine.stop], upright, work_dir)
             # They are of the images of this shard alone.
             inputs, shard = replace(inputs, detections=detections), (1, 1)
         if job.captioner is not None:
             assert models is not None
             write_captions = partial(models.caption, upright=upright, work_dir=work_dir)
-        scenes, counts = read_scenes(inputs, shard, write_captions)
-        if job.maker.clip is not None and job.maker.kind == 'assign':
-            assert models is not None
-            score = models.score(upright)
-        elif job.maker.clip is not None:
-            assert models is not None
-            words = Vocabulary.load(**job.maker.vocabulary).attributes
-            describe = models.describe(words, upright)
+        scenes, counts = read_scenes(inputs, shard, write_captions, job.shard_batch)
+        describe, score = _clip(job, models, upright)
         with (
             replacing(job.out) as unfinished,
             unfinished.open('wb') as file,
             tqdm(total=len(scenes), desc=job.maker.source, unit='image') as bar,
         ):
-            for lines, chunk_counts in _make(
-                scenes, job.maker, describe, job.workers, score
-            ):
+
+            def make(part: Sequence[Scene]) -> Iterator[tuple[bytes, Counter]]:
+                return _make(part, job.maker, describe, job.workers, score)
+
+            chunks = make(scenes)
+            if job.maker.clip is not None:
+                path, origin = work_dir / 'labels.jsonl', dict(settings, chunk=CHUNK)
+                chunks = _resumed(make, scenes, path, origin, job.overwrite)
+            for lines, chunk_counts in chunks:
                 file.write(lines)
                 counts.update(chunk_counts)
                 bar.update(chunk_counts['images'])
@@ -458,11 +498,24 @@ def generate(
                 *(unfinished, settings, counts, job.out, inputs.images, write_report)
             )
         # Last: an interrupted command finds them where it looks for them.
-        for name in ('detections.json', 'captions.json'):
-            if (work_dir / name).exists():
-                os.replace(work_dir / name, f'{job.out}.{name}')
+        for end in PREDICTIONS:
+            if (work_dir / end[1:]).exists():
+                os.replace(work_dir / end[1:], f'{job.out}{end}')
         shutil.rmtree(work_dir)
     return manifest
+
+
+def _clip(
+    job: Generation, models: Models | None, upright: bool
+) -> tuple[Describe | None, Score | None]:
+    """What CLIP does for the labels of a job: it names attributes, or scores texts."""
+    if job.maker.clip is None:
+        return None, None
+    assert models is not None
+    if job.maker.kind == 'assign':
+        return None, models.score(upright)
+    words = Vocabulary.load(**job.maker.vocabulary).attributes
+    return models.describe(words, upright), None
 
 
 def _publish(
@@ -511,9 +564,13 @@ def merge_shards(
         ValueError: Shards are missing, doubled or of different runs.
     """
     if not overwrite:
-        _refuse_to_replace(out)
+        refuse_to_replace(out)
     ordered, settings, counts = merge_manifests(shards)
     out.parent.mkdir(parents=True, exist_ok=True)
+    for end, join in zip(PREDICTIONS, (join_detections, join_captions), strict=True):
+        parts = [Path(f'{shard}{end}') for shard in ordered]
+        if all(part.is_file() for part in parts):
+            join(parts, Path(f'{out}{end}'))
     with replacing(out) as unfinished:
         with unfinished.open('wb') as file:
             for shard in ordered:

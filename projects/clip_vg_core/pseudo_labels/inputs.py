@@ -5,13 +5,13 @@ from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path, PurePath
 from typing import Any
 
 from ..utils.atomic import file_sha256
+from ..utils.shards import Shard, shard_range
 from .detection import Detection, GivenText, Scene
-from .entries import CocoFile, ListedImage, read_names
+from .entries import OTHER, CocoFile, ListedImage, read_names
 from .predictions import (
     is_turned,
     list_images,
@@ -26,11 +26,12 @@ __all__ = [
     'InputFiles',
     'WriteCaptions',
     'read_scenes',
-    'shard_range',
 ]
 
 # Writes COCO caption results for the images of some ids and file names.
 WriteCaptions = Callable[[list[int | str], list[str]], Path]
+# In the place of the entries of an image that is not listed.
+_UNKNOWN: dict[str, list] = {}
 # Begins the detections that ``--detector`` wrote of upright images.
 UPRIGHT_MARK = b'{"info": {"upright": true}, '
 
@@ -155,24 +156,11 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def shard_range(count: int, shard: tuple[int, int]) -> range:
-    """Which images, in the order of their ids, a shard is.
-
-    Args:
-        count (int): Of all images.
-        shard (tuple[int, int]): Number of the shard, from 1, and of all shards.
-
-    Returns:
-        range: The shards of a run cover all images, without overlap, in order.
-    """
-    number, total = shard
-    return range(count * (number - 1) // total, count * number // total)
-
-
 def read_scenes(
     inputs: InputFiles,
-    shard: tuple[int, int] = (1, 1),
+    shard: Shard = (1, 1),
     write_captions: WriteCaptions | None = None,
+    batch_size: int = 1,
 ) -> tuple[list[Scene], Counter]:
     """Read what is known of the images of a shard.
 
@@ -183,6 +171,7 @@ def read_scenes(
         write_captions (Callable, optional): Writes COCO caption results for the images
             of some ids and file names, and returns their path. Defaults to None: those
             of ``inputs`` are read.
+        batch_size (int): Images that stay together in a shard. Defaults to 1.
 
     Returns:
         tuple[list[Scene], Counter]: The scenes by image id, numbers before names; and
@@ -191,7 +180,7 @@ def read_scenes(
     Raises:
         ValueError: An entry is damaged, or of an unknown image or category.
     """
-    reader = _Reader(inputs, shard)
+    reader = _Reader(inputs, shard, batch_size)
     if inputs.detections is not None:
         _check_turned(inputs, [image[1] for image in reader.images])
         reader.add('detections', inputs.detections, reader.detections())
@@ -216,16 +205,17 @@ def read_scenes(
 class _Reader:
     """Reads the files of a generator, each once, and sorts their entries by image."""
 
-    def __init__(self, inputs: InputFiles, shard: tuple[int, int]) -> None:
+    def __init__(self, inputs: InputFiles, shard: Shard, batch_size: int) -> None:
         self.inputs, self.first = inputs, shard[0] == 1
-        self.load = cache(CocoFile)
+        self._files: dict[Path, CocoFile] = {}
+        self.has_others = shard[1] > 1
         self.dumped = None
         if inputs.is_pickle() and inputs.detections is not None:
             self.dumped = list(
                 read_dumped_predictions(inputs.detections, self._class_list())
             )
         self.listed = self._listed()
-        mine = shard_range(len(self.listed), shard)
+        mine = shard_range(len(self.listed), shard, batch_size)
         self.images = _with_sizes(self.listed[mine.start : mine.stop], inputs)
         # Entries of each image of the shard; None for those of other shards.
         self.entries: dict[int | str, dict[str, list] | None] = dict.fromkeys(
@@ -235,6 +225,18 @@ class _Reader:
         self.left_out: Counter = Counter()
         # Detections of each image, of any score: what numbers of regions count.
         self.regions: Counter = Counter()
+
+    def load(self, path: Path) -> CocoFile:
+        """A file, read once; of what other shards label, only the images are kept."""
+        if path not in self._files:
+            is_whole = path == self.inputs.listing() or not self.has_others
+            self._files[path] = CocoFile(path, None if is_whole else self._is_other)
+        return self._files[path]
+
+    def _is_other(self, image_id: Any) -> bool:
+        """Whether an image is listed, but not in this shard."""
+        is_id = isinstance(image_id, (int, str))
+        return is_id and self.entries.get(image_id, _UNKNOWN) is None
 
     def categories(self) -> dict[int, str] | None:
         """Of the file that lists the images."""
@@ -365,6 +367,8 @@ class _Reader:
         """
         min_score = self.inputs.min_score if what == 'detections' else 0.0
         for number, (image_id, item) in enumerate(entries, 1):
+            if image_id is OTHER:
+                continue
             if image_id not in self.entries:
                 self._leave_out_unknown(f'{path}, entry {number}', image_id)
                 continue

@@ -252,7 +252,9 @@ def merge_manifests(
                 'their manifests, and make one of them again.'
             )
         counts.update(manifest['counts'])
-    return [path for _, _, path in found], found[0][1]['settings'], counts
+    settings = found[0][1]['settings']
+    settings.pop('shard_batch', None)  # which shards of version 0.1 do not have
+    return [path for _, _, path in found], settings, counts
 
 
 def _whole(path: Path) -> dict[str, Any]:

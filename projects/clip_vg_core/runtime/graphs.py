@@ -5,12 +5,20 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ['BACKENDS', 'PRECISIONS', 'Graph', 'import_extra', 'open_graph']
+__all__ = [
+    'BACKENDS',
+    'PRECISIONS',
+    'Graph',
+    'default_backend',
+    'import_extra',
+    'open_graph',
+]
 
 BACKENDS = ('openvino', 'onnxruntime')
 PRECISIONS = ('f32', 'bf16', 'int8')
@@ -28,9 +36,14 @@ def import_extra(name: str) -> Any:
         return import_module(name)
     except ImportError as error:
         raise ImportError(
-            f'{name} is needed for exported detectors: pip install '
+            f'{name} is needed for exported detectors: pip install {name}, or all of '
             f"-e '.[serving]' ({error})."
         ) from error
+
+
+def default_backend() -> str:
+    """The first backend that is installed, else the first."""
+    return next((name for name in BACKENDS if find_spec(name)), BACKENDS[0])
 
 
 def open_graph(

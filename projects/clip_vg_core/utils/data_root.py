@@ -1,9 +1,9 @@
-"""The folder of the data, set once for all data loaders of a config."""
+"""The data sets of a config, and their folder, set once for all data loaders."""
 
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from typing import Any
 
-__all__ = ['replace_data_root']
+__all__ = ['data_sets_of', 'replace_data_root']
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 _WRAPPED = ('dataset', 'datasets')  # of MMEngine's and MMDetection's wrappers
@@ -21,26 +21,33 @@ def replace_data_root(cfg: MutableMapping, data_root: str) -> None:
     Raises:
         ValueError: The config has no data set.
     """
-    changed = [
-        _replace(cfg[loader].get('dataset'), data_root)
+    found = [
+        dataset
         for loader in _LOADERS
         if cfg.get(loader) is not None
+        for dataset in data_sets_of(cfg[loader].get('dataset'))
     ]
-    if not any(changed):
+    if not found:
         raise ValueError(
             f'--data-root {data_root}: the config has no data set; expected one in '
             f'{", ".join(_LOADERS)}.'
         )
+    for dataset in found:
+        dataset['data_root'] = data_root
 
 
-def _replace(dataset: Any, data_root: str) -> bool:
-    """Whether there was a data set."""
+def data_sets_of(dataset: Any) -> Iterator[MutableMapping]:
+    """The configs of a loader's data sets, those in wrappers included.
+
+    Args:
+        dataset (Any): The loader's ``dataset``.
+    """
     if isinstance(dataset, (list, tuple)):
-        return any([_replace(item, data_root) for item in dataset])
-    if not isinstance(dataset, MutableMapping):
-        return False
-    inner = [key for key in _WRAPPED if key in dataset]
-    if inner:
-        return any([_replace(dataset[key], data_root) for key in inner])
-    dataset['data_root'] = data_root
-    return True
+        for item in dataset:
+            yield from data_sets_of(item)
+    elif isinstance(dataset, MutableMapping):
+        inner = [key for key in _WRAPPED if key in dataset]
+        for key in inner:
+            yield from data_sets_of(dataset[key])
+        if not inner:
+            yield dataset

@@ -23,18 +23,20 @@ def is_first_process() -> bool:
 
 
 @contextmanager
-def lock_folder(folder: str | Path) -> Iterator[None]:
+def lock_folder(folder: str | Path, every_process: bool = False) -> Iterator[None]:
     """Lock a folder until the block or the process ends, however it ends.
 
     Of a distributed job, only the first process does.
 
     Args:
         folder (str or Path): Created if it does not exist.
+        every_process (bool): Whether each process of a distributed job locks for
+            itself, as those do that make an output each. Defaults to False.
 
     Raises:
         RuntimeError: The folder is locked already, by another process or by this one.
     """
-    if not is_first_process():
+    if not every_process and not is_first_process():
         yield
         return
     folder = Path(folder)

@@ -10,7 +10,14 @@ from tqdm import tqdm
 
 from .atomic import replacing
 
-__all__ = ['append_line', 'bind', 'origin_path', 'read_journal', 'resumable_map']
+__all__ = [
+    'append_line',
+    'bind',
+    'describe_changes',
+    'origin_path',
+    'read_journal',
+    'resumable_map',
+]
 
 
 def origin_path(path: Path) -> Path:
@@ -37,7 +44,7 @@ def bind(path: Path, origin: Mapping[str, Any], overwrite: bool = False) -> None
     # An empty file holds nothing that could be of another origin.
     if path.exists() and path.stat().st_size:
         known = _read_origin(beside)
-        changes = _changes(known, origin)
+        changes = describe_changes(known, origin)
         if not changes:
             return
         if not overwrite:
@@ -60,7 +67,7 @@ def _read_origin(path: Path) -> dict[str, Any]:
     return origin if isinstance(origin, dict) else {}
 
 
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """What differs: 'start was 0.5, is 0.4; labels.one was a3..., is 7f...', or ''."""
     # A key that an earlier version did not write is as one of None.
     before, now = _flat(before), _flat(now)
@@ -88,18 +95,23 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else f'{text[:16]}...'
 
 
-def _count_whole_lines(path: Path) -> int:
-    """Number of whole lines; what a kill left after the last one is cut off."""
+def _count_whole_lines(path: Path, total: int = 0, batch_size: int = 1) -> int:
+    """Number of lines in whole batches; what a kill left after them is cut off.
+
+    The last of ``total`` lines ends a batch as well.
+    """
     if not path.exists():
         return 0
-    count = end = 0
+    count = end = whole = whole_end = 0
     with path.open('rb') as file:
         for line in file:
             if not line.endswith(b'\n'):
                 break
             count, end = count + 1, end + len(line)
-    os.truncate(path, end)
-    return count
+            if count % batch_size == 0 or count == total:
+                whole, whole_end = count, end
+    os.truncate(path, whole_end)
+    return whole
 
 
 def append_line(path: Path, line: Mapping[str, Any]) -> None:
@@ -138,7 +150,7 @@ def read_journal(path: Path, settings: Mapping[str, Any]) -> dict[str, dict[str,
                 f'{path}, line {number} is not valid JSON: {error}. Remove this line '
                 'and those after it; their steps are repeated.'
             ) from error
-    if changes := _changes(lines[0].get('settings', {}), settings):
+    if changes := describe_changes(lines[0].get('settings', {}), settings):
         raise ValueError(
             f'{path} was begun with other settings: {changes}. Use another --work-dir, '
             'the settings it was begun with, or --overwrite.'
@@ -177,7 +189,8 @@ def resumable_map(
         ValueError: There are predictions of another origin.
     """
     bind(path, origin or {}, overwrite)
-    start = _count_whole_lines(path)
+    # The same batches as without a stop: predictions depend on them by rounding.
+    start = _count_whole_lines(path, len(items), batch_size)
     with (
         tqdm(total=len(items), initial=start, desc=what, disable=hidden) as bar,
         path.open('a', encoding='utf-8') as file,

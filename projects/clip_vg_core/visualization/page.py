@@ -31,7 +31,11 @@ table { border-collapse: collapse; margin: 1rem 0 }
 th, td { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: left }
 td.n { text-align: right; font-variant-numeric: tabular-nums }
 tr.best { background: #e8f5e9 } img { max-width: 100% } figure { margin: 1rem 0 }
-figcaption { color: #555 }
+figcaption { color: #555 } body { overflow-wrap: anywhere }
+/* On a phone figures and tables keep a size that can be read, and scroll. */
+@media (max-width: 700px) { figure, table { overflow-x: auto }
+  table { display: block } td, th { overflow-wrap: normal; white-space: nowrap }
+  figure img { max-width: none; width: 860px } }
 </style></head><body>
 <h1>{{ title }}</h1>
 {% block body %}{% endblock %}

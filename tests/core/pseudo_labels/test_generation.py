@@ -25,7 +25,7 @@ from projects.clip_vg_core.pseudo_labels.generation import (
     merge_shards,
 )
 from projects.clip_vg_core.pseudo_labels.geometry import GeometryOptions
-from projects.clip_vg_core.pseudo_labels.inputs import InputFiles, shard_range
+from projects.clip_vg_core.pseudo_labels.inputs import InputFiles
 from projects.clip_vg_core.pseudo_labels.statistics import manifest_path, summary
 from projects.clip_vg_core.pseudo_labels.template import TemplateOptions
 from projects.clip_vg_core.utils.folder_lock import lock_folder
@@ -138,13 +138,6 @@ def test_no_label_ends_with_the_option_to_change(
     data, manifest = made(job(tmp_path, inputs, maker=maker))
     assert data == b''
     assert advice in summary(manifest).splitlines()[-1]
-
-
-@pytest.mark.parametrize('count', [0, 1, 5, 16])
-@pytest.mark.parametrize('total', [1, 3, 7])
-def test_shards_cover_all_images_once(count, total):
-    ranges = [shard_range(count, (i, total)) for i in range(1, total + 1)]
-    assert [i for part in ranges for i in part] == list(range(count))
 
 
 def test_processes_and_the_order_of_the_files_change_nothing(tmp_path, inputs):

@@ -5,6 +5,7 @@ import random
 import pytest
 
 from projects.clip_vg_core.pseudo_labels.detection import Detection, Triplet
+from projects.clip_vg_core.pseudo_labels.entries import OTHER, CocoFile
 from projects.clip_vg_core.pseudo_labels.inputs import InputFiles, read_scenes
 
 from ...helpers.labels import detection, write
@@ -74,6 +75,33 @@ def test_a_shard_has_its_images_and_their_entries_only(tmp_path):
         [10, 100],
     ]
     assert all(scene.detections == (PERSON,) for part in parts for scene in part)
+
+
+def test_shards_read_what_one_reading_has_and_keep_no_more(tmp_path):
+    end = dict(name='car', bbox=[10, 20, 200, 300], score=0.5)
+    edge = dict(subject=end, predicate='near', object=end)
+    order = (100, 9, 2, 10, 9)
+    given = dict(
+        detections=[detection(i) for i in order],
+        attributes=[detection(i, attribute='red') for i in order],
+        captions=[dict(image_id=i, caption=f'a dog of {i}') for i in order],
+        triplets=[dict(edge, image_id=i) for i in order],
+    )
+    whole = scenes(tmp_path, **given)
+    parts = [scenes(tmp_path, shard=(i, 3), **given) for i in (1, 2, 3)]
+    assert [scene for part in parts for scene in part] == whole
+    assert all(len(scene.captions) == len(scene.triplets) > 0 for scene in whole)
+    file = CocoFile(tmp_path / 'detections.json', lambda image: image != 9)
+    kept = [entry for entry in file.content if entry is not OTHER]
+    assert [entry['image_id'] for entry in kept] == [9, 9]
+
+
+@pytest.mark.parametrize('number', [1, 2, 3])
+def test_every_shard_names_a_damaged_entry_by_its_place(tmp_path, number):
+    """Of an image that is not listed; damage of a listed one is named by its shard."""
+    entries = [detection(i) for i in (100, 9, 2, 10, 5)]
+    with pytest.raises(ValueError, match='entry 5: image 5 is not among the 4'):
+        scenes(tmp_path, shard=(number, 3), detections=entries)
 
 
 def test_detections_for_their_attributes_are_kept_apart(tmp_path):

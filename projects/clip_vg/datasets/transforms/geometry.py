@@ -8,6 +8,8 @@ from mmcv.transforms.utils import cache_randomness
 from mmdet.registry import TRANSFORMS
 from PIL import Image
 
+from projects.clip_vg_core.runtime.preprocessing import letterbox_offset, resized_size
+
 __all__ = ['Letterbox', 'PILResize', 'ReferentCrop']
 
 
@@ -38,12 +40,8 @@ class PILResize(BaseTransform):
         """Resize ``img`` and ``gt_bboxes``; update ``scale_factor`` (w, h)."""
         height, width = results['img'].shape[:2]
         size = self.sizes[0] if len(self.sizes) == 1 else self._draw()
-        reference = (max if self.side == 'long' else min)(height, width)
-        ratio = size / reference
-        # The ratio first, as in the official code (its resize_according_to_long_side):
-        # 640 x 330 becomes 115 rows, where 330 * 224 / 640 = 115.5 would become 116.
-        new = [max(1, round(side * ratio)) for side in (width, height)]
-        if new != [width, height]:
+        new, ratio = resized_size(width, height, size, self.side)
+        if new != (width, height):
             image = Image.fromarray(results['img'])
             results['img'] = np.asarray(image.resize(new, Image.Resampling.BILINEAR))
         results['img_shape'] = results['img'].shape[:2]
@@ -91,7 +89,7 @@ class Letterbox(BaseTransform):
     def _offset(self, margin: int) -> int:
         if self.placement == 'random':
             return self._draw(margin)
-        return max(0, round(margin / 2 - 0.1))
+        return letterbox_offset(margin)
 
     def transform(self, results: dict) -> dict:
         """Pad ``img``, shift ``gt_bboxes`` (xyxy pixels), set ``letterbox``."""
