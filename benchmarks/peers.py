@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ from machine import (
     synchronize,
 )
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
+from mmengine.registry import init_default_scope
 from published_path import PublishedPath
 from serving import export, served_way
 from torch import Tensor, nn
@@ -107,13 +109,16 @@ def _served(*options: str) -> Callable:
     return build
 
 
-def _other(name: str, side: Sequence[int], at_once: bool = True) -> Callable:
+def _other(
+    name: str, side: Sequence[int], at_once: bool = True, **options: Any
+) -> Callable:
     """A detector of Hugging Face that takes texts, by the start of its classes' names.
 
     Args:
         name (str): Such as ``OwlViT``; its config's defaults are the published model's.
         side (Sequence[int]): Height and width of the image.
         at_once (bool): Whether it takes all expressions of an image in one pass.
+        options: Of its config, where the defaults are another model's.
     """
 
     def build(
@@ -124,7 +129,7 @@ def _other(name: str, side: Sequence[int], at_once: bool = True) -> Callable:
         import transformers
 
         torch.manual_seed(0)
-        config = getattr(transformers, f'{name}Config')()
+        config = getattr(transformers, f'{name}Config')(**options)
         model: nn.Module = getattr(transformers, f'{name}ForObjectDetection')(config)
         model.eval().requires_grad_(False).to(device)
         words = torch.randint(1000, 2000, (expressions, TOKENS)).to(device)
@@ -154,7 +159,9 @@ ROWS: Mapping[str, Callable[[int, Path, str], Callable[[], Tensor | None]]] = {
     'OpenVINO, 8 bits': _served('openvino', 'int8'),
     'ONNX Runtime, float32': _served('onnxruntime', 'f32'),
     'OWL-ViT B/32, 768 x 768': _other('OwlViT', (768, 768)),
-    'OWLv2 B/16, 960 x 960': _other('Owlv2', (960, 960)),
+    'OWLv2 B/16, 960 x 960': _other(
+        'Owlv2', (960, 960), vision_config=dict(patch_size=16, image_size=960)
+    ),
     'Grounding DINO-T, 800 x 1066': _other('GroundingDino', (800, 1066), at_once=False),
 }
 
@@ -170,6 +177,7 @@ def serve_row(
     """Give seconds, boxes and peak memory of a prediction at each request."""
     torch.set_num_threads(threads)
     logging.disable(logging.WARNING)
+    init_default_scope('mmdet')
     try:
         predict = ROWS[name](expressions, folder, device)
         predict()  # what only a first prediction does is not counted
