@@ -1,6 +1,7 @@
 """Towers in float16 and bfloat16, and products in TF32: near, in float32 outside."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -105,7 +106,14 @@ def test_an_unknown_type_is_named():
 
 
 @pytest.mark.parametrize('precision', ['high', 'medium'])
-def test_products_are_less_precise_during_a_run_alone(precision):
+def test_products_are_less_precise_during_a_run_alone(precision, request):
+    # A setting of the process, which another test may have left.
+    request.addfinalizer(
+        partial(
+            torch.set_float32_matmul_precision, torch.get_float32_matmul_precision()
+        )
+    )
+    torch.set_float32_matmul_precision('highest')
     batch = make_batch()
     _, _, exact_boxes = run(build(), batch)
     hook = HOOKS.build(dict(type='MatmulPrecisionHook', precision=precision))

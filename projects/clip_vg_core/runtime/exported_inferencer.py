@@ -18,7 +18,7 @@ __all__ = ['ExportedInferencer', 'GroundableImage']
 class GroundableImage(NamedTuple):
     """An encoded image, and how its boxes become pixels.
 
-    Args:
+    Attributes:
         encoded (EncodedImage): Of the image graph.
         corner (tuple[int, int]): Left and top of the image in the padded input.
         scale (float): Its size in the padded input to that of the original.

@@ -57,7 +57,7 @@ def letterbox_offset(margin: int) -> int:
 class Prepared(NamedTuple):
     """An image as the graphs take it.
 
-    Args:
+    Attributes:
         pixels (np.ndarray): Normalised, of shape (3, H, W), float32.
         padding (np.ndarray): True where a patch is padding, of shape (P, ).
         corner (tuple[int, int]): Left and top of the image in the padded input.

@@ -37,7 +37,7 @@ class RequestError(ValueError):
 class GroundingRequest(NamedTuple):
     """What is to be grounded.
 
-    Args:
+    Attributes:
         image (bytes): A file.
         expressions (list[str]): At least one, none of them blank.
     """

@@ -160,9 +160,8 @@ class ClipTokenizer(Tokenizer):
         words = [*symbols, *(f'{symbol}</w>' for symbol in symbols)]
         words += [*map(''.join, pairs), *_SPECIAL]
         self._ids = {word: number for number, word in enumerate(words)}
-        self._pattern = import_extra('regex').compile(
-            '|'.join(_SPECIAL) + _WORDS, import_extra('regex').IGNORECASE
-        )
+        regex = import_extra('regex')
+        self._pattern = regex.compile('|'.join(_SPECIAL) + _WORDS, regex.IGNORECASE)
         # Bounded: a server reads words without end.
         self._word_ids = lru_cache(_CACHED_WORDS)(self._encode_word)
 
