@@ -110,11 +110,15 @@ def test_another_tower_or_input_has_tokens_of_its_own(tmp_path, changed):
     assert len({file.parent.parent for file in files(tmp_path)}) == 2
 
 
-def test_autocast_has_tokens_of_its_own(tmp_path):
+def test_another_precision_has_tokens_of_its_own(tmp_path):
     batch, model = named_batch(), build(str(tmp_path))
     predict(model, batch)
     with torch.autocast('cpu', torch.bfloat16):
         predict(model, batch)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision('medium' if before != 'medium' else 'high')
+    predict(model, batch)
+    torch.set_float32_matmul_precision(before)
     assert model.visual_cache.hits == 0
 
 
@@ -122,7 +126,8 @@ def test_a_folder_of_tokens_tells_whose_they_are(tmp_path):
     predict(build(str(tmp_path)), named_batch())
     (told,) = [json.loads(file.read_text()) for file in tmp_path.rglob('tower.json')]
     assert told['settings']['visual_encoder']['extract_layers'] == [0, 1]
-    assert told['computed'] == ['torch.float32', 'cpu', '']
+    precision = torch.get_float32_matmul_precision()
+    assert told['computed'] == ['torch.float32', 'cpu', '', precision]
     assert len(told['weights_sha256']) == 64
     tokens = load_file(files(tmp_path)[0])['tokens']
     assert tokens.shape == (17, 64)  # 1 + 4 x 4 patches, two levels of 32

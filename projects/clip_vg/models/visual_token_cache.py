@@ -27,7 +27,8 @@ class TokenName(NamedTuple):
     Attributes:
         version (int): Of the tower's weights, see :func:`weights_version`.
         computed (tuple[str, ...]): In what they are computed: the dtype of images, the
-            kind of device, the dtype of autocast or ''.
+            kind of device, the dtype of autocast or '', PyTorch's precision of matrix
+            products.
         key (bytes): Of the image, see :func:`content_key`.
     """
 
@@ -72,7 +73,8 @@ class VisualTokenLookup(ABC):
         autocast = ''
         if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
             autocast = str(torch.get_autocast_dtype(kind))
-        computed = (str(images.dtype), kind, autocast)
+        precision = torch.get_float32_matmul_precision()
+        computed = (str(images.dtype), kind, autocast, precision)
         names = [TokenName(version, computed, key) for key in keys]
         found = {name: own.to(images.device) for name, own in self._find(names).items()}
         # An image that is twice in a batch is encoded once.

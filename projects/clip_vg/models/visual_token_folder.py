@@ -24,8 +24,9 @@ from .visual_token_cache import TokenName, VisualTokenLookup, weights_version
 
 __all__ = ['VisualTokenFolder']
 
-# Images that came again, before it is judged whether they are augmented.
-_FIRST = 64
+# Images that came again, before it is judged whether they are augmented, and how many
+# are watched for that.
+_FIRST, _WATCHED = 64, 10_000
 _KEPT_FREE = 1 << 30  # bytes, for what else is written there: checkpoints
 
 
@@ -152,6 +153,8 @@ class VisualTokenFolder(VisualTokenLookup):
         if image is None or not self._stores:
             return
         with self._lock:
+            if image not in self._forms and len(self._forms) >= _WATCHED:
+                return
             known = self._forms[image]
             self._again += bool(known)
             self._changed += bool(known) and key not in known
