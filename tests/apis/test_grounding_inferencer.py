@@ -227,6 +227,17 @@ def test_boxes_and_legend_are_drawn_in_their_colours():
     assert draw_predictions(image, [], []).shape[1] == 80
 
 
+def test_a_later_box_does_not_cross_out_a_number():
+    image = np.full((200, 320, 3), 255, np.uint8)
+    number, across = [100, 100, 140, 140], [90, 88, 260, 190]
+
+    def plain(boxes):  # pixels of the number's background
+        drawn = draw_predictions(image, boxes, ['a'] * len(boxes))
+        return (drawn[80:100, 100:140] == color_of(0)).all(-1).sum()
+
+    assert plain([number, across]) == plain([number]) > 50
+
+
 def test_several_boxes_have_the_colour_and_the_line_of_their_expression():
     image = np.full((120, 400, 3), 255, np.uint8)
     boxes = [[20, 40, 40, 60], [70, 40, 90, 60], [20, 90, 40, 110]]

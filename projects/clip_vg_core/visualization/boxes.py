@@ -181,12 +181,14 @@ def draw_predictions(
     canvas = Image.new('RGB', (width, height + step * len(lines) + unit // 2), 'white')
     canvas.paste(Image.fromarray(np.ascontiguousarray(image)))
     pen = ImageDraw.Draw(canvas)
+    numbers = list(range(len(boxes))) if labels is None else labels
+    for number, box in zip(numbers, boxes, strict=True):
+        draw_box(pen, box, color_of(number), max(2, unit // 5))
+    # Numbers come last: a box that is drawn later would cross them out.
     tags: list[Tag] = []
-    for row, box in enumerate(boxes):
-        number = row if labels is None else labels[row]
+    for number, box in zip(numbers, boxes, strict=True):
         color = color_of(number)
         left, top = box[:2]
-        draw_box(pen, box, color, max(2, unit // 5))
         label = str(number + 1)
         wide = pen.textlength(label, font=font) + unit // 2
         corner = (left, max(0, top - step) if top >= step else top)

@@ -16,7 +16,7 @@ from ..curriculum.reliability_file import (
     reliability_path,
 )
 from ..utils.file_names import file_name
-from .page import PageImage, png
+from .page import PageImage, png, shorten
 from .result_grid import draw_corrections
 
 __all__ = ['correction_figures']
@@ -137,7 +137,9 @@ def _draw_outcomes(trials: Sequence[Mapping[str, Any]]) -> Figure:
                 )
             left += share
     axes.set_yticks(
-        range(len(rows)), [f'{name}: {row["source"]}' for name, row in rows]
+        range(len(rows)),
+        [f'{shorten(name, 24)}: {shorten(row["source"], 20)}' for name, row in rows],
+        parse_math=False,
     )
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
