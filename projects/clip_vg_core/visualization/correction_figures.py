@@ -145,6 +145,6 @@ def _draw_outcomes(trials: Sequence[Mapping[str, Any]]) -> Figure:
     axes.set_xlim(0, 1)
     axes.set_xlabel('share of the labels')
     axes.spines[['top', 'right']].set_visible(False)
-    figure.legend(loc='upper center', ncols=3, frameon=False)
+    figure.legend(loc='upper left', ncols=3, frameon=False)
     figure.tight_layout(rect=(0, 0, 1, 0.93))
     return figure

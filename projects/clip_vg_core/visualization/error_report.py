@@ -257,7 +257,8 @@ def write_error_report(
     Returns:
         Path: ``out``, a page that needs no other file.
     """
-    names = [shorten(name) for name in runs]
+    # Of one run the name is in the title and the first table alone.
+    names = [shorten(name) if len(runs) > 1 else name for name in runs]
     if len({*names}) < len(names):
         names = [f'{number}: {name}' for number, name in enumerate(names, 1)]
     every = [

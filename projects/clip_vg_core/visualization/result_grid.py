@@ -246,9 +246,10 @@ def _grid(
     for axes, image, caption in zip(grid.flat, images, captions, strict=False):
         axes.imshow(np.asarray(image))
         axes.set_title(caption, fontsize=9, parse_math=False)
-    figure.suptitle(title, fontsize=13)
+    # At the left, which is what a phone shows first.
+    figure.suptitle(title, fontsize=13, x=0.01, ha='left')
     figure.legend(
-        handles=list(legend), loc='lower center', ncols=len(legend), frameon=False
+        handles=list(legend), loc='lower left', ncols=len(legend), frameon=False
     )
     for _ in range(2):  # how far titles reach depends on the images' final shapes
         figure.tight_layout(rect=(0, 0.05, 1, 0.98))
