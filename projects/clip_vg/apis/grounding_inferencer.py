@@ -152,8 +152,10 @@ class GroundingInferencer:
         if compile:
             compile_for_inference(self.model)
         self.visual_cache: VisualTokenCache | None = None
-        if cache_mib > 0 and isinstance(self.model, CLIPVG):
-            self.visual_cache = VisualTokenCache(int(cache_mib * 2**20))
+        if isinstance(self.model, CLIPVG):
+            if cache_mib > 0:
+                self.visual_cache = VisualTokenCache(int(cache_mib * 2**20))
+            # In the place of a folder of training: images of visitors are not kept.
             self.model.cache_visual_tokens(self.visual_cache)
         steps = self.cfg.test_dataloader.dataset.pipeline
         self.pipeline = Compose([s for s in steps if s['type'] not in _LOADING])
