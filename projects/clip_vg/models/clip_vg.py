@@ -71,7 +71,8 @@ class CLIPVG(BaseDetector):
         bbox_head (dict): Config of the box head; its width is the fusion's.
         data_preprocessor (dict, optional): Config of the preprocessor.
         confidence_head (dict, optional): Config of the head that scores the boxes;
-            its width is the fusion's. Defaults to None: every score is 1.
+            its width is the fusion's. Defaults to None: boxes have no scores, see
+            ``scored``.
         num_queries (int): Boxes of each expression, Q. A checkpoint of fewer can be
             fine-tuned, see :class:`VisionLanguageFusion`. Defaults to 1, the published
             model.
@@ -155,6 +156,11 @@ class CLIPVG(BaseDetector):
     def score_thr(self) -> float:
         """Least score of a prediction that is shown; see ``test_cfg``."""
         return self.test_cfg.get('score_thr', 0.5 if self.num_queries > 1 else 0.0)
+
+    @property
+    def scored(self) -> bool:
+        """Whether boxes have scores; without, those of :meth:`predict` only fill up."""
+        return self.confidence_head is not None
 
     def _frozen_parts(self) -> list[nn.Module]:
         """All parts but the confidence head, if it is trained on a frozen detector."""
@@ -358,15 +364,18 @@ class CLIPVG(BaseDetector):
             ``bboxes`` (E * Q, 4) xyxy, clamped to the padded input as in the
             official code, those of an expression together, in the order of the
             queries; ``scores`` in [0, 1] of the confidence head, or 1 without
-            one, as the method gives none; ``labels``, the number of each box's
-            expression; ``label_names``, that expression. None is left out by its score.
+            one, as MMDetection needs numbers (``scored`` in their metainfo says it);
+            ``labels``, the number of each box's expression; ``label_names``, that
+            expression. None is left out by its score.
         """
         tokens = self._forward(batch_inputs, batch_data_samples)
         boxes = self._boxes(tokens)
         scores = boxes.new_ones(len(boxes))
-        if self.confidence_head is not None:
+        if self.scored:
             scores = self.confidence_head(tokens)
-        instances = instances_of(batch_data_samples, boxes, scores, rescale)
+        instances = instances_of(
+            batch_data_samples, boxes, scores, rescale, self.scored
+        )
         return self.add_pred_to_datasample(batch_data_samples, instances)
 
     def _forward(
