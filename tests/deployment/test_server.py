@@ -63,7 +63,7 @@ def served(infer, options=OPTIONS):
     """A port at which it is served, and the service."""
     service = GroundingService(infer, options)
     config = uvicorn.Config(
-        make_app(service), port=0, log_level='warning', ws='none', http='h11'
+        make_app(service), port=0, ws='none', http='h11', log_config=None
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

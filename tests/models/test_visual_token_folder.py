@@ -2,7 +2,6 @@
 
 import copy
 import json
-import multiprocessing
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from safetensors.torch import load_file
 from projects.clip_vg.apis import GroundingInferencer
 from projects.clip_vg.models.visual_token_folder import VisualTokenFolder
 
+from ..helpers.commands import FORKS
 from ..helpers.configs import model_config
 from ..helpers.models import initialised, make_batch, prepared, save_tiny
 
@@ -211,9 +211,8 @@ def write_tokens(folder):
 
 
 def test_processes_write_the_same_folder_at_once(tmp_path):
-    spawn = multiprocessing.get_context('spawn')
     workers = [
-        spawn.Process(target=write_tokens, args=(str(tmp_path),)) for _ in range(2)
+        FORKS.Process(target=write_tokens, args=(str(tmp_path),)) for _ in range(2)
     ]
     for worker in workers:
         worker.start()

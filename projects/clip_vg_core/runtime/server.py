@@ -269,6 +269,8 @@ def serve(
         host=host,
         port=port,
         log_level='info',
+        # Its own would close the log files that others in this process have open.
+        log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
