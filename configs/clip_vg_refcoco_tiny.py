@@ -1,8 +1,7 @@
 """A tiny CLIP-VG from scratch on RefCOCO: sanity-check your data.
 
-It overfits the training expressions of a few dozen images in a minute or two on a CPU,
-and is of no other use: cut RefCOCO to a few images, name the folder by ``--data-root``,
-and look at the accuracy on the training split.
+It overfits the training expressions of a few images (``max_images``) in minutes on a
+CPU, and is of no other use: look at the accuracy on these.
 """
 
 _base_ = './clip_vg_synthetic.py'
@@ -17,6 +16,7 @@ dataset = dict(
     ann_file='refcoco/instances.json',
     split_file='refcoco/refs(unc).p',
     data_prefix=dict(img='train2014/'),
+    max_images=32,
 )
 train_dataloader = dict(dataset=dict(**dataset))
 val_dataloader = dict(dataset=dict(split='train', **dataset))

@@ -1,6 +1,7 @@
 """The reproduction's command: its recipe, plan and table, and rows run to the end."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -15,30 +16,13 @@ from .helpers.pages import load
 SCRIPT = 'tools/reproduce.py'
 # A model that has learnt nothing predicts the middle.
 MIDDLE = (12, 8, 36, 32)
-TINY = [
-    *(
-        f'model.{tower}.{key}'
-        for tower in ('visual_encoder', 'text_encoder')
-        for key in (
-            *('pretrained=None', 'arch._delete_=True', 'arch.embed_dim=64'),
-            *('arch.quick_gelu=True', 'arch.vision_cfg.image_size=224'),
-            *('arch.vision_cfg.patch_size=32', 'arch.vision_cfg.width=64'),
-            *('arch.vision_cfg.layers=2', 'arch.vision_cfg.head_width=64'),
-            *('arch.text_cfg.context_length=77', 'arch.text_cfg.vocab_size=49408'),
-            *('arch.text_cfg.width=64', 'arch.text_cfg.heads=1'),
-            'arch.text_cfg.layers=1',
-        )
-    ),
-    'model.visual_encoder.extract_layers=[0,1]',
-    *('model.fusion.num_layers=1', 'model.fusion.feedforward_channels=32'),
-    *('train_cfg.max_epochs=1', 'train_dataloader.batch_size=2'),
-    'optim_wrapper.accumulative_counts=1',
-    *(f'{split}_dataloader.num_workers=0' for split in ('train', 'val', 'test')),
-    *(
-        f'{split}_dataloader.persistent_workers=False'
-        for split in ('train', 'val', 'test')
-    ),
+# Data loaders in the process itself.
+LOADERS = [
+    f'{split}_dataloader.{word}'
+    for split in ('train', 'val', 'test')
+    for word in ('num_workers=0', 'persistent_workers=False')
 ]
+SHORT = ['train_cfg.max_epochs=1', 'train_dataloader.batch_size=2', *LOADERS]
 
 
 @pytest.fixture(scope='module')
@@ -134,6 +118,44 @@ def test_all_that_is_missing_is_named_at_once_after_the_plan(tmp_path):
     assert not (tmp_path / 'work').exists()
 
 
+def test_missing_images_are_named_where_all_files_are_there(data, tmp_path):
+    root = tmp_path / 'data'
+    shutil.copytree(data, root)
+    (root / 'coco/train2014/COCO_train2014_000000000001.jpg').unlink()
+    (root / 'coco/train2014/COCO_train2014_000000000003.jpg').unlink()
+    options = ['--dry-run', '--data-root', root, '--work-dir', tmp_path / 'work']
+    done = tool(SCRIPT, *options, '--only', 'full_refcoco', check=False)
+    assert done.returncode
+    for number, split in ((1, 'training'), (3, 'validation')):
+        assert f'{number:012d}.jpg' in done.stderr, split
+    # RefCOCO's validation image is one that RefCOCOg trains on.
+    done = tool(SCRIPT, *options, '--only', 'full_refcocog_google', check=False)
+    assert 'refs(google).p' in done.stderr  # files come first
+
+
+def test_weights_that_would_be_downloaded_are_told(data, tmp_path, monkeypatch):
+    monkeypatch.setenv('HF_HUB_CACHE', str(tmp_path / 'empty'))
+    options = ['--dry-run', '--data-root', data, '--only', 'full_refcoco']
+    options += ['--work-dir', tmp_path]
+    done = tool(SCRIPT, *options)
+    assert 'openai' in done.stdout and 'pretrained=FILE' in done.stdout
+    file = tmp_path / 'ViT-B-16.pt'
+    file.touch()
+    done = tool(
+        *(SCRIPT, *options, '--cfg-options', f'model.visual_encoder.pretrained={file}')
+    )
+    assert 'openai' not in done.stdout
+
+
+@pytest.mark.slow
+def test_a_smoke_run_needs_no_data(tmp_path):
+    options = ['--only', 'full_refcoco', '--smoke', 'shapes', '--work-dir', tmp_path]
+    tool(SCRIPT, *options, '--cfg-options', *LOADERS)
+    found = table(tmp_path / 'smoke')
+    assert [split for _, split in found] == ['val', 'testA', 'testB']
+    assert all(cells[0] for cells in found.values())
+
+
 def test_an_unknown_row_is_refused(rows):
     with pytest.raises(ValueError, match=r'nothing.*full_refcoco'):
         rows('--only', 'nothing')
@@ -161,9 +183,12 @@ def table(work_dir):
 @pytest.mark.slow
 def test_rows_run_to_their_table_and_resume(data, tmp_path):
     """A supervised row, SSA, and the supervised weights in the official layout."""
-    weights = tmp_path / 'weights/full/referit/best_checkpoint.pth'
     command = [sys.executable, SCRIPT, '--work-dir', tmp_path, '--data-root', data]
-    command += ['--checkpoints', tmp_path / 'weights', '--cfg-options', *TINY, '--only']
+    command += ['--checkpoints', tmp_path / 'weights', '--smoke', 'tiny']
+    # The model also of the row of released weights, which are tiny here.
+    command += ['--cfg-options', *SHORT, *load(SCRIPT).TINY, '--only']
+    weights = tmp_path / 'weights/full/referit/best_checkpoint.pth'
+    tmp_path /= 'smoke'
     done = run(*command, 'full_referit', 'ssa_refcoco', timeout=3600)
     # 6 labels: the measurer and at most 7 trials, of one epoch in batches of 2.
     assert f'at most {6 * 8 // 2} steps' in done.stdout

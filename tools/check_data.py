@@ -26,6 +26,7 @@ from projects.clip_vg_core.data.inspection_text import (
     format_problems,
 )
 from projects.clip_vg_core.data.label_checks import Problem
+from projects.clip_vg_core.data.published_sets import PUBLISHED
 from projects.clip_vg_core.data.readers import parse_fields
 from projects.clip_vg_core.data.reading_options import add_reading_options
 from projects.clip_vg_core.data.training_config import BASE, training_config
@@ -137,6 +138,13 @@ def main() -> None:
     config = training_config(inspections, args.images or (), args.base)
     problems = [*leaks, *(p for found in inspections for p in found.problems)]
     spoilt = any(problem.spoils_training for problem in problems)
+    for found in inspections:
+        if found.published:
+            configs = {known.name: known.config for known in PUBLISHED}
+            logging.info(
+                '%s has a config, for files in the folders of docs/data.md: configs/%s',
+                *(found.published.name, configs[found.published.name]),
+            )
     if config:
         when = 'once the errors are mended, ' * spoilt
         where = '' if args.images else ' (IMAGES/ is the folder of the images)'

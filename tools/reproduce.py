@@ -1,5 +1,6 @@
 """Reproduce the tables of the paper: check what is there, plan, run, compare.
 
+    python tools/reproduce.py --only full_refcoco ssa_refcoco --smoke shapes
     python tools/reproduce.py --only full_refcoco ssa_refcoco --dry-run
     python tools/reproduce.py --only full_refcoco ssa_refcoco
     python tools/reproduce.py --table
@@ -8,7 +9,7 @@ A row is a kind and a data set: {full, single, ssa, multi, msa, released_full,
 released_ssa, released_msa}_{refcoco, refcoco_plus, refcocog_google, refcocog_umd,
 referit, flickr30k}. Each is trained by the recipe of the official code, or is a
 checkpoint of it, and tested; table.md in the work dir has ours beside the paper's
-numbers. Rerun the same command to resume.
+numbers. Rerun the same command to resume. --smoke takes the same steps in minutes.
 """
 
 from __future__ import annotations
@@ -71,6 +72,25 @@ README = {
     'released_full_refcoco_plus': '71.08 79.17 59.40',
     'released_ssa_refcocog_google': '56.46',
 }
+SCHEDULE = ('param_scheduler.0.T_max', 'param_scheduler.0.end')
+# Towers and a fusion of few weights, at random: for smoke runs.
+TINY = [
+    *(
+        f'model.{tower}.{word}'
+        for tower in ('visual_encoder', 'text_encoder')
+        for word in (
+            *('pretrained=None', 'arch._delete_=True', 'arch.embed_dim=64'),
+            *('arch.quick_gelu=True', 'arch.vision_cfg.image_size=224'),
+            *('arch.vision_cfg.patch_size=32', 'arch.vision_cfg.width=64'),
+            *('arch.vision_cfg.layers=2', 'arch.vision_cfg.head_width=64'),
+            *('arch.text_cfg.context_length=77', 'arch.text_cfg.vocab_size=49408'),
+            *('arch.text_cfg.width=64', 'arch.text_cfg.heads=1'),
+            'arch.text_cfg.layers=1',
+        )
+    ),
+    'model.visual_encoder.extract_layers=[0,1]',
+    *('model.fusion.num_layers=1', 'model.fusion.feedforward_channels=32'),
+]
 # Training, in images a second and GPU: Table III.
 PAPER_FPS = 252.57
 # As the paper's Fig. 3 and the official lists number them.
@@ -125,6 +145,11 @@ def parse_args() -> argparse.Namespace:
     add_cfg_options(parser)
     text = 'begin the rows anew, without what they have (default: resume them)'
     add('--overwrite', action='store_true', help=text)
+    text = 'take the same steps for two epochs and a few images, into WORK_DIR/smoke: '
+    text += 'a tiny model on drawn images in the layout of RefCOCO (shapes), a tiny '
+    text += 'model on your data (tiny), or the model of the row on your data (full); '
+    text += 'the accuracy means nothing (default: the whole row)'
+    add('--smoke', choices=['shapes', 'tiny', 'full'], help=text)
     text = 'print the plan, its cost and what is missing (default: run it)'
     add('--dry-run', action='store_true', help=text)
     text = 'write the table of what is finished, and stop (default: run the rows)'
@@ -134,6 +159,10 @@ def parse_args() -> argparse.Namespace:
         parser.error(
             'expected --processes >= 1, and --launcher where there are several'
         )
+    if args.smoke:
+        args.work_dir /= 'smoke'
+    if args.smoke == 'shapes':
+        args.data_root = args.work_dir / 'data'
     return args
 
 
@@ -179,14 +208,27 @@ class Row:
             # Gradients are accumulated over parts of at most 64, as a GPU had them.
             parts = next(n for n in range(1, own + 1) if own / n <= 64 and own % n == 0)
             words += [
-                f'train_cfg.max_epochs={epochs}',
-                f'param_scheduler.0.T_max={epochs}',
-                f'param_scheduler.0.end={epochs}',
+                *(f'{key}={epochs}' for key in ('train_cfg.max_epochs', *SCHEDULE)),
                 f'train_dataloader.batch_size={own // parts}',
                 f'optim_wrapper.accumulative_counts={parts}',
                 'train_dataloader.dataset.pipeline.2.transforms.1.1.official=True',
             ]
+        if self.args.smoke:
+            words += self.smoke_options()
         return words + (self.args.cfg_options or [])
+
+    def smoke_options(self) -> list[str]:
+        """What makes a row of a few images and two epochs, as ``key=value``."""
+        loaders = ['train', 'val', 'test'] if self.trains else ['test']
+        words = [f'{name}_dataloader.dataset.max_images=24' for name in loaders]
+        if not self.trains:
+            return words
+        words += [f'{key}=2' for key in ('train_cfg.max_epochs', *SCHEDULE)]
+        words.append('train_dataloader.drop_last=False')
+        if self.args.smoke != 'full':
+            words += ['train_dataloader.batch_size=8', *TINY]
+            words.append('optim_wrapper.accumulative_counts=1')
+        return words
 
     def commands(self) -> Iterator[tuple[str, str, list[str]]]:
         """Name, script and arguments of each step."""
@@ -199,6 +241,8 @@ class Row:
             options += ['--equal', 'epochs', '--launcher', self.args.launcher]
             options += ['--processes', str(self.args.processes)]
             options += ['--order', *SOURCES] if self.kind == 'msa' else []
+            # After a smoke run's few steps no label is reliable.
+            options += ['--start', '0'] if self.args.smoke else []
             yield 'search', 'self_paced.py', [config, *options, *common]
             config = str(search / 'final' / 'config.py')
             model = str(search / 'final' / 'model.pth')
@@ -274,7 +318,27 @@ class Row:
             known = {one.name: one.splits['train'] for one in PUBLISHED}
             count = known[self.data.published] if self.kind == 'full' else 0
             return [count] * (1 if isinstance(data['ann_file'], str) else len(SOURCES))
-        return [file.count for file in dataset.label_files]
+        return [len(dataset.indices_of(file)) for file in dataset.label_files]
+
+    def missing_images(self, cfg: Config) -> Iterator[str]:
+        """What the data sets of the row lack beside files and folders."""
+        from mmdet.registry import DATASETS
+
+        loaders = [cfg.train_dataloader, cfg.val_dataloader] if self.trains else []
+        for loader in (*loaders, cfg.test_dataloader):
+            data = dict(loader.dataset, check_images='error', pipeline=[])
+            try:
+                DATASETS.build(data).full_init()
+            except FileNotFoundError as error:
+                yield str(error)
+
+    def clip(self, cfg: Config) -> tuple[str, str] | None:
+        """Architecture and tag of CLIP's weights, if they are none of a file."""
+        arch, tag = (
+            cfg.model.visual_encoder.get(key) for key in ('arch', 'pretrained')
+        )
+        is_tag = self.trains and isinstance(arch, str) and tag is not None
+        return (arch, tag) if is_tag and not Path(tag).exists() else None
 
     def run(self) -> None:
         """Take the steps that are not finished."""
@@ -344,6 +408,30 @@ def check(rows: Sequence[Row], configs: Sequence[Config]) -> None:
             f'{sum(map(len, missing.values()))} files or folders were not found. '
             'Expected, or choose other rows by --only:\n' + '\n'.join(lines)
         )
+    pairs = zip(rows, configs, strict=True)
+    lacks = dict.fromkeys(
+        text for row, cfg in pairs for text in row.missing_images(cfg)
+    )
+    if lacks:
+        raise FileNotFoundError('\n'.join(lacks))
+
+
+def fetch_clip(rows: Sequence[Row], configs: Sequence[Config], dry_run: bool) -> None:
+    """Download CLIP's weights before the first row, or tell that they will be."""
+    from projects.clip_vg.checkpoints.clip_weights import is_cached, resolve_weights
+
+    pairs = zip(rows, configs, strict=True)
+    for arch, tag in dict.fromkeys(filter(None, (r.clip(cfg) for r, cfg in pairs))):
+        if not dry_run:
+            resolve_weights(arch, tag)
+        elif not is_cached(arch, tag):
+            logging.info(
+                'CLIP: %s of %s is not in the cache; it is downloaded first. Without a '
+                'network, fetch it elsewhere (docs/tutorial_reproduce.md#get-clip) and '
+                'give --cfg-options model.visual_encoder.pretrained=FILE '
+                'model.text_encoder.pretrained=FILE',
+                *(tag, arch),
+            )
 
 
 def write_table(rows: Sequence[Row], path: Path) -> str:
@@ -369,16 +457,24 @@ def main() -> None:
     rows = select_rows(args)
     table = args.work_dir / 'table.md'
     if not args.table:
+        if args.smoke == 'shapes':
+            from projects.clip_vg.synthetic.refcoco_layout import make_refcoco_layout
+
+            make_refcoco_layout(args.data_root)
         configs = [row.load() for row in rows]
         for row, cfg in zip(rows, configs, strict=True):
             logging.info('%s', row.plan(cfg))
         check(rows, configs)
+        fetch_clip(rows, configs, args.dry_run)
         if args.dry_run:
+            logging.info('No data are missing. Without --dry-run it is run.')
             return
         for row in rows:
             row.run()
             write_table(rows, table)
     logging.info('%s', write_table(rows, table))
+    if args.smoke:
+        logging.info('A smoke run: every step works, and the accuracy means nothing.')
 
 
 if __name__ == '__main__':

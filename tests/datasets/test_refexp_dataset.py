@@ -879,6 +879,17 @@ def test_indices_and_keys_follow_folds(tmp_path):
     assert [f's{place}' for place in places] == list(dataset.table.sample_ids)
 
 
+def test_a_few_images_have_all_of_their_labels(tmp_path):
+    few = folds(tmp_path, IMAGES, max_images=5)
+    assert len(few) == 5
+    # All other images may be missing.
+    for name in few:
+        Image.new('RGB', (60, 40)).save(tmp_path / name)
+    options = dict(max_images=5, check_images='error')
+    assert folds(tmp_path, IMAGES[::-1], **options) == few
+    assert folds(tmp_path, IMAGES, max_images=100) == set(IMAGES)
+
+
 @pytest.mark.parametrize('keep', [[], [3], [-1, 0]])
 def test_folds_that_do_not_exist_are_refused(tmp_path, keep):
     with pytest.raises(

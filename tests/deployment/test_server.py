@@ -253,8 +253,22 @@ def test_bad_requests_are_refused_and_the_next_is_served(server, status, body, o
     port, _ = server
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         # The server may have closed the connection before all was sent.
-        assert ask(port, body, **options)[0] == status
+        found, _, text = ask(port, body, **options)
+        assert found == status
+        assert list(text) == ['error']  # JSON, whatever is wrong
     assert ask(port, GOOD)[0] == 200
+
+
+@pytest.mark.parametrize('path', ['/', '/predict'])
+def test_another_path_names_those_that_there_are(server, path):
+    error = ask(server[0], method='GET', path=path)[2]['error']
+    assert all(known in error for known in ('/ground', '/health', '/metrics'))
+
+
+def test_a_wrong_key_is_named_with_the_missing_one(server):
+    body = json.dumps(dict(image='', expression='left man')).encode()
+    error = ask(server[0], body)[2]['error']
+    assert "missing: ['expressions'], unknown: ['expression']" in error
 
 
 def send_slowly(port, length, pieces, seconds):

@@ -8,6 +8,7 @@ from projects.clip_vg.apis import GroundingInferencer
 from projects.clip_vg.deployment.quantize import spread
 from projects.clip_vg_core.utils.atomic import file_sha256
 
+from ..helpers import ROOT
 from ..helpers.commands import ended_well, run_script
 from ..helpers.configs import runner_config
 
@@ -107,6 +108,21 @@ def test_calibration_without_int8_or_by_half_is_refused(tmp_path):
         done = run('export', 'a.pth', '--out-dir', tmp_path, *options)
         assert done.returncode == 2
         assert said in done.stderr
+
+
+def test_missing_calibration_data_are_told_before_anything_is_written(
+    checkpoint, tmp_path
+):
+    nowhere, out = tmp_path / 'nowhere', tmp_path / 'out'
+    for weights, named in (
+        (ROOT / 'demo/clip_vg_tiny.pth', nowhere),
+        (checkpoint, checkpoint),  # its config has no training data
+    ):
+        options = ['--out-dir', out, '--int8', '--data-root', nowhere]
+        done = run('export', weights, *options)
+        assert done.returncode and 'Traceback' not in done.stderr
+        assert str(named) in done.stderr and '--calibration-images' in done.stderr
+        assert not list(out.glob('*.onnx'))
 
 
 def test_pictures_are_spread_evenly():

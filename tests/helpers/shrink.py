@@ -106,26 +106,6 @@ def yolof(cfg, shapes, bert):
     cfg.val_evaluator.ann_file = cfg.test_evaluator.ann_file = str(path)
 
 
-def tiny_bert(folder: Path) -> str:
-    """A folder with a BERT of one layer that reads letters."""
-    transformers = pytest.importorskip('transformers')
-    letters = 'abcdefghijklmnopqrstuvwxyz'
-    words = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', '.', '?']
-    words += [*letters, *(f'##{letter}' for letter in letters)]
-    folder.mkdir()
-    (folder / 'vocab.txt').write_text('\n'.join(words))
-    transformers.BertTokenizer(str(folder / 'vocab.txt')).save_pretrained(folder)
-    config = transformers.BertConfig(
-        vocab_size=len(words),
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-    )
-    transformers.BertModel(config).save_pretrained(folder)
-    return str(folder)
-
-
 def shrink_model(model, bert):
     """Make MMDetection's own config small, in place."""
     model.language_model.name = bert

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,26 +98,35 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def calibration(args: argparse.Namespace, cfg: Config) -> Iterator[dict]:
-    """Batches of an image each."""
-    from projects.clip_vg.apis import GroundingInferencer
-    from projects.clip_vg.deployment.quantize import labelled_batches, question_batches
+def labelled(args: argparse.Namespace, cfg: Config) -> list[dict]:
+    """Batches of one image of the training data each, read before any is needed.
 
-    if args.calibration_images is None:
-        if args.config is None:  # then it is the checkpoint that names the data
-            check_config(
-                cfg.to_dict()['train_dataloader']['dataset'],
-                TRANSFORMS | DATASETS,
-                str(args.checkpoint),
-                'Give --config, or --calibration-images.',
-            )
-        return labelled_batches(cfg, args.num_calibration_images)
-    return question_batches(
-        args.calibration_images,
-        args.calibration_expressions,
-        GroundingInferencer(args.out_dir).collate,
-        args.num_calibration_images,
-    )
+    Raises:
+        FileNotFoundError: The data are not where the config says.
+        ValueError: The config names none.
+    """
+    from projects.clip_vg.deployment.quantize import labelled_batches
+
+    advice = 'Give --calibration-images DIR --calibration-expressions FILE'
+    if 'train_dataloader' not in cfg:
+        raise ValueError(
+            f'--int8 is calibrated with training data, and the config of '
+            f'{args.config or args.checkpoint} names none. {advice}.'
+        )
+    if args.config is None:  # then it is the checkpoint that names the data
+        check_config(
+            cfg.to_dict()['train_dataloader']['dataset'],
+            TRANSFORMS | DATASETS,
+            str(args.checkpoint),
+            'Give --config, or --calibration-images.',
+        )
+    try:
+        return list(labelled_batches(cfg, args.num_calibration_images))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f'--int8 is calibrated with the training data of the config: {error} '
+            f'{advice}, or --data-root DIR.'
+        ) from error
 
 
 def size(folder: Path, kind: str) -> float:
@@ -155,13 +164,27 @@ def export(
     args: argparse.Namespace, loaded: GroundingInferencer, checkpoint: Path
 ) -> None:
     """Write the folder, and log what is in it."""
+    from projects.clip_vg.apis import GroundingInferencer
     from projects.clip_vg.deployment.export import export_detector
-    from projects.clip_vg.deployment.quantize import quantize_deployment
+    from projects.clip_vg.deployment.quantize import (
+        quantize_deployment,
+        question_batches,
+    )
 
+    batches: Iterable[dict] = []
+    if args.int8 and args.calibration_images is None:
+        batches = labelled(args, loaded.cfg)
     export_detector(loaded.model, loaded.cfg, args.out_dir, checkpoint, args.overwrite)
     logging.info('%s: float32, the same predictions as in PyTorch', args.out_dir)
     if args.int8:
-        agreement = quantize_deployment(args.out_dir, calibration(args, loaded.cfg))
+        if args.calibration_images is not None:
+            batches = question_batches(
+                args.calibration_images,
+                args.calibration_expressions,
+                GroundingInferencer(args.out_dir).collate,
+                args.num_calibration_images,
+            )
+        agreement = quantize_deployment(args.out_dir, batches)
         logging.info(
             '%s: 8 bits, %.0f MB instead of %.0f; a mean IoU of %.3f with those '
             'in float32 on the calibration data',

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import open_clip
 import timm
 import torch
-from huggingface_hub import hf_hub_download
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from mmengine.logging import print_log
 from open_clip.model import convert_to_custom_text_state_dict
 from safetensors import safe_open
@@ -29,6 +29,7 @@ from projects.clip_vg_core.utils.stand_ins import (
 
 __all__ = [
     'ClipFile',
+    'is_cached',
     'read_clip_file',
     'read_clip_tower',
     'read_clip_weights',
@@ -125,6 +126,15 @@ def resolve_weights(arch: str | dict, pretrained: str) -> Path:
             'model.visual_encoder.pretrained=FILE '
             'model.text_encoder.pretrained=FILE`.'
         ) from error
+
+
+def is_cached(arch: str, tag: str) -> bool:
+    """Whether the weights of a tag of open_clip are in the cache of Hugging Face."""
+    repository = open_clip.get_pretrained_cfg(arch, tag).get('hf_hub', '').rstrip('/')
+    return any(
+        isinstance(try_to_load_from_cache(repository, name), str)
+        for name in (_FILES[:2] if repository else ())
+    )
 
 
 def timm_name(arch: str | dict) -> str | None:

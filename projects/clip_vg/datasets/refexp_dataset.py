@@ -27,6 +27,7 @@ from projects.clip_vg_core.data.label_files import (
     describe_invalid,
     in_folds,
     make_ids_unique,
+    of_images,
 )
 from projects.clip_vg_core.data.label_table import (
     LabelTable,
@@ -104,6 +105,9 @@ class RefExpDataset(BaseDataset):
             the labels of those of 5 parts of the images; an image's part depends on
             its name and the seed alone. For measurers that score what they have not
             seen, and to hold labels out. Defaults to None: all.
+        max_images (int, optional): The most images of each split whose labels are
+            kept, to try things with a few; which, depends on their names alone.
+            Defaults to None: all.
         pipeline (Sequence): Transforms. :obj:`LoadGroundingImage` loads images as
             the labels need them; MMCV's ``LoadImageFromFile`` alone turns them by
             its own arguments, whatever ``upright`` is, of which a warning tells.
@@ -142,6 +146,7 @@ class RefExpDataset(BaseDataset):
         check_images: str = 'warn',
         data_prefix: dict | None = None,
         image_folds: Mapping[str, Any] | None = None,
+        max_images: int | None = None,
         pipeline: Sequence[Any] = (),
         serialize_data: bool = False,
         **kwargs: Any,
@@ -167,6 +172,7 @@ class RefExpDataset(BaseDataset):
             )
         self.check_images = check_images
         self.image_folds = image_folds
+        self.max_images = max_images
         self.label_files: list[LabelFile] = []
         if serialize_data:
             print_log(
@@ -489,6 +495,8 @@ class RefExpDataset(BaseDataset):
     def filter_data(self) -> LabelTable:
         """Drop labels with invalid boxes, and say how many and why."""
         table: LabelTable = self.data_list
+        if self.max_images is not None:
+            table = table.take(of_images(table, self.max_images))
         total = len(table)
         self._look_at_images(table)
         drop = (self.filter_cfg or {}).get('invalid_boxes', True)

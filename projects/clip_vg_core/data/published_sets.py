@@ -18,6 +18,7 @@ class PublishedSet:
         name (str): With the way it was split.
         pattern (str): A regular expression that names of its files match.
         splits (dict[str, int]): Expressions of each split.
+        config (str): The file in configs/ that trains on it.
         shares_images (bool): Whether it was split by objects, so that training and
             validation share images as published. Defaults to False.
     """
@@ -25,6 +26,7 @@ class PublishedSet:
     name: str
     pattern: str
     splits: dict[str, int]
+    config: str
     shares_images: bool = False
 
 
@@ -66,11 +68,13 @@ PUBLISHED = (
         'RefCOCOg (umd)',
         r'umd',
         dict(train=80_512, val=4_896, test=9_602),
+        'clip_vg_refcocog_umd.py',
     ),
     PublishedSet(
         'RefCOCOg (google)',
         r'google|(?<![a-z])gref(?![a-z_])|gref_(train|val)',
         dict(train=85_474, val=9_536),
+        'clip_vg_refcocog_google.py',
         # Split by objects: the catalogue of TensorFlow Datasets, ref_coco.
         shares_images=True,
     ),
@@ -78,22 +82,26 @@ PUBLISHED = (
         'ReferItGame',
         r'referit|refclef',
         dict(train=54_127, val=5_842, test=60_103),
+        'clip_vg_referit.py',
     ),
     PublishedSet(
         'Flickr30k Entities',
         r'flickr',
         dict(train=427_193, val=14_433, test=14_481),
+        'clip_vg_flickr30k.py',
     ),
     # Counted in the annotations themselves.
     PublishedSet(
         'RefCOCO+ (unc)',
         r'refcoco(\+|_?plus)|(?<![a-z(])unc\+',
         dict(train=120_191, val=10_758, testA=5_726, testB=4_889),
+        'clip_vg_refcoco_plus.py',
     ),
     PublishedSet(
         'RefCOCO (unc)',
         r'(?<!g)refcoco(?!\+|g|_?plus|_?g)|(?<![a-z(])unc(?!\+)',
         dict(train=120_624, val=10_834, testA=5_657, testB=5_095),
+        'clip_vg_refcoco.py',
     ),
 )
 

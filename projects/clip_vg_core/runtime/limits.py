@@ -65,7 +65,8 @@ def refusal(
     # DNS rebinding: a page elsewhere whose name was resolved to this machine.
     host = headers.get('host', '')
     if hosts is not None and urlsplit(f'//{host}').hostname not in hosts:
-        return 421, 'This server is not called by that name.'
+        names = ', '.join(sorted(hosts))
+        return 421, f'This server is for its own machine: call it by one of {names}.'
     # Browsers name the page whose script sends a request.
     origin = headers.get('origin')
     if origin is not None and urlsplit(origin).netloc != host:

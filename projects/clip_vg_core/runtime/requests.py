@@ -18,7 +18,7 @@ __all__ = ['GroundingRequest', 'RequestError', 'decode_image', 'parse_request']
 _FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF')
 # Of a JPEG. Cameras and browsers write a dozen; each takes as long as the whole image.
 _MOST_SCANS = 100
-_KEYS = frozenset({'image', 'expressions'})
+_KEYS = ['image', 'expressions']
 
 
 class RequestError(ValueError):
@@ -62,16 +62,24 @@ def parse_request(body: bytes, limits: Limits) -> GroundingRequest:
     # Nested too deep, or a number of thousands of digits.
     except (ValueError, RecursionError):
         raise RequestError(400, 'The body is not valid JSON.') from None
-    if not isinstance(entry, dict) or entry.keys() != _KEYS:
+    if not isinstance(entry, dict):
+        raise RequestError(400, f'Expected a JSON object with {_KEYS}.')
+    missing = [key for key in _KEYS if key not in entry]
+    unknown = [key[:40] for key in entry if key not in _KEYS][:3]
+    if missing or unknown:
         raise RequestError(
-            400, f'Expected a JSON object with {sorted(_KEYS)}, and nothing else.'
+            400,
+            f'Expected a JSON object with {_KEYS}, and nothing else; '
+            f'missing: {missing}, unknown: {unknown}.',
         )
     if not isinstance(entry['image'], str):
         raise RequestError(400, "'image': expected a string, the file in base64.")
     try:
         image = base64.b64decode(entry['image'], validate=True)
     except (binascii.Error, ValueError):
-        raise RequestError(400, "'image' is not valid base64.") from None
+        raise RequestError(
+            400, "'image' is not valid base64: expected the bytes of the file in it."
+        ) from None
     return GroundingRequest(image, _expressions(entry['expressions'], limits))
 
 

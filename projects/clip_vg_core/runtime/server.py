@@ -214,6 +214,14 @@ class _Endpoints:
             _LOGGER.exception('A request failed.')
             return self.refuse(500, 'The server failed; its log has more.')
 
+    async def unknown(self, request: Any, error: Any) -> Any:
+        """Any other path or method."""
+        del request
+        text = 'Expected POST /ground, GET /health or GET /metrics.'
+        return self.responses.JSONResponse(
+            dict(error=text), error.status_code, error.headers
+        )
+
     async def health(self, request: Any) -> Any:
         """GET /health."""
         return self.check(request) or self.responses.JSONResponse(dict(status='ok'))
@@ -247,6 +255,9 @@ def make_app(service: GroundingService, host: str = '127.0.0.1') -> Any:
             route('/health', endpoints.health, methods=['GET']),
             route('/metrics', endpoints.metrics, methods=['GET']),
         ],
+        exception_handlers={
+            import_extra('starlette.exceptions').HTTPException: endpoints.unknown
+        },
         lifespan=lifespan,
     )
 

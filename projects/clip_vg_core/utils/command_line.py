@@ -41,6 +41,13 @@ _WRITE = '%s: %s was renamed; write %s.'
 # Of the modules whose errors are sentences about the user's files.
 _OURS = re.compile(r'projects\.clip_vg(?:_core)?(?:\..+)?|__main__|train')
 _KINDS = (ValueError, OSError, RuntimeError, ImportError)
+# Of transformers, which MMDetection's BERT asks for a model by its name.
+_HUB = re.compile(r"connect to 'https://huggingface\.co'")
+_FETCH = (
+    'Fetch the model where there is a network (hf download bert-base-uncased '
+    '--local-dir bert) and name its folder in the config: see "Grounding DINO" in '
+    'docs/troubleshooting.md.'
+)
 # The end of what a worker of a data loader sends, where our code raised it.
 _IN_WORKER = re.compile(
     r'projects/clip_vg(?:_core)?/[^"]*", line \d+, in [^\n]*'
@@ -122,6 +129,8 @@ def _message(error: Exception) -> str | None:
         if (summary.line or '').startswith('raise '):
             return f'{type(error).__name__}: {error}'
         return None
+    if _HUB.search(str(error)):
+        return f'{type(error).__name__}: {str(error).splitlines()[0]} {_FETCH}'
     if found := _IN_WORKER.search(str(error)):
         return found['message'].strip()
     return None

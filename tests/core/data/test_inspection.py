@@ -22,6 +22,7 @@ from projects.clip_vg_core.data.label_table import PackedStrings
 from projects.clip_vg_core.data.published_sets import PUBLISHED, match_published
 from projects.clip_vg_core.data.training_config import training_config
 
+from ...helpers import ROOT
 from ...helpers.layout_files import WRITERS
 
 BOX = [10, 20, 110, 220]
@@ -317,6 +318,7 @@ def test_which_splits_are_held_out(split, held):
 
 @pytest.mark.parametrize('known', PUBLISHED, ids=lambda known: known.name)
 def test_published_sets_are_known_by_their_numbers(known):
+    assert (ROOT / 'configs' / known.config).is_file()
     match = match_published(known.splits, 'some folder')
     assert match.name == known.name and match.complete == tuple(known.splits)
     assert not match.others and not match.absent

@@ -43,6 +43,16 @@ def test_an_error_from_elsewhere_keeps_its_traceback(tmp_path, monkeypatch):
         run_command(lambda: read_annotations(tmp_path / 'none.jsonl'))
 
 
+def test_a_model_that_the_hub_cannot_give_is_one_message(tmp_path):
+    auto = pytest.importorskip('transformers').AutoTokenizer
+    said = ended(
+        lambda: auto.from_pretrained(
+            'bert-base-uncased', local_files_only=True, cache_dir=tmp_path
+        )
+    )
+    assert 'huggingface.co' in said and 'docs/troubleshooting.md' in said
+
+
 @pytest.mark.parametrize('workers', [0, 1])
 def test_a_missing_image_is_one_message(workers, shapes, sources, tmp_path):
     """Also where a worker of the data loader misses it."""
