@@ -1,6 +1,6 @@
 """Say what annotation files are, what is wrong with them, and how to train on them.
 
-    python tools/check_data.py FILE... --images DIR --config configs/mine.py
+    python tools/check_data.py FILE... --images DIR --config mine.py
     python tools/check_data.py FILE... --images DIR --page check.html
 
 FILE is an annotation file of any layout of docs/data.md; of REFER's data sets
