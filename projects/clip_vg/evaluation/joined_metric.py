@@ -23,8 +23,8 @@ class JoinedMetric(BaseMetric):
 
     A result is a dict with ``sample_id``, and ``invalid`` for a label that is a miss
     whatever is predicted. Subclasses have ``process``, ``compute_metrics`` of the
-    results in the order of their ids, ``measures`` with their names, and ``rows_of`` for
-    the file.
+    results in the order of their ids, ``measures`` with their names, and ``rows_of``
+    for the file.
 
     Args:
         out_file (str, optional): JSON Lines to write, a row for each label. Defaults
