@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 
@@ -15,7 +17,7 @@ from mmengine.runner import Runner
 from projects.clip_vg_core.data.readers import read_annotations
 
 from .helpers import ROOT
-from .helpers.commands import call, generate
+from .helpers.commands import call, generate, tool
 from .helpers.labels import instances, spread, write
 from .helpers.shrink import LOADERS, clip_vg
 
@@ -234,6 +236,25 @@ def test_pseudo_labels_say_how_they_were_made(tmp_path):
     found, _ = check(tmp_path, out)
     problems = {p['kind']: p for p in found['files'][0]['problems']}
     assert 'made.jsonl.manifest.json' in problems['manifest']['text']
+
+
+def test_the_config_of_pseudo_labels_is_for_the_search(shapes, tmp_path):
+    """Written, named and planned as docs/tutorial_without_labels.md has it."""
+    objects = shapes / 'shapes/instances.json'
+    files = [tmp_path / f'{kind}.jsonl' for kind in ('template', 'geometry')]
+    for path in files:
+        generate(
+            *(path.stem, '--images', shapes / 'images', '--out', path),
+            *('--instances', objects, '--detections', objects),
+        )
+    config = tmp_path / 'photographs.py'
+    arguments = [*files, '--images', shapes / 'images', '--config', config]
+    printed = tool('tools/check_data.py', *arguments).stdout
+    command = re.search(r'python (tools/self_paced.py .*)', printed)[1]
+    plan = tool(*shlex.split(command), '--dry-run', cwd=ROOT).stdout
+    for path in files:
+        count = len(path.read_text().splitlines())
+        assert re.search(rf'{path.stem}: {count:,} labels', plan)
 
 
 def test_the_page_shows_labels_and_escapes_them(shapes, sources, tmp_path):

@@ -78,6 +78,7 @@ def test_the_page_leads_from_a_csv_to_a_tested_model(workplace):
         assert python == 'python'
         printed.append(tool(*command, cwd=workplace).stdout)
     assert re.search(r'all +\d+ +20 ', printed[0])  # labels and images
+    assert printed[0].rstrip().endswith(f'python {lines[1].removeprefix("python ")}')
     assert (workplace / 'report.html').stat().st_size
     work_dir = workplace / 'work_dirs/mine'
     assert (work_dir / 'epoch_2.pth').stat().st_size

@@ -147,19 +147,20 @@ def _path_of_configs(config: Path) -> str:
     return Path(os.path.relpath(configs, folder)).as_posix()
 
 
-def _write_config(path: Path, config: str) -> None:
+def _write_config(path: Path, config: str, is_pseudo: bool) -> None:
     """Write a config, and say how it is used."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
         partial.write_text(config, encoding='utf-8')
-    verb = 'train' if 'train_dataloader' in config else 'test'
-    logging.info(
-        '%s\n\nTo use it: python tools/%s.py %s%s',
-        config,
-        verb,
-        shlex.quote(str(path)),
-        '' if verb == 'train' else ' CHECKPOINT',
-    )
+    command = f'tools/train.py {shlex.quote(str(path))}'
+    if 'train_dataloader' not in config:
+        command = f'tools/test.py {shlex.quote(str(path))} CHECKPOINT'
+    elif is_pseudo:  # to be selected; nothing else validates
+        command = (
+            f'tools/self_paced.py {shlex.quote(str(path))} --strategy valley '
+            '--criterion label-free'
+        )
+    logging.info('%s\nTo use it: python %s', config, command)
 
 
 def main() -> None:
@@ -180,7 +181,8 @@ def main() -> None:
     problems = [*leaks, *(p for found in inspections for p in found.problems)]
     spoilt = any(problem.spoils_training for problem in problems)
     if args.config and config and not spoilt:
-        _write_config(args.config, config)
+        is_pseudo = all(found.manifest for found in inspections)
+        _write_config(args.config, config, is_pseudo)
     elif args.config:
         logging.info('%s is not written before the errors are mended.', args.config)
     elif config:
