@@ -131,6 +131,11 @@ def test_a_config_of_few_labels_is_written(shapes, tmp_path, folder):
     call('check_data.py', *arguments, *fields, '--box-format', 'xywh')
     cfg = Config.fromfile(config)
     own = Config.fromfile(BASE.with_name('clip_vg_own_labels.py'))
+    # Images of six expressions each: as many a step as the base has, four of an image.
+    loader = cfg.train_dataloader
+    together = loader.sampler.max_expressions
+    assert loader.batch_size * together == own.train_dataloader.batch_size
+    assert together == 4
     assert cfg.optim_wrapper == own.optim_wrapper and cfg.train_cfg == own.train_cfg
     sets = step(config.read_text(), tmp_path, shapes)
     assert len(sets['train_dataloader']) > len(sets['val_dataloader']) > 0

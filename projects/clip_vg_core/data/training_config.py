@@ -18,7 +18,8 @@ _OWN_ANY = 'clip_vg_own_labels_any.py'
 _FEW = 20_000  # training labels, from which on the official schedule is meant
 _BATCH = 64  # of the official schedule; an incomplete batch is dropped
 _FOLDS = (5, 3, 2)  # parts of the images, of which the last one validates
-_OWN_FOLDS = 5  # as the bases for few labels have it
+_OWN_FOLDS, _OWN_BATCH = 5, 16  # as the bases for few labels have them
+_GROUPED = 4  # expressions of an image that are trained on together
 _WIDTH = 88
 # Share of labels with several targets that is more than slips.
 _SEVERAL = 0.05
@@ -100,7 +101,7 @@ def training_config(
         lines.append('# No split to train on: this config is for tools/test.py.')
     elif not (val or test or number):
         lines.append('# Too few images to hold some out: it validates on what it saw.')
-    batch = '' if is_own else _batch_size(training)
+    batch = _grouping(training) if is_own else _batch_size(training)
     lines += _lines_of_loaders(loaders, data, batch)
     lines += _lines_of_model(_queries(readable), is_own) if any_targets else []
     return '\n'.join(lines) + '\n'
@@ -140,7 +141,11 @@ def _lines_of_loaders(
         ]
         inner = f'dict({", ".join([*own, "**data"])})' if own else 'data'
         size = batch if name == 'train' else ''
-        lines.append(f'{name}_dataloader = dict({size}dataset={inner})')
+        if 'sampler' in size:
+            line = f'dict(\n    {size.strip()}\n    dataset={inner},\n)'
+        else:
+            line = f'dict({size}dataset={inner})'
+        lines.append(f'{name}_dataloader = {line}')
     return lines
 
 
@@ -238,6 +243,22 @@ def _batch_size(training: Sequence[Part]) -> str:
         found.splits[split]['one'] for found, names in training for split in names
     )
     return f'batch_size={max(1, count // 8)}, ' if count < 2 * _BATCH else ''
+
+
+def _grouping(training: Sequence[Part]) -> str:
+    """Several expressions of an image as one sample, which is then encoded once.
+
+    A step has about as many expressions as without; '' where images have one each.
+    """
+    counts = [found.splits[split] for found, names in training for split in names]
+    labels, images = (sum(c[key] for c in counts) for key in ('labels', 'images'))
+    several = min(_GROUPED, round(labels / images))
+    if several < 2:
+        return ''
+    sampler = (
+        f"dict(_delete_=True, type='ImageGroupSampler', max_expressions={several})"
+    )
+    return f'batch_size={_OWN_BATCH // several}, sampler={sampler}, '
 
 
 def _one(values: Sequence[str | None]) -> str:
