@@ -331,8 +331,8 @@ def main() -> None:
         batch_size=32,
         score_thr=0.0,  # a box for each expression, whatever is shown
     )
-    if inferencer.model.confidence_head is None:
-        raise ValueError(f'{args.config} has no confidence head: every score is 1.')
+    if not inferencer.scored:
+        raise ValueError(f'{args.config} has no confidence head: no box has a score.')
     kinds, named, scores, ious = (
         np.array(column) for column in zip(*predict(images, inferencer), strict=True)
     )

@@ -2,10 +2,11 @@
 
     python benchmarks/server.py served --concurrency 1 2 4 8 16
 
-Starts `python -m projects.clip_vg_core.runtime FOLDER --serve` and asks it from as many
-threads: images that are new to it, then images that it has encoded before. Each answer
-is compared with the boxes of `ExportedInferencer`. Then the server is killed and
-started again in the middle of requests, which come again until they are answered.
+Starts `python -m projects.clip_vg_core.runtime FOLDER --serve` and sends it requests
+from as many threads: images that are new to it, then images that it has encoded before.
+Each response is compared with the boxes of `ExportedInferencer`. Then the server is
+killed and started again in the middle of requests, which are sent again until they
+have a response.
 Prints requests and expressions a second, p50 and p95, and the CPU time of the server,
 which is what tells on a machine that others use. --short is over in seconds.
 """
@@ -98,15 +99,15 @@ def parse_args() -> argparse.Namespace:
 
 
 @dataclass
-class Question:
-    """A request, and the answer it has to get."""
+class Request:
+    """A request, and the boxes that its response must have."""
 
     body: bytes
     expected: list[list[list[float]]]
 
-    def check(self, answer: dict[str, Any]) -> bool:
+    def check(self, response: dict[str, Any]) -> bool:
         """Whether the boxes are those of the inferencer, to a hundredth of a pixel."""
-        found = [own['boxes'] for own in answer['predictions']]
+        found = [own['boxes'] for own in response['predictions']]
         if [len(own) for own in found] != [len(own) for own in self.expected]:
             return False
         pairs = zip(found, self.expected, strict=True)
@@ -118,19 +119,19 @@ class Load:
     """What came of the requests of a row."""
 
     seconds: list[float] = field(default_factory=list)
-    answered: list[float] = field(default_factory=list)
+    completed: list[float] = field(default_factory=list)
     wrong: int = 0
     again: int = 0
     lost: int = 0
 
 
-def make_questions(args: argparse.Namespace) -> list[Question]:
+def make_requests(args: argparse.Namespace) -> list[Request]:
     """Photograph-like JPEG files with random expressions, and their boxes."""
     rng = np.random.default_rng(0)
     infer = ExportedInferencer(
         args.folder, backend=args.backend, precision=args.precision
     )
-    questions = []
+    requests = []
     for _ in range(args.images):
         small = Image.fromarray(rng.integers(0, 256, (24, 32, 3), np.uint8))
         file = io.BytesIO()
@@ -144,8 +145,8 @@ def make_questions(args: argparse.Namespace) -> list[Question]:
             boxes[label].append(box)
         image_text = base64.b64encode(file.getvalue()).decode()
         body = json.dumps(dict(image=image_text, expressions=texts)).encode()
-        questions.append(Question(body, boxes))
-    return questions
+        requests.append(Request(body, boxes))
+    return requests
 
 
 class Server:
@@ -219,17 +220,17 @@ def started(args: argparse.Namespace, cache: int) -> Iterator[Server]:
         server.kill()
 
 
-def ask_until_answered(
-    server: Server, question: Question, load: Load, lock: threading.Lock
+def send_until_response(
+    server: Server, request: Request, load: Load, lock: threading.Lock
 ) -> None:
-    """Send a request, again where the server is full or gone, and check the answer."""
+    """Send a request, again where the server is full or gone; check the response."""
     begun = time.perf_counter()
     while time.perf_counter() - begun < PATIENCE:
         connection = HTTPConnection('127.0.0.1', server.port, timeout=PATIENCE)
         tried = time.perf_counter()
         try:
             headers = {'Content-Type': 'application/json'}
-            connection.request('POST', '/ground', question.body, headers)
+            connection.request('POST', '/ground', request.body, headers)
             response = connection.getresponse()
             text = response.read()
         except (OSError, HTTPException):
@@ -239,10 +240,10 @@ def ask_until_answered(
         now = time.perf_counter()
         with lock:
             if response is not None and response.status != 503:
-                right = response.status == 200 and question.check(json.loads(text))
+                right = response.status == 200 and request.check(json.loads(text))
                 load.wrong += not right
                 load.seconds.append(now - tried)
-                load.answered.append(now)
+                load.completed.append(now)
                 return
             load.again += 1
         time.sleep(PAUSE)
@@ -250,15 +251,13 @@ def ask_until_answered(
         load.lost += 1
 
 
-def run_load(
-    server: Server, questions: list[Question], threads: int, count: int
-) -> Load:
-    """Ask so many questions, in turn, from so many threads."""
+def run_load(server: Server, requests: list[Request], threads: int, count: int) -> Load:
+    """Send so many requests, in turn, from so many threads."""
     load, lock = Load(), threading.Lock()
     with ThreadPoolExecutor(threads) as pool:
         for number in range(count):
-            question = questions[number % len(questions)]
-            pool.submit(ask_until_answered, server, question, load, lock)
+            request = requests[number % len(requests)]
+            pool.submit(send_until_response, server, request, load, lock)
     return load
 
 
@@ -270,20 +269,20 @@ def report(name: str, load: Load, count: int) -> None:
     """
     if load.lost or load.wrong or len(load.seconds) != count:
         raise RuntimeError(
-            f'{name}: {load.lost} requests lost, {load.wrong} answers wrong, '
-            f'{len(load.seconds)} of {count} answered.'
+            f'{name}: {load.lost} requests lost, {load.wrong} responses wrong, '
+            f'{len(load.seconds)} of {count} requests completed.'
         )
 
 
-def measure(args: argparse.Namespace, questions: list[Question], known: bool) -> None:
-    """Log a table: throughput and latency by the number of threads that ask."""
+def measure(args: argparse.Namespace, requests: list[Request], known: bool) -> None:
+    """Log a table: throughput and latency by the number of threads that send."""
     name = 'known images' if known else 'new images'
-    # Without a cache every image is new; with one it is asked once beforehand.
+    # Without a cache every image is new; with one it is sent once beforehand.
     with started(args, 512_000_000 if known else 0) as server:
-        report('warm-up', run_load(server, questions, 2, args.images), args.images)
+        report('warm-up', run_load(server, requests, 2, args.images), args.images)
         for threads in args.concurrency:
             before, begun = server.cpu_seconds(), time.perf_counter()
-            load = run_load(server, questions, threads, args.requests)
+            load = run_load(server, requests, threads, args.requests)
             seconds = time.perf_counter() - begun
             used = server.cpu_seconds() - before
             report(name, load, args.requests)
@@ -297,7 +296,7 @@ def measure(args: argparse.Namespace, questions: list[Question], known: bool) ->
         logging.info('%s: %.0f MiB resident at most', name, server.peak_mib())
 
 
-def kill_under_load(args: argparse.Namespace, questions: list[Question]) -> None:
+def kill_under_load(args: argparse.Namespace, requests: list[Request]) -> None:
     """Kill the server in the midst of requests, start it again, and count."""
     with started(args, 64_000_000) as server:
         restarted: list[float] = []
@@ -308,16 +307,16 @@ def kill_under_load(args: argparse.Namespace, questions: list[Question]) -> None
             restarted.append(server.start())
             assert server.port == before
 
-        first = run_load(server, questions, 4, args.requests // 2)
+        first = run_load(server, requests, 4, args.requests // 2)
         timer = threading.Timer(0.3 * sum(first.seconds) / 4, restart)
         timer.start()
-        load = run_load(server, questions, 4, args.requests)
+        load = run_load(server, requests, 4, args.requests)
         timer.join()
     report('killed', load, args.requests)
-    gap = max(np.diff(sorted(load.answered)))
+    gap = max(np.diff(sorted(load.completed)))
     logging.info(
-        'killed and started again under load: %d requests, all answered, all right; '
-        '%d tries came again; %.1f s without an answer, %.1f s of them the start',
+        'killed and started again under load: %d requests, all completed, all right; '
+        '%d tries came again; %.1f s without a response, %.1f s of them the start',
         *(args.requests, load.again, gap, restarted[0]),
     )
 
@@ -345,12 +344,12 @@ def main() -> None:
     args = parse_args()
     load = f', load {os.getloadavg()[0]:.1f}' if hasattr(os, 'getloadavg') else ''
     logging.info('%s, Python %s%s', processor(), platform.python_version(), load)
-    questions = make_questions(args)
+    requests = make_requests(args)
     with started(args, 0) as server:
-        one = timed(lambda: run_load(server, questions, 1, 1))
+        one = timed(lambda: run_load(server, requests, 1, 1))
         logging.info(
-            'start: %.2f s of CPU until the first answer, which took %.2f s; %.0f MiB '
-            'resident at most',
+            'start: %.2f s of CPU until the first response, which took %.2f s; '
+            '%.0f MiB resident at most',
             *(server.cpu_seconds(), one, server.peak_mib()),
         )
     logging.info(
@@ -358,8 +357,8 @@ def main() -> None:
         'a request | 503 |\n|---|---|---|---|---|---|---|---|'
     )
     for known in (False, True):
-        measure(args, questions, known)
-    kill_under_load(args, questions)
+        measure(args, requests, known)
+    kill_under_load(args, requests)
 
 
 if __name__ == '__main__':

@@ -2,15 +2,19 @@
 
     python benchmarks/training.py
 
-ViT-B/16 at 224 with random weights. `faithful`: one expression an image, and CLIP's
-visual positions trained, as in the official code. `grouped`: positions frozen, seven
-expressions share an image and its encoding. A step is forward, backward and AdamW.
+ViT-B/16 at 224 with random weights. A step is forward, backward and AdamW.
+
+`faithful`: one expression an image, and CLIP's visual positions are trained, as in the
+official code. `frozen`: positions are frozen. `grouped`: seven expressions share an
+image and its encoding, too. `stored`: visual tokens are read from the
+`visual_token_dir` of an earlier run; the key of the image is computed.
 """
 
 import argparse
 import logging
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import nullcontext
 
@@ -30,9 +34,14 @@ from torch import Tensor, nn
 from projects.clip_vg.models.box_head import true_boxes
 from projects.clip_vg.models.clip_vg import patch_padding
 from projects.clip_vg.models.data_preprocessor import pixel_padding
+from projects.clip_vg.models.visual_token_cache import content_key
 
 PER_PICTURE = 7  # RefCOCO's mean
-WAYS = ('published', 'faithful', 'grouped')
+WAYS = (
+    *('published', 'faithful', 'frozen', 'grouped'),
+    *('frozen, stored', 'grouped, stored'),
+)
+IN_MEMORY = ('published', 'faithful', 'grouped')  # whose memory is measured
 
 
 def parse_args() -> argparse.Namespace:
@@ -60,7 +69,7 @@ def parse_args() -> argparse.Namespace:
     add_device_option(parser)
     parser.add_argument(
         '--memory',
-        choices=WAYS,
+        choices=IN_MEMORY,
         help='only measure the memory of this way (default: time of all)',
     )
     return parser.parse_args()
@@ -77,12 +86,18 @@ def with_boxes(samples: list) -> list:
 
 
 def make_step(
-    way: str, expressions: int, bf16: bool = False, device: str = 'cpu'
+    way: str,
+    expressions: int,
+    bf16: bool = False,
+    device: str = 'cpu',
+    token_dir: str | None = None,
 ) -> Callable[[], Tensor]:
     """A training step over so many expressions."""
-    model = build_model().to(device)
-    model.visual_encoder.vit.positional_embedding.requires_grad_(way != 'grouped')
-    each = PER_PICTURE if way == 'grouped' else 1
+    stored = 'stored' in way
+    model = build_model(visual_token_dir=token_dir if stored else None).to(device)
+    trained_positions = way in ('published', 'faithful')
+    model.visual_encoder.vit.positional_embedding.requires_grad_(trained_positions)
+    each = PER_PICTURE if way.startswith('grouped') else 1
     inputs, samples = make_batch(expressions // each, each, device)
     samples = [sample.to(device) for sample in with_boxes(samples)]
     padding = patch_padding(
@@ -98,6 +113,8 @@ def make_step(
     kind = torch.device(device).type
 
     def step() -> Tensor:
+        for image, sample in zip(inputs, samples, strict=True) if stored else ():
+            sample.set_metainfo(dict(content_key=content_key(image, sample)))
         with torch.autocast(kind, torch.bfloat16) if bf16 else nullcontext():
             if slow is None:
                 tokens = model._forward(inputs, samples)
@@ -131,16 +148,20 @@ def main() -> None:
         logging.info('%f %f', peak_mib(), device_peak_mib())
         return
     logging.info('%s', describe(args.device))
-    steps = {way: make_step(way, args.expressions, device=args.device) for way in WAYS}
-    for way in ('faithful', 'grouped') if args.bf16 else ():
-        steps[f'{way}, bf16'] = make_step(way, args.expressions, True, args.device)
-    seconds = alternate(steps, args.rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        steps = {
+            way: make_step(way, args.expressions, False, args.device, folder)
+            for way in WAYS
+        }
+        for way in ('faithful', 'grouped') if args.bf16 else ():
+            steps[f'{way}, bf16'] = make_step(way, args.expressions, True, args.device)
+        seconds = alternate(steps, args.rounds)
     for way, taken in seconds.items():
         logging.info(
             '%-15s: %5.1f expressions a second, %4.2f x',
             *(way, args.expressions / taken, seconds['published'] / taken),
         )
-    used = {way: memory_of(way, args.expressions, args.device) for way in WAYS}
+    used = {way: memory_of(way, args.expressions, args.device) for way in IN_MEMORY}
     for number, what in enumerate(('', ' of the GPU')):
         for way, mib in used.items():
             if mib[number]:

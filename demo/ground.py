@@ -136,9 +136,8 @@ def parse_args() -> argparse.Namespace:
 
 def show(predictions: Sequence[dict]) -> None:
     """Print a table of predictions."""
-    logging.info(
-        '%-32s %-27s %5s %s', 'image', 'box (x1, y1, x2, y2)', 'score', 'expression'
-    )
+    line = '%-32s %-27s %5s %s'
+    logging.info(line, 'image', 'box (x1, y1, x2, y2)', 'score', 'expression')
     for prediction in predictions:
         name = Path(prediction['image']).name[-32:]
         texts = prediction['texts']
@@ -146,11 +145,12 @@ def show(predictions: Sequence[dict]) -> None:
         by_expression = rows_of_expressions(prediction.get('labels'), len(texts))
         for text, rows in zip(texts, by_expression, strict=True):
             if not rows:
-                logging.info('%-32s %-27s %5s %s', name, NO_TARGET, '', text)
+                logging.info(line, name, NO_TARGET, '', text)
             for row in rows:
                 edges = ' '.join(f'{edge:6.1f}' for edge in prediction['bboxes'][row])
                 score = prediction['scores'][row]
-                logging.info('%-32s %-27s %5.2f %s', name, edges, score, text)
+                shown = '-' if score is None else f'{score:.2f}'
+                logging.info(line, name, edges, shown, text)
 
 
 def drawing_names(predictions: Sequence[dict], folder: Path) -> list[str]:
@@ -211,6 +211,8 @@ def predict_file(
         precision=args.precision,
         # Only where it is given, as files of interrupted runs have none.
         **({} if args.score_thr is None else {'score_thr': args.score_thr}),
+        # Older versions wrote scores of 1, which must not stand beside missing ones.
+        **({} if infer.scored else {'scored': False}),
         # The name that files of interrupted runs have.
         questions=hashlib.sha256(json.dumps(expressions).encode()).hexdigest(),
         images=images_fingerprint(args.image, list(expressions)),

@@ -120,15 +120,17 @@ def test_rows_of_peers_on_another_device(programs, monkeypatch, tmp_path):
         torch.testing.assert_close(*boxes, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize('way', ['published', 'faithful', 'grouped'])
-def test_a_step_is_the_same_on_another_device(programs, monkeypatch, way):
+@pytest.mark.parametrize('way', ['published', 'faithful', 'grouped', 'frozen, stored'])
+def test_a_step_is_the_same_on_another_device(programs, monkeypatch, way, tmp_path):
     training = programs('training')
     monkeypatch.setattr(training, 'PER_PICTURE', 2)
     losses = []
     for device in ('cpu', 'meta'):
         with stand_in_device():
             torch.manual_seed(0)  # of the boxes
-            model_step = training.make_step(way, 4, device=device)
+            model_step = training.make_step(
+                way, 4, device=device, token_dir=str(tmp_path / device)
+            )
             torch.manual_seed(0)  # of dropout
             losses.append(float(model_step()))
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)

@@ -31,6 +31,8 @@ OTHERS = {
     # Of PyTorch: what a checkpoint names, the strict loading of a module, and how often
     # a tensor was changed in place.
     *('_utils', '_rebuild_tensor', '_load_from_state_dict', '_version'),
+    # Of MMDetection's visualizer, whose public method takes no sample without scores.
+    '_draw_instances',
     # Of ONNX, whose large tensors are moved into a file of their own.
     '_get_all_tensors',
     # Of Python: the names that old pickles have for what moved; and what ends a process

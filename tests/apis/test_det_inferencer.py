@@ -146,7 +146,8 @@ def test_after_training_both_answer_alike(trained, shapes):
         for image, array in zip(images, arrays, strict=True):
             (found,) = theirs(image, texts=[ASKED])['predictions']
             (expected,) = ours(image, ASKED)['predictions']
-            assert found['scores'] == expected['scores']
+            # MMDetection needs numbers; the detector has no confidence head.
+            assert found['scores'] == [1, 1] and expected['scores'] == [None, None]
             # Ours end at the edges of the image, not of the padded square.
             height, width = array.shape[:2]
             boxes = np.clip(found['bboxes'], 0, [width, height] * 2)

@@ -227,6 +227,17 @@ def test_boxes_and_legend_are_drawn_in_their_colours():
     assert draw_predictions(image, [], []).shape[1] == 80
 
 
+def test_a_later_box_does_not_cross_out_a_number():
+    image = np.full((200, 320, 3), 255, np.uint8)
+    number, across = [100, 100, 140, 140], [90, 88, 260, 190]
+
+    def plain(boxes):  # pixels of the number's background
+        drawn = draw_predictions(image, boxes, ['a'] * len(boxes))
+        return (drawn[80:100, 100:140] == color_of(0)).all(-1).sum()
+
+    assert plain([number, across]) == plain([number]) > 50
+
+
 def test_several_boxes_have_the_colour_and_the_line_of_their_expression():
     image = np.full((120, 400, 3), 255, np.uint8)
     boxes = [[20, 40, 40, 60], [70, 40, 90, 60], [20, 90, 40, 110]]
@@ -239,6 +250,8 @@ def test_several_boxes_have_the_colour_and_the_line_of_their_expression():
     assert not (several[:120] == color_of(1)).all(-1).any()
     # Three expressions in the legend, those without a box and with scores marked.
     assert (several[120:] == color_of(1)).all(-1).any()
+    unscored = draw_predictions(image, boxes, ['a', 'b', 'c'], [0, 0, 2], [None] * 3)
+    assert np.array_equal(unscored, several)
     scored = draw_predictions(image, boxes, ['a', 'b', 'c'], [0, 0, 2], [0.9, 0.8, 0.7])
     assert np.array_equal(scored[:120], several[:120])
     ink = [(drawn[120:] < 99).all(-1).sum() for drawn in (one_each, several, scored)]
@@ -290,6 +303,15 @@ def test_boxes_from_the_checkpoints_threshold_on_the_best_first(several, picture
     assert nothing['texts'] == ASKED
 
 
+def test_without_a_confidence_head_scores_are_missing(checkpoint, several, picture):
+    one = GroundingInferencer(checkpoint, device='cpu', score_thr=0.0)
+    (found,) = one(picture, ASKED)['predictions']
+    assert found['scores'] == [None] * 3 == [None] * len(found['bboxes'])
+    assert GroundingInferencer(several(0.0), device='cpu').scored and not one.scored
+    with pytest.raises(ValueError, match=r'epoch_2\.pth: score_thr=0\.5.*no scores'):
+        GroundingInferencer(checkpoint, device='cpu', score_thr=0.5)
+
+
 def test_a_threshold_that_is_no_score_is_refused(several):
     with pytest.raises(ValueError, match=r'several\.pth.*score_thr=50'):
         GroundingInferencer(several(50), device='cpu')
@@ -322,7 +344,8 @@ def test_the_command_prints_draws_and_writes(checkpoint, picture, tmp_path, capl
     demo(picture, *ASKED, '--checkpoint', checkpoint, '--out-dir', tmp_path)
     (answer,) = json.loads((tmp_path / 'answers.json').read_text())
     assert answer['texts'] == ASKED
-    assert 'the star on the left' in caplog.text
+    assert answer['scores'] == [None, None, None]  # there is no confidence head
+    assert 'the star on the left' in caplog.text and '1.00' not in caplog.text
     assert (tmp_path / f'{picture.stem}.png').is_file()
 
 
@@ -382,6 +405,7 @@ def test_a_file_of_questions_goes_on_where_it_was(checkpoint, shapes, tmp_path, 
     (out / 'asked.jsonl').write_text(whole.splitlines()[0] + '\n{"half')
     demo(*command)
     assert (out / 'asked.jsonl').read_text() == whole
+    assert [a['scores'] for a in answers] == [[None] * 2, [None]]
     other = save_tiny(tmp_path / 'other' / 'tiny.pth', seed=7)
     command[4] = other
     with pytest.raises(ValueError, match='asked.jsonl.*checkpoint was'):

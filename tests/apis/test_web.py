@@ -159,11 +159,15 @@ def test_a_picture_that_fits_is_not_changed():
 
 def test_rows_have_scores_only_where_a_model_gives_some():
     boxes, texts = [[0, 1.25, 2, 3], [4, 5, 6, 7]], ['a', 'b']
-    head, rows = prediction_rows(boxes, texts, [1.0, 1.0])
+    head, rows = prediction_rows(boxes, texts, [None, None])
     assert head == ['#', 'Expression', 'Left', 'Top', 'Right', 'Bottom']
     assert rows[0] == ['1', 'a', '0.0', '1.2', '2.0', '3.0']
-    head, rows = prediction_rows(boxes, texts, [1.0, 0.25])
-    assert head[-1] == 'Score' and [row[-1] for row in rows] == ['1.000', '0.250']
+    for scores, shown in (
+        ([1.0, 0.25], ['1.000', '0.250']),
+        ([1.0, 1.0], ['1.000', '1.000']),
+    ):
+        head, rows = prediction_rows(boxes, texts, scores)
+        assert head[-1] == 'Score' and [row[-1] for row in rows] == shown
 
 
 def test_an_expression_has_a_row_for_each_box_or_says_that_it_is_not_there():

@@ -265,6 +265,23 @@ def test_what_is_typed_is_shown_as_text(visit, picture):
     assert page.evaluate('window.hit') is None
 
 
+@pytest.mark.parametrize('width', [1280, 390])
+def test_a_long_expression_leaves_all_columns_on_the_screen(visit, picture, width):
+    page = visit()
+    page.set_viewport_size(dict(width=width, height=900))
+    lines = ['star', 'the star ' + 'that is right of the circle ' * 6]
+    give(page, picture, lines)
+    page.click('#ground')
+    rows = table_of(page, [line.strip() for line in lines])
+    assert [len(row) for row in rows] == [6, 6]
+    box = page.locator('#table tbody tr').nth(1).locator('td').last.bounding_box()
+    assert box['x'] + box['width'] <= width
+    first, second = (
+        page.locator('#table tbody tr').nth(n).bounding_box() for n in (0, 1)
+    )
+    assert second['height'] > 2 * first['height']  # the expression is wrapped
+
+
 def test_two_visitors_at_once_get_their_own_answers(visit, shoot, shapes):
     pictures = sorted((shapes / 'images').glob('*.jpg'))[1:3]
     pages = [visit(), visit()]

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from projects.clip_vg.apis import GroundingInferencer
+from projects.clip_vg.deployment.served_clip_vg import ServedCLIPVG
 from projects.clip_vg_core.runtime.exported_inferencer import ExportedInferencer
 
 from ..helpers import ROOT
@@ -77,6 +78,21 @@ def test_an_expression_has_the_boxes_from_the_threshold_on(variant_folder, input
     infer.score_thr = 1.1
     (none,) = infer(inputs[0], TEXTS)['predictions']
     assert none['bboxes'] == none['labels'] == [] and none['texts'] == TEXTS
+
+
+def test_without_a_confidence_head_scores_are_missing(folder, inputs):
+    infer = ExportedInferencer(folder)
+    (found,) = infer(inputs[0], TEXTS)['predictions']
+    assert not infer.scored and found['scores'] == [None] * 4
+    assert ServedCLIPVG(str(folder)).scored is False
+    command = [sys.executable, '-m', 'projects.clip_vg_core.runtime', folder]
+    done = run(*command, inputs[0], *TEXTS)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(line['boxes'], line['scores']) for line in lines] == [
+        ([box], [None]) for box in found['bboxes']
+    ]
+    with pytest.raises(ValueError, match=r'score_thr=0\.5.*no scores'):
+        ExportedInferencer(folder, score_thr=0.5)
 
 
 def test_photographs_are_turned_upright(folder, tmp_path):

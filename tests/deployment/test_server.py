@@ -91,7 +91,7 @@ def server(infer):
 
 
 def ask(port, body=None, method='POST', path='/ground', headers=JSON):
-    """Status, headers and JSON or text of the answer."""
+    """Status, headers and JSON or text of the response."""
     connection = HTTPConnection('127.0.0.1', port, timeout=60)
     try:
         connection.request(method, path, body, headers)
@@ -108,15 +108,15 @@ def metrics(port):
     return {k: float(v) for k, v in (line.rsplit(' ', 1) for line in text.splitlines())}
 
 
-def check(answer, image, expected):
-    assert (answer['height'], answer['width']) == image.shape[:2]
+def check(response, image, expected):
+    assert (response['height'], response['width']) == image.shape[:2]
     rows = [
         (label, box, score)
-        for label, own in enumerate(answer['predictions'])
+        for label, own in enumerate(response['predictions'])
         for box, score in zip(own['boxes'], own['scores'], strict=True)
     ]
     assert [row[0] for row in rows] == expected['labels']
-    assert [row['expression'] for row in answer['predictions']] == expected['texts']
+    assert [row['expression'] for row in response['predictions']] == expected['texts']
     np.testing.assert_allclose([row[1] for row in rows], expected['bboxes'], atol=0.01)
     np.testing.assert_allclose([row[2] for row in rows], expected['scores'], atol=1e-4)
 
@@ -127,9 +127,9 @@ def test_boxes_are_those_of_the_inferencer_and_an_image_is_encoded_once(server, 
     for image, pixels, texts in make_images(3):
         (expected,) = infer(pixels, texts)['predictions']
         for cached in (False, True):
-            status, _, answer = ask(port, body_of(image, texts))
-            assert status == 200 and answer['cached'] is cached
-            check(answer, pixels, expected)
+            status, _, response = ask(port, body_of(image, texts))
+            assert status == 200 and response['cached'] is cached
+            check(response, pixels, expected)
     after = metrics(port)
     for name in ('hits', 'misses'):
         name = f'clip_vg_image_cache_{name}_total'
@@ -140,12 +140,20 @@ def test_boxes_are_those_of_the_inferencer_and_an_image_is_encoded_once(server, 
     assert ask(port, method='GET', path='/health')[2] == dict(status='ok')
 
 
+def test_a_detector_without_scores_says_null(folder):
+    image, _, texts = next(make_images())
+    with served(ExportedInferencer(folder, backend='onnxruntime')) as (port, _):
+        _, _, response = ask(port, body_of(image, texts))
+    assert [own['scores'] for own in response['predictions']] == [[None]] * len(texts)
+    assert all(len(own['boxes']) == 1 for own in response['predictions'])
+
+
 def test_an_expression_may_have_no_box(infer):
     image, pixels, texts = next(make_images())
     infer = ExportedInferencer(infer.model.folder, backend='onnxruntime', score_thr=1.1)
     with served(infer) as (port, _):
-        _, _, answer = ask(port, body_of(image, texts))
-    assert answer['predictions'] == [dict(expression=texts[0], boxes=[], scores=[])]
+        _, _, response = ask(port, body_of(image, texts))
+    assert response['predictions'] == [dict(expression=texts[0], boxes=[], scores=[])]
 
 
 def test_many_at_once_get_their_own_boxes_or_are_told_to_come_again(server, infer):
@@ -157,9 +165,9 @@ def test_many_at_once_get_their_own_boxes_or_are_told_to_come_again(server, infe
     def visit(number):
         image, pixels, texts = given[number % len(given)]
         while True:
-            status, headers, answer = ask(port, body_of(image, texts))
+            status, headers, response = ask(port, body_of(image, texts))
             if status == 200:
-                return check(answer, pixels, expected[number % len(given)])
+                return check(response, pixels, expected[number % len(given)])
             assert status == 503 and int(headers['retry-after']) >= 1
             refused.append(number)
             time.sleep(0.01)
@@ -175,7 +183,7 @@ def test_many_at_once_get_their_own_boxes_or_are_told_to_come_again(server, infe
 
 
 def test_the_queue_is_bounded(infer, monkeypatch):
-    """One runs, two wait, the fourth is refused; all that were taken are answered."""
+    """One runs, two wait, the fourth is refused; all that were taken are finished."""
     gate, inside = threading.Event(), threading.Event()
     ground = infer.ground
 
@@ -241,9 +249,7 @@ def png_bomb():
         (405, GOOD, dict(method='PUT')),
     ],
 )
-def test_bad_requests_are_refused_and_the_next_is_answered(
-    server, status, body, options
-):
+def test_bad_requests_are_refused_and_the_next_is_served(server, status, body, options):
     port, _ = server
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         # The server may have closed the connection before all was sent.
@@ -252,7 +258,7 @@ def test_bad_requests_are_refused_and_the_next_is_answered(
 
 
 def send_slowly(port, length, pieces, seconds):
-    """The first line of the answer to a body that comes in pieces."""
+    """The first line of the response to a body that comes in pieces."""
     head = (
         'POST /ground HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n'
         f'Content-Length: {length}\r\n\r\n'
@@ -312,7 +318,7 @@ def test_no_request_opens_a_file(server):
 
 @pytest.mark.slow
 def test_the_load_test_loses_nothing_when_the_server_is_killed(variant_folder):
-    """The benchmark ends by an error if an answer is wrong or missing."""
+    """The benchmark ends by an error if a response is wrong or missing."""
     done = run(
         *(sys.executable, ROOT / 'benchmarks' / 'server.py', variant_folder),
         '--short',

@@ -3,6 +3,7 @@
 import mmcv
 import numpy as np
 import pytest
+import torch
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.structures import InstanceData
@@ -48,6 +49,30 @@ def test_samples_without_a_name_are_told_by_their_image(visualizer, tmp_path):
             'x.jpg', np.zeros((9, 9, 3), np.uint8), one, out_file=f'{tmp_path}/x.jpg'
         )
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ('scored', 'written'), [(True, 'left man: 100.0'), (False, 'left man')]
+)
+def test_scores_that_only_fill_up_are_not_written(
+    visualizer, tmp_path, monkeypatch, scored, written
+):
+    texts = []
+    monkeypatch.setattr(
+        visualizer, 'draw_texts', lambda text, *_, **__: texts.append(text)
+    )
+    one = DetDataSample(metainfo=dict(img_path='x.jpg'))
+    one.pred_instances = InstanceData(
+        metainfo=dict(scored=scored),
+        bboxes=torch.tensor([[1.0, 2.0, 8.0, 8.0]]),
+        scores=torch.ones(1),
+        labels=torch.zeros(1, dtype=torch.long),
+        label_names=['left man'],
+    )
+    visualizer.add_datasample(
+        'x.jpg', np.zeros((9, 9, 3), np.uint8), one, out_file=f'{tmp_path}/x.jpg'
+    )
+    assert texts == [written] and (one.pred_instances.scores == 1).all()
 
 
 @pytest.mark.parametrize(

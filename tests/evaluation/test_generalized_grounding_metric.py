@@ -22,6 +22,7 @@ from projects.clip_vg_core.metrics.generalized import (
     count_expression,
     summarize_sets,
 )
+from projects.clip_vg_core.metrics.set_results import read_set_results
 
 from ..helpers.pages import blocks
 from ..helpers.results import evaluate, random_boxes, sample, set_sample
@@ -284,6 +285,17 @@ def test_the_matching_is_logged_and_part_of_names_that_every_logger_takes(
     # MLflow's rule for the names of metrics (mlflow.utils.validation).
     assert not [k for k in measures if not re.fullmatch(r'[/\w.\- :]+', k)]
     assert all(isinstance(v, int | float) for v in measures.values())
+
+
+def test_scores_that_only_fill_up_are_written_as_null(tmp_path):
+    sample = set_sample(0, [([[0, 0, 9, 9]], [1.0], [[0, 0, 9, 9]])])
+    for scored, expected in ((True, [1.0]), (False, [None])):
+        sample['pred_instances']['scored'] = scored
+        path = tmp_path / 'results.jsonl'
+        assert score([sample], out_file=str(path))['grounding/f1_acc'] == 1
+        assert json.loads(path.read_text())['scores'] == expected
+        (read,) = read_set_results(path, MatchingRule())
+        assert read['scores'] == expected and read['found'] == [True]
 
 
 def test_the_file_has_the_boxes_that_count_and_the_best(samples, tmp_path):

@@ -50,8 +50,12 @@ def test_off_nothing_is_added(tiny_model):
     assert len(names_of_head(with_head)) == 6
     losses = tiny_model.loss(*prepared(tiny_model, make_batch()))
     assert set(losses) == {'loss_bbox', 'loss_iou'}
+    assert with_head.scored and not tiny_model.scored
     for answer in tiny_model.test_step(make_batch()):
         assert (answer.pred_instances.scores == 1).all()
+        assert not answer.pred_instances.scored
+    for answer in with_head.test_step(make_batch()):
+        assert answer.pred_instances.scored
 
 
 def test_boxes_and_their_losses_are_the_same_with_a_head(tiny_model):

@@ -95,6 +95,14 @@ def test_of_many_boxes_the_best_counts():
     assert merged.pred_instances.scores.item() == pytest.approx(0.7)
 
 
+def test_scores_that_only_fill_up_are_none_when_merged_either():
+    views = [view([BOX]), view([BOX])]
+    assert merge(*views).pred_instances.scored
+    for one in views:
+        one.pred_instances.set_metainfo(dict(scored=False))
+    assert not merge(*views).pred_instances.scored
+
+
 def test_a_view_without_an_answer_is_left_out():
     nothing = view([BOX])
     nothing.pred_instances = nothing.pred_instances[:0]

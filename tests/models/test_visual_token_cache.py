@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
 from torch import nn
 
 from projects.clip_vg.apis import GroundingInferencer
@@ -141,8 +142,11 @@ def encode_numbers(cache, *numbers):
         return images[:, None].expand(-1, 2, -1)
 
     rows = torch.tensor(numbers, dtype=torch.float32)[:, None].expand(-1, 4)
-    keys = [str(number).encode() for number in numbers]
-    tokens = cache.encode(rows, keys, encode, nn.Identity())
+    samples = [
+        DetDataSample(metainfo=dict(content_key=str(number).encode()))
+        for number in numbers
+    ]
+    tokens = cache.encode(rows, samples, encode, nn.Identity().eval())
     assert tokens[:, 0, 0].tolist() == list(numbers)
     return encoded
 

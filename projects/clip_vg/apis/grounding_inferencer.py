@@ -21,7 +21,12 @@ from mmengine.structures import InstanceData
 from PIL import Image
 from torch import Tensor
 
-from projects.clip_vg_core.runtime.inputs import Expressions, ImageInput, list_inputs
+from projects.clip_vg_core.runtime.inputs import (
+    Expressions,
+    ImageInput,
+    check_score_thr,
+    list_inputs,
+)
 from projects.clip_vg_core.utils.image_files import load_image
 from projects.clip_vg_core.visualization.boxes import draw_predictions
 
@@ -70,7 +75,7 @@ class GroundingInferencer:
             False.
         score_thr (float, optional): Least score of a box that is given; an expression
             of which none has it is not in the image. Defaults to None: the model's
-            ``test_cfg.score_thr``.
+            ``test_cfg.score_thr``. Of a model without scores, every box is given.
         cache_mib (float): The most memory for visual tokens of images seen before,
             of which a further call with other expressions encodes no image again;
             those of an image of ViT-B/16 at 224 take 2.3 MiB. ``infer.visual_cache``
@@ -83,8 +88,12 @@ class GroundingInferencer:
         FileNotFoundError: There is no such file, or no checkpoint in a work dir.
         ImportError: What runs an exported detector is not installed.
         RuntimeError: ``compile`` without a C++ compiler.
-        ValueError: The checkpoint holds no config, or is of another model; or options
-            of an exported detector are given for a checkpoint.
+        ValueError: The checkpoint holds no config, or is of another model; options
+            of an exported detector are given for a checkpoint, or ``score_thr`` for a
+            model without scores.
+
+    Attributes:
+        scored (bool): Whether boxes have scores.
 
     Examples:
         >>> infer = GroundingInferencer('work_dirs/clip_vg_refcoco')
@@ -134,14 +143,19 @@ class GroundingInferencer:
             Image.MAX_IMAGE_PIXELS = None
         self.model = _build_model(self.cfg, loaded, checkpoint or first)
         self.model.to(self.device, dtype).eval()
+        # Of other detectors, every one has scores.
+        self.scored = getattr(self.model, 'scored', True)
+        check_score_thr(score_thr, self.scored, checkpoint or first)
         self.score_thr = (
             getattr(self.model, 'score_thr', 0.0) if score_thr is None else score_thr
         )
         if compile:
             compile_for_inference(self.model)
         self.visual_cache: VisualTokenCache | None = None
-        if cache_mib > 0 and isinstance(self.model, CLIPVG):
-            self.visual_cache = VisualTokenCache(int(cache_mib * 2**20))
+        if isinstance(self.model, CLIPVG):
+            if cache_mib > 0:
+                self.visual_cache = VisualTokenCache(int(cache_mib * 2**20))
+            # In the place of a folder of training: images of visitors are not kept.
             self.model.cache_visual_tokens(self.visual_cache)
         steps = self.cfg.test_dataloader.dataset.pipeline
         self.pipeline = Compose([s for s in steps if s['type'] not in _LOADING])
@@ -196,10 +210,10 @@ class GroundingInferencer:
         Returns:
             dict: ``predictions``, for each image a dict of ``texts``, the expressions;
             ``bboxes`` (a list of xyxy in pixels of the image, cut at its edges), in the
-            order of the expressions, the best first; their ``scores`` and ``labels``,
-            the number of each box's expression; and ``image`` (the file, or its
-            number). Of a model of one query and without ``score_thr``, there is one box
-            for each expression. And ``visualization``.
+            order of the expressions, the best first; their ``scores``, each None of a
+            model without scores; their ``labels``, the number of each box's expression;
+            and ``image`` (the file, or its number). Of a model of one query and without
+            ``score_thr``, there is one box for each expression. And ``visualization``.
 
         Raises:
             FileNotFoundError: There is no such image.
@@ -289,7 +303,7 @@ class GroundingInferencer:
                 dict(
                     bboxes=boxes.tensor.tolist(),
                     texts=list(expressions),
-                    scores=scores.tolist(),
+                    scores=scores.tolist() if self.scored else [None] * len(scores),
                     labels=labels.tolist(),
                 )
             )

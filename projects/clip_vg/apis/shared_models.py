@@ -75,7 +75,8 @@ class SharedModels:
 
         Returns:
             dict: ``texts``, ``bboxes`` (xyxy in pixels of the image), their ``scores``
-            and ``labels``, the numbers of their expressions.
+            (each None of a model without scores) and ``labels``, the numbers of their
+            expressions.
 
         Raises:
             KeyError: There is no checkpoint of that name.

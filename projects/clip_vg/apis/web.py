@@ -187,7 +187,7 @@ def fit_to_screen(
 def prediction_rows(
     boxes: Sequence[Sequence[float]],
     texts: Sequence[str],
-    scores: Sequence[float],
+    scores: Sequence[float | None],
     labels: Sequence[int] | None = None,
 ) -> tuple[list[str], list[list[str]]]:
     """The head and the rows of a table of predictions.
@@ -195,7 +195,7 @@ def prediction_rows(
     Args:
         boxes (Sequence): N boxes, xyxy in pixels.
         texts (Sequence[str]): The expressions.
-        scores (Sequence[float]): Of the boxes; all 1 where a model gives none.
+        scores (Sequence[float or None]): Of the boxes; None where one has none.
         labels (Sequence[int], optional): The number of each box's expression. Defaults
             to None: there is a box for each, in order.
 
@@ -204,7 +204,7 @@ def prediction_rows(
         each expression without a box.
     """
     head = ['#', 'Expression', 'Left', 'Top', 'Right', 'Bottom']
-    scored = any(score != 1 for score in scores)
+    scored = any(score is not None for score in scores)
     if scored:
         head.append('Score')
     rows = []
@@ -214,7 +214,8 @@ def prediction_rows(
             rows.append([*first, NO_TARGET])
         for row in own:
             edges = [f'{edge:.1f}' for edge in boxes[row]]
-            rows.append([*first, *edges, *([f'{scores[row]:.3f}'] if scored else [])])
+            own_score = '' if scores[row] is None else f'{scores[row]:.3f}'
+            rows.append([*first, *edges, *([own_score] if scored else [])])
     return head, rows
 
 

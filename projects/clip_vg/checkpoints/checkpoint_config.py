@@ -155,7 +155,7 @@ def check_detector_config(cfg: Config, path: str | Path, slim: bool = False) -> 
             f'{path}: its config has a model that is a {type(model).__name__} and a '
             f'pipeline that is a {type(pipeline).__name__}. {_GIVE_CONFIG}'
         )
-    _drop_initial_weights(cfg.model, slim)
+    _drop_files(cfg.model, slim)
     # Before anything is built: registered classes may read files or download.
     check_config(cfg.model.to_dict(), MODEL_PARTS, str(path), _GIVE_CONFIG)
     if cfg.model.get('type') != 'CLIPVG':
@@ -166,8 +166,8 @@ def check_detector_config(cfg: Config, path: str | Path, slim: bool = False) -> 
     check_config(pipeline, TRANSFORMS, str(path), _GIVE_CONFIG)
 
 
-def _drop_initial_weights(model: ConfigDict, slim: bool) -> None:
-    """Leave out the files that a training run started from.
+def _drop_files(model: ConfigDict, slim: bool) -> None:
+    """Leave out the files that a training run started from, or kept tokens in.
 
     Nothing reads them, and a path among them is no reason to refuse a checkpoint.
 
@@ -175,6 +175,7 @@ def _drop_initial_weights(model: ConfigDict, slim: bool) -> None:
         model (ConfigDict): Config of the detector, changed in place.
         slim (bool): Whether the checkpoint needs the weights of CLIP.
     """
+    model.pop('visual_token_dir', None)
     for part in (model, *model.values()):
         if isinstance(part, dict):
             part.pop('init_cfg', None)

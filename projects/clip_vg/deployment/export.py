@@ -250,7 +250,7 @@ def _describe(
         image_size=list(encoder.image_size),
         grid_size=list(encoder.grid_size),
         embed_dims=model.fusion.embed_dims,
-        scored=model.confidence_head is not None,
+        scored=model.scored,
         class_token=model.fusion.class_token,
         text=tokenizer.save(folder),
         data_preprocessor=plain['model']['data_preprocessor'],

@@ -46,6 +46,7 @@ class ServedCLIPVG(BaseModel):
         super().__init__(exported.deployment.data_preprocessor)
         self.exported = exported
         self.score_thr = exported.deployment.score_thr
+        self.scored = exported.deployment.scored
 
     def forward(
         self, inputs: Tensor, data_samples: SampleList, mode: str = 'predict'
@@ -67,7 +68,7 @@ class ServedCLIPVG(BaseModel):
         encoded = self.exported.encode(inputs.float().cpu().numpy(), padding)
         boxes, scores = map(torch.from_numpy, self.exported.ground(encoded, texts))
         instances = instances_of(
-            data_samples, boxes.flatten(0, 1), scores.flatten(), rescale
+            data_samples, boxes.flatten(0, 1), scores.flatten(), rescale, self.scored
         )
         for sample, own in zip(data_samples, instances, strict=True):
             sample.pred_instances = own

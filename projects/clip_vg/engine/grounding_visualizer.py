@@ -8,6 +8,7 @@ from mmdet.registry import VISUALIZERS
 from mmdet.structures import DetDataSample
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.dist import master_only
+from mmengine.structures import InstanceData
 
 from projects.clip_vg_core.utils.file_names import file_name
 
@@ -24,6 +25,7 @@ class GroundingVisualizer(DetLocalVisualizer):
       --show-dir``, ``browse_dataset.py``). Where another sample has that name, be it
       another expression of the image or an image of another folder, the sample's
       ``sample_id`` (the first of a grouped sample) is added: ``<stem>-<id>.jpg``.
+    * Scores that only fill up, of a detector without any, are not written on boxes.
     """
 
     def __init__(self, name: str = 'visualizer', *args: Any, **kwargs: Any) -> None:
@@ -46,6 +48,15 @@ class GroundingVisualizer(DetLocalVisualizer):
         super().add_datasample(
             name, image, data_sample, *args, out_file=out_file, **kwargs
         )
+
+    def _draw_instances(
+        self, image: np.ndarray, instances: InstanceData, *args: Any
+    ) -> np.ndarray:
+        """Draw boxes; see :meth:`DetLocalVisualizer._draw_instances`."""
+        if not instances.get('scored', True):
+            instances = instances.clone()
+            del instances.scores
+        return super()._draw_instances(image, instances, *args)
 
     def _own_file(self, path: Path, sample: DetDataSample) -> str:
         owner = sample.get('sample_id', sample.get('img_path', ''))

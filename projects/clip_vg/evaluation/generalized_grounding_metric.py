@@ -19,6 +19,7 @@ from projects.clip_vg_core.metrics.generalized import (
 from .joined_metric import (
     JoinedMetric,
     expressions_and_ids,
+    has_scores,
     invalid_boxes,
     owners_of,
 )
@@ -52,8 +53,9 @@ class GeneralizedGroundingMetric(JoinedMetric):
             'optimal'.
         out_file (str, optional): JSON Lines to write, one expression each:
             ``sample_id``, ``image``, ``text``, ``bboxes`` and ``scores`` (of the boxes
-            that count, and at least of the one of the highest score), ``gt_bboxes``,
-            xyxy in pixels of the original image, ``f1``, ``split``, ``source``.
+            that count, and at least of the one of the highest score; null where a
+            detector gives no scores), ``gt_bboxes``, xyxy in pixels of the original
+            image, ``f1``, ``split``, ``source``.
             ``tools/evaluate_predictions.py`` reads it. Defaults to None.
         collect_device (str): Defaults to 'cpu'.
         prefix (str, optional): Defaults to 'grounding'.
@@ -84,8 +86,8 @@ class GeneralizedGroundingMetric(JoinedMetric):
             texts, ids, splits, sources = expressions_and_ids(sample)
             pred, truth = sample['pred_instances'], sample['gt_instances']
             boxes, targets = _boxes(pred), _boxes(truth)
-            scores = np.ones(len(boxes))
-            if 'scores' in pred:
+            scores, scored = np.ones(len(boxes)), has_scores(pred)
+            if scored:
                 scores = torch.as_tensor(pred['scores']).double().cpu().numpy()
             invalid = invalid_boxes(targets, sample.get('ori_shape'))
             targets[invalid] = np.nan
@@ -105,7 +107,9 @@ class GeneralizedGroundingMetric(JoinedMetric):
                         image=sample.get('img_path'),
                         text=texts[i],
                         bboxes=np.nan_to_num(boxes[written]).tolist(),
-                        scores=scores[written].tolist(),
+                        scores=scores[written].tolist()
+                        if scored
+                        else [None] * len(written),
                         gt_bboxes=np.nan_to_num(targets[own_targets]).tolist(),
                         f1=counts.f1,
                         split=splits[i],

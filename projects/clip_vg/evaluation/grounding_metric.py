@@ -18,6 +18,7 @@ from projects.clip_vg_core.metrics.accuracy import (
 from .joined_metric import (
     JoinedMetric,
     expressions_and_ids,
+    has_scores,
     invalid_boxes,
     owners_of,
 )
@@ -111,8 +112,8 @@ class GroundingMetric(JoinedMetric):
             ``sample_id``, ``image``, ``text``, ``iou``, ``bbox`` (predicted) and
             ``gt_bbox`` (zeros where it is not finite), xyxy in pixels of the original
             image, ``split``,
-            ``source``, ``score`` if any is not 1, and ``upright`` if images were
-            turned by their EXIF entry. Defaults to None.
+            ``source``, ``score`` (null where a detector gives none), and ``upright``
+            if images were turned by their EXIF entry. Defaults to None.
         collect_device (str): Defaults to 'cpu'.
         prefix (str, optional): Defaults to 'grounding'.
     """
@@ -145,7 +146,9 @@ class GroundingMetric(JoinedMetric):
                     'target or several.'
                 )
             boxes = top_boxes(sample['pred_instances'], len(ids))
-            scores = top_scores(sample['pred_instances'], len(ids))
+            scores: list[float | None] = [None] * len(ids)
+            if has_scores(sample['pred_instances']):
+                scores = top_scores(sample['pred_instances'], len(ids)).tolist()
             invalid = invalid_boxes(truth.numpy(), sample.get('ori_shape'))
             ious = aligned_ious(boxes.numpy(), truth.numpy())
             ious[invalid] = 0
@@ -157,7 +160,7 @@ class GroundingMetric(JoinedMetric):
                         image=sample.get('img_path'),
                         text=texts[i],
                         iou=float(ious[i]),
-                        score=float(scores[i]),
+                        score=scores[i],
                         bbox=boxes[i].nan_to_num(0.0).tolist(),
                         gt_bbox=truth[i].tolist(),
                         split=splits[i],
@@ -187,10 +190,8 @@ class GroundingMetric(JoinedMetric):
         return (*(f'acc_{threshold:g}' for threshold in self.thresholds), 'miou')
 
     def rows_of(self, results: list[dict]) -> list[dict]:
-        """The results, without scores that are all 1."""
+        """The results, without what only the log needs."""
         left_out = {'invalid'}
         if not any(result.get('upright') for result in results):
             left_out.add('upright')
-        if all(result['score'] == 1 for result in results):  # of a model without scores
-            left_out.add('score')
         return [{k: v for k, v in r.items() if k not in left_out} for r in results]

@@ -15,7 +15,13 @@ from mmengine.logging import print_log
 from projects.clip_vg_core.data.label_table import box_faults
 from projects.clip_vg_core.metrics.results_file import write_results
 
-__all__ = ['JoinedMetric', 'expressions_and_ids', 'invalid_boxes', 'owners_of']
+__all__ = [
+    'JoinedMetric',
+    'expressions_and_ids',
+    'has_scores',
+    'invalid_boxes',
+    'owners_of',
+]
 
 
 class JoinedMetric(BaseMetric):
@@ -125,6 +131,16 @@ def expressions_and_ids(sample: dict) -> tuple[list[str], list[str], list, list]
             'expressions.'
         )
     return texts, ids, splits or ['all'] * len(ids), sources or ['human'] * len(ids)
+
+
+def has_scores(instances: dict) -> bool:
+    """Whether predicted boxes have scores that mean something.
+
+    Args:
+        instances (dict): With ``scores``; they only fill up where ``scored`` is False,
+            see :func:`instances_of`.
+    """
+    return 'scores' in instances and instances.get('scored', True)
 
 
 def owners_of(instances: dict, num_expressions: int) -> np.ndarray:

@@ -26,10 +26,13 @@ from .confidence_head import sample_negative_pairs
 from .data_preprocessor import pixel_padding
 from .matching import MATCHER, match_targets, target_expressions
 from .predictions import expressions_of, instances_of
-from .visual_token_cache import VisualTokenCache, is_fixed
+from .visual_token_cache import VisualTokenLookup
+from .visual_token_folder import VisualTokenFolder
 
 __all__ = ['CLIPVG']
 
+# Of a tower's config: weights are known by their hash, the others change no token.
+_NOT_COMPUTED = ('pretrained', 'init_cfg', 'with_cp')
 _FUSED_AT_ONCE = 32  # expressions, in prediction: more are no faster on a CPU
 
 
@@ -68,7 +71,8 @@ class CLIPVG(BaseDetector):
         bbox_head (dict): Config of the box head; its width is the fusion's.
         data_preprocessor (dict, optional): Config of the preprocessor.
         confidence_head (dict, optional): Config of the head that scores the boxes;
-            its width is the fusion's. Defaults to None: every score is 1.
+            its width is the fusion's. Defaults to None: boxes have no scores, see
+            ``scored``.
         num_queries (int): Boxes of each expression, Q. A checkpoint of fewer can be
             fine-tuned, see :class:`VisionLanguageFusion`. Defaults to 1, the published
             model.
@@ -78,6 +82,10 @@ class CLIPVG(BaseDetector):
             is shown: by :obj:`GroundingInferencer` and all that is built on it, not by
             :meth:`predict`, since metrics need every score. Defaults to None: 0.5 with
             several queries, 0 with one, of which every prediction is shown.
+        visual_token_dir (str, optional): Folder in which visual tokens are kept from
+            run to run, of images that are not augmented and while the visual tower is
+            frozen; see :class:`VisualTokenFolder`. An inferencer does not use it.
+            Defaults to None: none.
         init_cfg (dict, optional): Initialisation config. Defaults to None.
 
     Raises:
@@ -88,7 +96,7 @@ class CLIPVG(BaseDetector):
     # Tools refuse checkpoints of other weights: see `refuse_other_weights`.
     loads_strictly = True
     # See `cache_visual_tokens`.
-    visual_cache: VisualTokenCache | None = None
+    visual_cache: VisualTokenLookup | None = None
 
     def __init__(
         self,
@@ -101,6 +109,7 @@ class CLIPVG(BaseDetector):
         num_queries: int = 1,
         train_cfg: ConfigType | None = None,
         test_cfg: ConfigType | None = None,
+        visual_token_dir: str | None = None,
         init_cfg: ConfigType | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
@@ -138,11 +147,20 @@ class CLIPVG(BaseDetector):
             self.confidence_head = MODELS.build(confidence_head, default_args=width)
         for module in self._frozen_parts():
             module.requires_grad_(False)
+        if visual_token_dir is not None:
+            tower = {k: v for k, v in visual_encoder.items() if k not in _NOT_COMPUTED}
+            settings = dict(visual_encoder=tower, data_preprocessor=data_preprocessor)
+            self.cache_visual_tokens(VisualTokenFolder(visual_token_dir, settings))
 
     @property
     def score_thr(self) -> float:
         """Least score of a prediction that is shown; see ``test_cfg``."""
         return self.test_cfg.get('score_thr', 0.5 if self.num_queries > 1 else 0.0)
+
+    @property
+    def scored(self) -> bool:
+        """Whether boxes have scores; without, those of :meth:`predict` only fill up."""
+        return self.confidence_head is not None
 
     def _frozen_parts(self) -> list[nn.Module]:
         """All parts but the confidence head, if it is trained on a frozen detector."""
@@ -226,22 +244,17 @@ class CLIPVG(BaseDetector):
         """Visual tokens (B, 1 + P, C) of normalised images (B, 3, H, W)."""
         return self.visual_encoder(batch_inputs)
 
-    def cache_visual_tokens(self, cache: VisualTokenCache | None) -> None:
+    def cache_visual_tokens(self, cache: VisualTokenLookup | None) -> None:
         """Look up images in a cache before they are encoded; None: in none."""
         self.visual_cache = cache
         self.data_preprocessor.gives_content_keys = cache is not None
 
     def _visual_tokens(self, batch_inputs: Tensor, data_samples: SampleList) -> Tensor:
         """Visual tokens (B, 1 + P, C), from the cache where it has them."""
-        keys = [sample.get('content_key') for sample in data_samples]
-        if (
-            self.visual_cache is None
-            or None in keys
-            or not is_fixed(self.visual_encoder)
-        ):
+        if self.visual_cache is None:
             return self.extract_feat(batch_inputs)
         return self.visual_cache.encode(
-            batch_inputs, keys, self.extract_feat, self.visual_encoder
+            batch_inputs, data_samples, self.extract_feat, self.visual_encoder
         )
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict:
@@ -351,15 +364,18 @@ class CLIPVG(BaseDetector):
             ``bboxes`` (E * Q, 4) xyxy, clamped to the padded input as in the
             official code, those of an expression together, in the order of the
             queries; ``scores`` in [0, 1] of the confidence head, or 1 without
-            one, as the method gives none; ``labels``, the number of each box's
-            expression; ``label_names``, that expression. None is left out by its score.
+            one, as MMDetection needs numbers (``scored`` in their metainfo says it);
+            ``labels``, the number of each box's expression; ``label_names``, that
+            expression. None is left out by its score.
         """
         tokens = self._forward(batch_inputs, batch_data_samples)
         boxes = self._boxes(tokens)
         scores = boxes.new_ones(len(boxes))
-        if self.confidence_head is not None:
+        if self.scored:
             scores = self.confidence_head(tokens)
-        instances = instances_of(batch_data_samples, boxes, scores, rescale)
+        instances = instances_of(
+            batch_data_samples, boxes, scores, rescale, self.scored
+        )
         return self.add_pred_to_datasample(batch_data_samples, instances)
 
     def _forward(

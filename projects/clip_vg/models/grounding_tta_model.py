@@ -9,6 +9,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from ..evaluation.grounding_metric import top_boxes, top_scores
+from ..evaluation.joined_metric import has_scores
 
 __all__ = ['GroundingTTAModel', 'consensus']
 
@@ -78,10 +79,10 @@ class GroundingTTAModel(BaseTTAModel):
         upright = min(views, key=lambda view: bool(view.get('flip')))
         texts = [upright.text] if isinstance(upright.text, str) else list(upright.text)
         boxes = torch.stack([_upright_boxes(view, len(texts)) for view in views])
-        scores = torch.stack(
-            [top_scores(view.pred_instances.to_dict(), len(texts)) for view in views]
-        )
+        predicted = [view.pred_instances.to_dict() for view in views]
+        scores = torch.stack([top_scores(one, len(texts)) for one in predicted])
         upright.pred_instances = InstanceData(
+            metainfo=dict(scored=all(map(has_scores, predicted))),
             bboxes=consensus(boxes, self.min_iou),
             scores=scores.mean(0),
             labels=torch.arange(len(texts), device=boxes.device),

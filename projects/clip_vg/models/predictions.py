@@ -29,7 +29,11 @@ def expressions_of(sample: DetDataSample) -> list[str]:
 
 
 def instances_of(
-    data_samples: SampleList, boxes: Tensor, scores: Tensor, rescale: bool = True
+    data_samples: SampleList,
+    boxes: Tensor,
+    scores: Tensor,
+    rescale: bool = True,
+    scored: bool = True,
 ) -> InstanceList:
     """The predictions of each sample.
 
@@ -40,11 +44,13 @@ def instances_of(
         scores (Tensor): Of shape (E * Q, ).
         rescale (bool): Whether boxes become pixels of the original image, or of the
             padded input. Defaults to True.
+        scored (bool): Whether the model gives scores, or ``scores`` only fill up.
+            Defaults to True.
 
     Returns:
         list[:obj:`InstanceData`]: ``bboxes`` (xyxy), ``scores``, ``labels``, the number
         of each box's expression in its sample, and ``label_names``, the expressions of
-        the boxes, for each sample.
+        the boxes, for each sample; ``scored`` is in their metainfo.
     """
     instances = []
     texts = [expressions_of(sample) for sample in data_samples]
@@ -53,13 +59,14 @@ def instances_of(
     boxes = boxes * input_whwh(data_samples, counts, boxes)
     if rescale:
         boxes = to_original(boxes, data_samples, counts)
-    for names, own, scored in zip(
+    for names, own, own_scores in zip(
         texts, boxes.split(counts), scores.split(counts), strict=True
     ):
         instances.append(
             InstanceData(
+                metainfo=dict(scored=scored),
                 bboxes=own,
-                scores=scored,
+                scores=own_scores,
                 labels=torch.arange(len(own), device=own.device) // queries,
                 # MMDetection's visualiser writes these on the boxes.
                 label_names=[name for name in names for _ in range(queries)],

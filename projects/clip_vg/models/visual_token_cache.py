@@ -1,47 +1,56 @@
 """Visual tokens of images seen before, which a frozen tower need not encode again."""
 
 import threading
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import Any
+from typing import NamedTuple
 
 import torch
-from mmdet.structures import DetDataSample
+from mmdet.structures import DetDataSample, SampleList
 from torch import Tensor, nn
 
-__all__ = ['VisualTokenCache', 'content_key', 'is_fixed', 'weights_version']
+__all__ = [
+    'TokenName',
+    'VisualTokenCache',
+    'VisualTokenLookup',
+    'content_key',
+    'is_fixed',
+    'weights_version',
+]
 
 
-class VisualTokenCache:
-    """Visual tokens by the content of images, the least recently used leave first.
+class TokenName(NamedTuple):
+    """What the tokens of an image depend on.
 
-    Safe to use from several threads. Copies and pickles of it are empty caches of the
-    same size.
+    Attributes:
+        version (int): Of the tower's weights, see :func:`weights_version`.
+        computed (tuple[str, ...]): In what they are computed: the dtype of images, the
+            kind of device, the dtype of autocast or '', PyTorch's precision of matrix
+            products.
+        key (bytes): Of the image, see :func:`content_key`.
+    """
 
-    Args:
-        max_bytes (int): The most that tokens take; those of an image of ViT-B/16 at
-            224 take 2.4 MB in float32.
+    version: int
+    computed: tuple[str, ...]
+    key: bytes
+
+
+class VisualTokenLookup(ABC):
+    """Visual tokens by the content of images, kept somewhere.
 
     Attributes:
         hits (int): Images that were found.
         misses (int): Images that were encoded.
-        bytes (int): What the tokens take now.
     """
 
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self.hits = self.misses = self.bytes = 0
-        self._tokens: OrderedDict[Any, Tensor] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __reduce__(self) -> tuple:
-        return type(self), (self.max_bytes,)
+    hits = misses = 0
 
     def encode(
         self,
         images: Tensor,
-        keys: Sequence[bytes],
+        samples: SampleList,
         encode: Callable[[Tensor], Tensor],
         tower: nn.Module,
     ) -> Tensor:
@@ -49,16 +58,25 @@ class VisualTokenCache:
 
         Args:
             images (Tensor): Normalised, of shape (B, 3, H, W).
-            keys (Sequence[bytes]): Of the images, see :func:`content_key`.
+            samples (list[DetDataSample]): Of the images, with ``content_key``; all
+                images are encoded if one has none, or if the tower is trained.
             encode (Callable): From images to tokens (B, 1 + P, C).
             tower (nn.Module): Whose weights ``encode`` uses.
 
         Returns:
             Tensor: Of shape (B, 1 + P, C).
         """
-        version = weights_version(tower)
-        names = [(version, images.dtype, images.device, key) for key in keys]
-        found = self._find(names)
+        keys = [sample.get('content_key') for sample in samples]
+        if None in keys or not is_fixed(tower):
+            return encode(images)
+        version, kind = weights_version(tower), images.device.type
+        autocast = ''
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+            autocast = str(torch.get_autocast_dtype(kind))
+        precision = torch.get_float32_matmul_precision()
+        computed = (str(images.dtype), kind, autocast, precision)
+        names = [TokenName(version, computed, key) for key in keys]
+        found = {name: own.to(images.device) for name, own in self._find(names).items()}
         # An image that is twice in a batch is encoded once.
         new = {
             name: row
@@ -77,7 +95,39 @@ class VisualTokenCache:
             found.update(added)
         return torch.stack([found[name] for name in names])
 
-    def _find(self, names: Sequence[Any]) -> dict[Any, Tensor]:
+    @abstractmethod
+    def _find(self, names: Sequence[TokenName]) -> dict[TokenName, Tensor]:
+        """What is there of the tokens of names; counts hits and misses."""
+
+    @abstractmethod
+    def _add(self, tokens: dict[TokenName, Tensor]) -> None:
+        """Keep tokens, which are rows of a batch."""
+
+
+class VisualTokenCache(VisualTokenLookup):
+    """Visual tokens in memory, of which the least recently used leave first.
+
+    Safe to use from several threads. Copies and pickles of it are empty caches of the
+    same size.
+
+    Args:
+        max_bytes (int): The most that tokens take; those of an image of ViT-B/16 at
+            224 take 2.4 MB in float32.
+
+    Attributes:
+        bytes (int): What the tokens take now.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.bytes = 0
+        self._tokens: OrderedDict[TokenName, Tensor] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.max_bytes,)
+
+    def _find(self, names: Sequence[TokenName]) -> dict[TokenName, Tensor]:
         """What is there of the tokens of names."""
         with self._lock:
             found = {name: self._tokens[name] for name in names if name in self._tokens}
@@ -87,7 +137,7 @@ class VisualTokenCache:
             self.misses += len(set(names) - found.keys())
         return found
 
-    def _add(self, tokens: dict[Any, Tensor]) -> None:
+    def _add(self, tokens: dict[TokenName, Tensor]) -> None:
         """Store copies of tokens, and let the oldest go."""
         # Tokens made in inference mode could not be used in training afterwards.
         with torch.inference_mode(False), torch.no_grad():

@@ -37,7 +37,7 @@ class Agreements:
         return candidate_boxes(table.boxes, table.image_index[table.box_owners()])
 
     def measure(self, measurer: str, source: str) -> Agreement:
-        """Agreement at IoU 0.5 of a measurer with the labels of a source.
+        """Agreement at IoU 0.5 of a measurer with the labels of a source, taken once.
 
         Labels with no target or several have no one box to agree with, and are left
         out.
@@ -49,6 +49,8 @@ class Agreements:
         Returns:
             Agreement: Also in the log and in ``measured``.
         """
+        if (measurer, source) in self.measured:
+            return self.measured[measurer, source]
         table = self._dataset.table
         single = np.flatnonzero(table.target_counts() == 1)
         firsts = single if table.offsets is None else table.offsets[single]

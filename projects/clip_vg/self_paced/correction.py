@@ -16,7 +16,6 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
-from projects.clip_vg_core.curriculum.chance import Agreement
 from projects.clip_vg_core.curriculum.corrected_files import (
     count_outcomes,
     write_corrected,
@@ -163,23 +162,19 @@ class CorrectionRounds:
         ]
         names = [*new, *own, *([common] if common else [])]
         voters = [name for name in names if self._is_clear(name, source)]
-        margins = [self._agreement(name, source).margin for name in voters]
+        margins = [self.agreements.measure(name, source).margin for name in voters]
         # Weak votes of models of other languages agree by chance, and outvote.
         least = np.nanmax([0.0, *margins]) / 2
         speaking = [
             name
             for name in others
             if self._is_clear(name, source)
-            and self._agreement(name, source).margin >= least
+            and self.agreements.measure(name, source).margin >= least
         ]
         return [*voters, *speaking]
 
-    def _agreement(self, measurer: str, source: str) -> Agreement:
-        known = self.agreements.measured.get((measurer, source))
-        return known or self.agreements.measure(measurer, source)
-
     def _is_clear(self, measurer: str, source: str) -> bool:
-        found = self._agreement(measurer, source)
+        found = self.agreements.measure(measurer, source)
         # A verifier without boxes agrees with nothing: its scores count as they are.
         return found.is_clear or not found.count
 

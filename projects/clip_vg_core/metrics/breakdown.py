@@ -196,7 +196,7 @@ def calibration(ious: np.ndarray, scores: np.ndarray) -> dict[str, Any] | None:
     """
     known = ~np.isnan(scores)
     ious, scores = ious[known], scores[known]
-    # Without a confidence head every score is 1; other models' may be logits.
+    # A score that never differs tells nothing; other models' may be logits.
     if len(np.unique(scores)) < 2 or scores.min() < 0 or scores.max() > 1:
         return None
     hits = ious >= HIT

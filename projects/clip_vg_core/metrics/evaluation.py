@@ -14,6 +14,7 @@ from .accuracy import accuracy_by_group, aligned_ious, group_masks
 from .generalized import (
     MatchingRule,
     count_expression,
+    scores_or_ones,
     summarize_by_group,
     written_boxes,
 )
@@ -119,7 +120,7 @@ def evaluate_predictions(
             gt_bbox=gt_box.tolist(),
             split=split,
             source=source,
-            **({} if np.isnan(score) or row < 0 else dict(score=float(score))),
+            score=None if np.isnan(score) or row < 0 else float(score),
         )
         for label, iou, box, gt_box, split, source, score, row in zip(
             *(indices, ious, boxes, gt_boxes, splits, sources, scores, rows),
@@ -164,7 +165,7 @@ def evaluate_box_sets(
     counts, results, compared = [], [], []
     for i, (label, row) in enumerate(zip(indices.tolist(), rows.tolist(), strict=True)):
         found = predictions.box_sets[row] if row >= 0 else nothing
-        scores, targets = found[:, 4], table.targets(label).copy()
+        scores, targets = scores_or_ones(found[:, 4]), table.targets(label).copy()
         own_sizes = np.tile(sizes[i], (len(found), 1))
         boxes = to_pixels(found[:, :4], coordinates, box_format, own_sizes)
         # As in GeneralizedGroundingMetric: a target that is invalid is never found.
@@ -179,7 +180,7 @@ def evaluate_box_sets(
                 image=table.images[table.image_index[label]],
                 text=table.texts[label],
                 bboxes=np.nan_to_num(boxes[written]).tolist(),
-                scores=scores[written].tolist(),
+                scores=[None if np.isnan(s) else s for s in found[written, 4].tolist()],
                 gt_bboxes=np.nan_to_num(targets).tolist(),
                 f1=counts[-1].f1,
                 split=table.split_names[table.splits[label]],

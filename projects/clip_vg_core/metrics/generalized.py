@@ -22,6 +22,7 @@ __all__ = [
     'match_boxes',
     'measure_names',
     'pairwise_overlaps',
+    'scores_or_ones',
     'summarize_by_group',
     'summarize_sets',
     'written_boxes',
@@ -217,6 +218,11 @@ def count_expression(
     )
     score = max((float(s) for s in scores if not np.isnan(s)), default=-np.inf)
     return ExpressionCounts(len(gt_boxes), int(counting.sum()), matched, score)
+
+
+def scores_or_ones(scores: np.ndarray) -> np.ndarray:
+    """Scores (M, ) of an expression's boxes; 1, so that all count, if all are NaN."""
+    return np.ones(len(scores)) if np.isnan(scores).all() else scores
 
 
 def written_boxes(scores: np.ndarray, rule: MatchingRule) -> np.ndarray:

@@ -64,8 +64,8 @@ class Predictions:
         sizes (np.ndarray): int64 (N, 2), height and width of the image where the row
             says them, else -1.
         box_sets (list[np.ndarray]): All boxes of each row if they were read as sets,
-            else empty: float64 (P, 5), the box as the file has it and its score; 1
-            where a row has no scores.
+            else empty: float64 (P, 5), the box as the file has it and its score; NaN
+            where it has none.
     """
 
     path: Path
@@ -282,8 +282,6 @@ def _box_set(row: dict, names: Mapping[str, str | None], where: str) -> np.ndarr
             'each, or none.'
         )
     numbers = np.array([_number(score, f'{where}, score') for score in scores])
-    if np.isnan(numbers).all():
-        numbers[:] = 1
     found = np.column_stack([np.array(boxes, np.float64), numbers])
     return found[~np.isnan(found[:, :4]).all(1)]
 
@@ -308,13 +306,15 @@ def _box_and_score(
         if len(boxes) == 1:
             scores = scores[0] if isinstance(scores, list) and scores else scores
             return boxes[0], _number(scores, f'{where}, score')
-        if not isinstance(scores, list) or len(scores) != len(boxes):
+        values = []
+        if isinstance(scores, list) and len(scores) == len(boxes):
+            values = [_number(score, f'{where}, score') for score in scores]
+        if np.isnan(values).all():
             raise ValueError(
                 f'{where}: {len(boxes)} boxes and no score for each: one box is scored '
                 'for each expression. Give `scores`, of which the highest counts, or '
                 'one box.'
             )
-        values = [_number(score, f'{where}, score') for score in scores]
         best = int(np.nanargmax(values))
         return boxes[best], values[best]
     if isinstance(scores, list):

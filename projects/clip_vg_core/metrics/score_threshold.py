@@ -1,5 +1,6 @@
 """Choice of a score threshold below which nothing is shown, for a wanted risk."""
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -169,7 +170,8 @@ def read_scored_boxes(path: Path) -> ScoredBoxes:
     has_target: list[bool] = []
     others: list[float] = []
     for _, row, where in document.records():
-        boxes, own, targets = checked_set(row, where)
+        boxes, values, targets = checked_set(row, where)
+        own = np.array([_score(value, f'{where}, scores') for value in values], float)
         order = np.argsort(-own, kind='stable')
         scores += own[order].tolist()
         hits += _found(boxes[order], targets)
@@ -187,8 +189,11 @@ def read_scored_boxes(path: Path) -> ScoredBoxes:
 
 def checked_set(
     row: Mapping[str, Any], where: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Predicted boxes (P, 4), their scores (P, ) and the targets (T, 4) of a row."""
+) -> tuple[np.ndarray, list[float | None], np.ndarray]:
+    """Predicted boxes (P, 4), their P scores and the targets (T, 4) of a row.
+
+    A score is None where the row has null: its model gives none.
+    """
     boxes, targets = (
         _boxes(required(row, key, where), f'{where}, {key}')
         for key in ('bboxes', 'gt_bboxes')
@@ -201,15 +206,17 @@ def checked_set(
             f'{where}, scores: {len(values)} scores for {len(boxes)} bboxes; expected '
             'one for each.'
         )
-    scores = [_score(value, f'{where}, scores') for value in values]
-    return boxes, np.array(scores, float), targets
+    for value in values:
+        if value is not None:
+            _score(value, f'{where}, scores')
+    return boxes, values, targets
 
 
 def _score(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(
-            f'{where}: the score is {value!r}; expected a number in [0, 1]: test a '
-            'model with a confidence head (docs/confidence.md).'
+            f'{where}: the score is {json.dumps(value)}; expected a number in [0, 1]: '
+            'test a model with a confidence head (docs/confidence.md).'
         )
     if not 0 <= value <= 1:
         raise ValueError(f'{where}: the score is {value}; expected one in [0, 1].')

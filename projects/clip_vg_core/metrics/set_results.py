@@ -7,7 +7,13 @@ import numpy as np
 
 from ..data.readers.common import entry_of, required
 from ..data.readers.documents import open_document
-from .generalized import MatchingRule, count_expression, match_boxes, pairwise_overlaps
+from .generalized import (
+    MatchingRule,
+    count_expression,
+    match_boxes,
+    pairwise_overlaps,
+    scores_or_ones,
+)
 from .score_threshold import checked_set
 
 __all__ = ['has_sets', 'read_set_results']
@@ -28,15 +34,16 @@ def read_set_results(path: Path, rule: MatchingRule) -> list[dict[str, Any]]:
 
     Returns:
         list[dict]: In the file's order, with ``image``, ``text``, ``gt_bboxes``;
-        ``bboxes`` and ``scores`` of the boxes that count, the best first, ``found``,
-        whether each of these finds a target, and ``f1``.
+        ``bboxes`` and ``scores`` (None where there are none) of the boxes that count,
+        the best first, ``found``, whether each of these finds a target, and ``f1``.
 
     Raises:
         ValueError: An entry is wrong; it says where.
     """
     results = []
     for _, row, where in open_document(path).records():
-        boxes, scores, targets = checked_set(row, where)
+        boxes, given, targets = checked_set(row, where)
+        scores = scores_or_ones(np.array(given, float))
         text, image = (
             entry_of(required(row, key, where), str, f'{where}, {key}', 'a text')
             for key in ('text', 'image')
@@ -52,7 +59,7 @@ def read_set_results(path: Path, rule: MatchingRule) -> list[dict[str, Any]]:
                 image=image,
                 text=text,
                 bboxes=boxes[order].tolist(),
-                scores=scores[order].tolist(),
+                scores=[given[place] for place in order],
                 found=found.tolist(),
                 gt_bboxes=targets.tolist(),
                 f1=f1,

@@ -4,8 +4,9 @@
     python -m projects.clip_vg_core.runtime FOLDER --serve [--host HOST] [--port PORT]
 
 The first prints a line of JSON for each expression: its boxes (xyxy, pixels of the
-upright image) and scores, the best first; none where it is not in the image. The
-second serves POST /ground, GET /health and GET /metrics (docs/serving.md).
+upright image) and scores, the best first; none where it is not in the image. Scores
+are null where the detector has no confidence head. The second serves POST /ground,
+GET /health and GET /metrics (docs/serving.md).
 """
 
 from __future__ import annotations

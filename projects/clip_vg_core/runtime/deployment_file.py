@@ -31,7 +31,7 @@ class Deployment:
         image_size (list[int]): Height and width of the padded input.
         grid_size (list[int]): Rows and columns of patches.
         embed_dims (int): Width of the fusion.
-        scored (bool): Whether predictions have scores.
+        scored (bool): Whether boxes have scores, of a confidence head.
         text (dict): What tokenizes expressions, see :func:`load_tokenizer`.
         data_preprocessor (dict): Config of the preprocessor.
         pipeline (list[dict]): Configs of the test transforms.

@@ -9,7 +9,7 @@ from PIL import Image
 
 from ..utils.image_files import load_image
 from .exported_model import EncodedImage, ExportedModel
-from .inputs import list_inputs
+from .inputs import check_score_thr, list_inputs
 from .preprocessing import Preprocessing
 
 __all__ = ['ExportedInferencer', 'GroundableImage']
@@ -46,13 +46,18 @@ class ExportedInferencer:
             False.
         score_thr (float, optional): Least score of a box that is given; an expression
             of which none has it is not in the image. Defaults to None: the folder's.
+            Of a model without scores, every box is given.
         options: ``backend``, ``precision``, ``threads`` of :class:`ExportedModel`.
 
     Raises:
         FileNotFoundError: The folder, or a file in it, is not there.
         ImportError: What runs it is not installed.
         ValueError: A file of the folder is broken or of another export, or has
-            transforms that need MMDetection.
+            transforms that need MMDetection; or ``score_thr`` is given for a model
+            without scores.
+
+    Attributes:
+        scored (bool): Whether boxes have scores.
 
     Examples:
         >>> infer = ExportedInferencer('served')
@@ -73,6 +78,8 @@ class ExportedInferencer:
         self.batch_size, self.any_size = batch_size, any_size
         if any_size:  # PIL's own limit is of the whole process
             Image.MAX_IMAGE_PIXELS = None
+        self.scored = deployment.scored
+        check_score_thr(score_thr, self.scored, folder)
         self.score_thr = deployment.score_thr if score_thr is None else score_thr
 
     def __call__(self, images: Any, expressions: Any) -> dict[str, list]:
@@ -89,9 +96,9 @@ class ExportedInferencer:
         Returns:
             dict: ``predictions``, for each image a dict of ``texts``, the expressions;
             ``bboxes`` (a list of xyxy in pixels of the image, cut at its edges), in the
-            order of the expressions, the best first; their ``scores`` and ``labels``,
-            the number of each box's expression; and ``image`` (the file, or its
-            number).
+            order of the expressions, the best first; their ``scores``, each None of a
+            model without scores; their ``labels``, the number of each box's expression;
+            and ``image`` (the file, or its number).
 
         Raises:
             FileNotFoundError: There is no such image.
@@ -165,6 +172,6 @@ class ExportedInferencer:
         return dict(
             bboxes=boxes[order].tolist(),
             texts=list(texts),
-            scores=scores[order].tolist(),
+            scores=scores[order].tolist() if self.scored else [None] * len(order),
             labels=labels[order].tolist(),
         )

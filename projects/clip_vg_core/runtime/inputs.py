@@ -1,4 +1,4 @@
-"""Images and expressions as an inferencer takes them: one, several, or a folder."""
+"""What an inferencer takes: images and expressions, and a threshold of scores."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-__all__ = ['Expressions', 'ImageInput', 'list_inputs']
+__all__ = ['Expressions', 'ImageInput', 'check_score_thr', 'list_inputs']
 
 ImageInput = str | Path | np.ndarray | Image.Image
 Expressions = str | Sequence[str]
@@ -43,6 +43,25 @@ def list_inputs(
         single = isinstance(images, (np.ndarray, Image.Image))
         listed = [images] if single else list(images)
     return listed, _grouped(expressions, len(listed), single)
+
+
+def check_score_thr(score_thr: float | None, scored: bool, source: str | Path) -> None:
+    """Refuse a threshold for boxes without scores, none of which would be left out.
+
+    Args:
+        score_thr (float, optional): Least score of a box that is given.
+        scored (bool): Whether the detector's boxes have scores.
+        source (str or Path): Where the detector is from.
+
+    Raises:
+        ValueError: There is a threshold above 0, and there are no scores.
+    """
+    if score_thr and not scored:
+        raise ValueError(
+            f'{source}: score_thr={score_thr:g}, but its boxes have no scores, as it '
+            'has no confidence head: leave score_thr out, or train one '
+            '(docs/confidence.md).'
+        )
 
 
 def _grouped(expressions: Any, count: int, single: bool) -> list[list[str]]:

@@ -13,7 +13,7 @@ _WINDOW = 2000
 
 
 class RequestMetrics:
-    """Requests by their status, and how long the answered ones took."""
+    """Requests by their status, and how long the successful ones took."""
 
     def __init__(self) -> None:
         self._counts: Counter[int] = Counter()
@@ -25,7 +25,7 @@ class RequestMetrics:
 
         Args:
             status (int): Of HTTP.
-            seconds (float): From its head to its answer.
+            seconds (float): From its head to its response.
         """
         with self._lock:
             self._counts[status] += 1

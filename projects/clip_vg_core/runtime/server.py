@@ -68,15 +68,16 @@ class GroundingService:
         self.pool = ThreadPoolExecutor(options.workers, 'ground')
 
     def ground(self, body: bytes) -> dict[str, Any]:
-        """The answer to a request.
+        """The content of the response to a request.
 
         Args:
             body (bytes): See :func:`parse_request`.
 
         Returns:
             dict: ``width`` and ``height`` of the upright image; ``predictions``, for
-            each expression its ``boxes`` (xyxy in pixels) and ``scores``, the best
-            first, none if it is not in the image; and whether the image was ``cached``.
+            each expression its ``boxes`` (xyxy in pixels) and ``scores`` (each None of
+            a detector without scores), the best first, none if it is not in the image;
+            and whether the image was ``cached``.
 
         Raises:
             RequestError: It is refused.
@@ -101,7 +102,7 @@ class GroundingService:
         height, width = image.shape
         return dict(width=width, height=height, cached=cached, predictions=predictions)
 
-    async def answer(self, request: Any) -> dict[str, Any]:
+    async def respond(self, request: Any) -> dict[str, Any]:
         """Read a request of Starlette, wait for its turn, and ground it.
 
         Raises:
@@ -162,10 +163,10 @@ class GroundingService:
 
 
 class _Endpoints:
-    """What is served: each is checked, and a failure is an answer.
+    """What is served: each is checked, and a failure is a response.
 
     Args:
-        service (GroundingService): What answers.
+        service (GroundingService): What predicts.
         hosts (Collection[str], optional): See :func:`refusal`.
     """
 
@@ -178,14 +179,14 @@ class _Endpoints:
         self.disconnect = import_extra('starlette.requests').ClientDisconnect
 
     def refuse(self, status: int, text: str) -> Any:
-        """The answer to a request that is refused."""
+        """The response to a request that is refused."""
         headers = {'connection': 'close'}
         if status == 503:
             headers['retry-after'] = '1'
         return self.responses.JSONResponse(dict(error=text), status, headers)
 
     def check(self, request: Any) -> Any | None:
-        """The answer, if its head is enough to refuse a request."""
+        """The response, if its head is enough to refuse a request."""
         why = refusal(
             request.method, False, request.headers, self.hosts, self.byte_limits
         )
@@ -203,8 +204,8 @@ class _Endpoints:
 
     async def _grounded(self, request: Any) -> Any:
         try:
-            answer = await self.service.answer(request)
-            return self.responses.JSONResponse(answer)
+            content = await self.service.respond(request)
+            return self.responses.JSONResponse(content)
         except RequestError as error:
             return self.refuse(error.status, str(error))
         except self.disconnect:
@@ -227,7 +228,7 @@ def make_app(service: GroundingService, host: str = '127.0.0.1') -> Any:
     """The application (ASGI): ``POST /ground``, ``GET /health``, ``GET /metrics``.
 
     Args:
-        service (GroundingService): What answers.
+        service (GroundingService): What predicts.
         host (str): Where it will be served: on this machine alone, names of other
             machines are refused. Defaults to '127.0.0.1'.
     """
@@ -253,7 +254,7 @@ def make_app(service: GroundingService, host: str = '127.0.0.1') -> Any:
 def serve(
     inferencer: ExportedInferencer, host: str, port: int, options: ServerOptions
 ) -> None:
-    """Serve until the process is stopped; requests that run then are answered.
+    """Serve until the process is stopped; requests that run then are finished.
 
     Args:
         inferencer (ExportedInferencer): What predicts.

@@ -130,15 +130,17 @@ def rows_of_expressions(
 
 
 def _legend(
-    texts: Sequence[str], labels: Sequence[int] | None, scores: Sequence[float] | None
+    texts: Sequence[str],
+    labels: Sequence[int] | None,
+    scores: Sequence[float | None] | None,
 ) -> list[str]:
     """Expressions with the scores of their boxes, if there are any."""
     lines = []
     for text, rows in zip(texts, rows_of_expressions(labels, len(texts)), strict=True):
-        if not rows:
-            text += f' ({NO_TARGET})'
-        elif scores is not None and any(score != 1 for score in scores):
-            text += f' ({", ".join(f"{scores[row]:.2f}" for row in rows)})'
+        known = [] if scores is None else [scores[row] for row in rows]
+        shown = [f'{score:.2f}' for score in known if score is not None]
+        if not rows or shown:
+            text += f' ({", ".join(shown) or NO_TARGET})'
         lines.append(text)
     return lines
 
@@ -148,7 +150,7 @@ def draw_predictions(
     boxes: Sequence[Sequence[float]],
     texts: Sequence[str],
     labels: Sequence[int] | None = None,
-    scores: Sequence[float] | None = None,
+    scores: Sequence[float | None] | None = None,
 ) -> np.ndarray:
     """Draw numbered boxes, and a legend of their expressions below the image.
 
@@ -159,8 +161,8 @@ def draw_predictions(
             marked.
         labels (Sequence[int], optional): The number of each box's expression. Defaults
             to None: there is a box for each, in order.
-        scores (Sequence[float], optional): Of the boxes, for the legend; all 1 where a
-            model gives none. Defaults to None.
+        scores (Sequence[float or None], optional): Of the boxes, for the legend; None
+            where a box has none. Defaults to None: no box has one.
 
     Returns:
         np.ndarray: RGB of shape (H + legend, W, 3), uint8; ``image`` is not changed.
@@ -179,12 +181,14 @@ def draw_predictions(
     canvas = Image.new('RGB', (width, height + step * len(lines) + unit // 2), 'white')
     canvas.paste(Image.fromarray(np.ascontiguousarray(image)))
     pen = ImageDraw.Draw(canvas)
+    numbers = list(range(len(boxes))) if labels is None else labels
+    for number, box in zip(numbers, boxes, strict=True):
+        draw_box(pen, box, color_of(number), max(2, unit // 5))
+    # Numbers come last: a box that is drawn later would cross them out.
     tags: list[Tag] = []
-    for row, box in enumerate(boxes):
-        number = row if labels is None else labels[row]
+    for number, box in zip(numbers, boxes, strict=True):
         color = color_of(number)
         left, top = box[:2]
-        draw_box(pen, box, color, max(2, unit // 5))
         label = str(number + 1)
         wide = pen.textlength(label, font=font) + unit // 2
         corner = (left, max(0, top - step) if top >= step else top)

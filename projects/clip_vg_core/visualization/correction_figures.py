@@ -16,7 +16,7 @@ from ..curriculum.reliability_file import (
     reliability_path,
 )
 from ..utils.file_names import file_name
-from .page import PageImage, png
+from .page import PageImage, png, shorten
 from .result_grid import draw_corrections
 
 __all__ = ['correction_figures']
@@ -137,12 +137,14 @@ def _draw_outcomes(trials: Sequence[Mapping[str, Any]]) -> Figure:
                 )
             left += share
     axes.set_yticks(
-        range(len(rows)), [f'{name}: {row["source"]}' for name, row in rows]
+        range(len(rows)),
+        [f'{shorten(name, 24)}: {shorten(row["source"], 20)}' for name, row in rows],
+        parse_math=False,
     )
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.set_xlabel('share of the labels')
     axes.spines[['top', 'right']].set_visible(False)
-    figure.legend(loc='upper center', ncols=3, frameon=False)
+    figure.legend(loc='upper left', ncols=3, frameon=False)
     figure.tight_layout(rect=(0, 0, 1, 0.93))
     return figure

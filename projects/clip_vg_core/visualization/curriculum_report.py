@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ..curriculum.reliability_file import (
     AGREEMENT,
@@ -18,7 +19,7 @@ from ..curriculum.reliability_file import (
 from ..curriculum.selection import BINS, otsu_valley, select_reliable
 from ..utils.file_names import file_name
 from .correction_figures import correction_figures
-from .page import PageImage, png, write_page
+from .page import PageImage, png, shorten, write_page
 from .result_grid import draw_grid
 
 __all__ = ['write_report', 'write_scoring_report']
@@ -198,7 +199,8 @@ def write_report(record_path: str | Path, dataset: Any) -> Path:
         counts = {name: (0, totals[name]) for name in names}
         counts.update({p['source']: (p['labels'], totals[p['source']]) for p in picks})
         figure = _draw_selected(counts)
-        figures.append(('Selected labels', '', png(figure, out / 'kept.png')))
+        caption = 'Green: selected. Grey: dropped.'
+        figures.append(('Selected labels', caption, png(figure, out / 'kept.png')))
     for pick in picks:
         figures += _example_figures(dataset, folder, pick, out)
     if record['settings'].get('correct'):
@@ -272,7 +274,11 @@ def write_scoring_report(
             'The line is the threshold.',
             png(_draw_histograms(values, chosen), out / 'histograms.png'),
         ),
-        ('Selected labels', '', png(_draw_selected(counts), out / 'kept.png')),
+        (
+            'Selected labels',
+            'Green: selected. Grey: dropped.',
+            png(_draw_selected(counts), out / 'kept.png'),
+        ),
     ]
     for (source, name), value in chosen.items():
         pick = dict(source=source, measurer=name, threshold=value)
@@ -321,9 +327,10 @@ def _draw_histograms(
             if measurer in sources:
                 kind = ' (SR)' if source == measurer else ' (CR)'
             axes.set_title(
-                f'{source} by {measurer}{kind}\n{len(values):,} labels, r = 0: '
-                f'{missed:.0%}',
+                f'{shorten(source, 20)} by {shorten(measurer, 20)}{kind}\n'
+                f'{len(values):,} labels, r = 0: {missed:.0%}',
                 fontsize=9,
+                parse_math=False,
             )
             axes.set_xlim(0, 1)
             if (source, measurer) in chosen:
@@ -379,9 +386,13 @@ def _draw_walks(
         if scores.get(best) is not None:
             axes.plot([best], [scores[best]], '*', color=_SELECTED, markersize=16)
         note = '' if decision['kept'] else ' (skipped: it helps nothing)'
+        source, measurer = (
+            shorten(decision[key], 24) for key in ('source', 'measurer')
+        )
         axes.set_title(
-            f'{decision["source"]} by {decision["measurer"]}: h = {best:g}{note}',
+            f'{source} by {measurer}\nh = {best:g}{note}',
             fontsize=10,
+            parse_math=False,
         )
         axes.set_xlabel('threshold h')
         axes.set_ylabel('score')
@@ -399,15 +410,25 @@ def _draw_selected(counts: Mapping[str, tuple[int, int]]) -> Figure:
         Figure: Bars.
     """
     figure, axes = plt.subplots(figsize=(7, 0.6 * len(counts) + 1.2))
-    for name, (count, total) in counts.items():
-        axes.barh(name, count, color=_SELECTED)
-        axes.barh(name, total - count, left=count, color=_DROPPED)
+    for place, (count, total) in enumerate(counts.values()):
+        axes.barh(place, count, color=_SELECTED)
+        axes.barh(place, total - count, left=count, color=_DROPPED)
         share = count / total if total else 0.0
+        # Beside the axes, where no bar is and nothing is cut.
         axes.annotate(
-            f' {count:,} of {total:,} ({share:.0%})', (total, name), va='center'
+            f'{count:,} of {total:,} ({share:.0%})',
+            (1, place),
+            xytext=(8, 0),
+            xycoords=axes.get_yaxis_transform(),
+            textcoords='offset points',
+            va='center',
+            annotation_clip=False,
         )
+    names = [shorten(name) for name in counts]
+    axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.invert_yaxis()
-    axes.margins(x=0.35)
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.xaxis.set_major_formatter('{x:,.0f}')
     axes.set_xlabel('labels')
     axes.spines[['top', 'right']].set_visible(False)
     figure.tight_layout()

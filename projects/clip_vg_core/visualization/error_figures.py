@@ -11,6 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from .page import shorten
+
 __all__ = ['draw_calibration', 'draw_groups', 'draw_ious', 'draw_risk_coverage']
 
 _COLORS = ('#1565c0', '#ef6c00')  # of the first and of the second run
@@ -98,12 +100,20 @@ def draw_groups(
             label=name,
         )
         axes.axvline(whole[place], color=_COLORS[place], linestyle=':')
-    axes.set_yticks(range(len(groups)), groups, parse_math=False)
+    labels = [shorten(group, 28) for group in groups]
+    axes.set_yticks(range(len(groups)), labels, parse_math=False)
     _counts(axes, [next(iter(runs.values()))[group]['count'] for group in groups])
     if len(runs) > 1:
-        # Above the bars: beside them it would cover some.
+        # Above the bars: beside them it would cover some. Long names do not fit
+        # beside each other.
+        columns = 2 if sum(map(len, runs)) <= 36 else 1
         _literal(
-            axes.legend(frameon=False, ncols=2, loc='lower left', bbox_to_anchor=(0, 1))
+            axes.legend(
+                frameon=False,
+                ncols=columns,
+                loc='lower left',
+                bbox_to_anchor=(0, 1),
+            )
         )
     axes.set_xlim(0, 1)
     axes.set_xlabel('accuracy at IoU 0.5')

@@ -34,7 +34,7 @@ from .error_figures import (
     draw_ious,
     draw_risk_coverage,
 )
-from .page import png, svg, write_page
+from .page import png, shorten, svg, write_page
 from .result_grid import UNREADABLE, draw_results
 
 __all__ = ['find_image', 'image_sizes', 'write_error_report']
@@ -64,8 +64,10 @@ _PAGE = """{% extends 'page' %}
   .beside img { flex: 0 1 460px; min-width: 0 } .wide { overflow-x: auto }
   .beside .wide { flex: 1 1 560px; min-width: 0 }
   th.n { text-align: right; white-space: nowrap } th, td { padding: .3rem .55rem }
-  td.n { white-space: nowrap } .name, h1 { overflow-wrap: anywhere }
-  th.n.name { white-space: normal }
+  td.n { white-space: nowrap } td.name, th.name, h1 { overflow-wrap: anywhere }
+  th.n.name { white-space: normal; min-width: 6rem } td.name { min-width: 8rem }
+  td, th { overflow-wrap: normal } .beside td, .beside th { padding: .3rem .35rem }
+  .beside table { font-size: .88rem }
   .cards { display: grid; gap: 1rem;
            grid-template-columns: repeat(auto-fill, minmax(240px, 1fr)) }
   .card { margin: 0; font-size: .85rem; line-height: 1.35;
@@ -98,7 +100,8 @@ cannot be read</b>, the first: {{ missing[0] }}. If they moved, give their folde
 <th class="n">misses</th><th class="n">of them IoU 0,<br>another place</th>
 <th class="n">of them IoU 0.25<br>to 0.5, a loose box</th></tr>
 {% for r in runs %}
-<tr><td class="name">{{ r.name }}</td><td class="n">{{ interval(r) }}</td>
+<tr><td class="name">{{ r.name }}{% if r.whole != r.name %}<br>
+<small>{{ r.whole }}</small>{% endif %}</td><td class="n">{{ interval(r) }}</td>
 {% for share in r.reached.values() %}<td class="n">{{ percent(share) }}</td>{% endfor %}
 <td class="n">{{ number(r.miou) }}</td><td class="n">{{ '{:,}'.format(r.misses) }}</td>
 <td class="n">{% if r.misses %}{{ percent(r.apart / r.misses) }}{% endif %}</td>
@@ -124,8 +127,8 @@ good, a difference at least as large had the probability {{ number(paired.p) }}
 {% endif %}
 
 <h2 id="all">All predictions</h2>
-<img alt="Histogram of IoU, and accuracy by threshold"
- src="data:image/png;base64,{{ ious }}">
+<figure><img alt="Histogram of IoU, and accuracy by threshold"
+ src="data:image/png;base64,{{ ious }}"></figure>
 
 {% if weak %}
 <h2 id="weak">Where most is lost</h2>
@@ -218,12 +221,14 @@ class _Run:
     """The results of a run.
 
     Args:
-        name (str): On the page.
+        whole (str): Its name.
         results (list[dict]): Of ``read_results``.
+        name (str): Its name on the page, where a long one would not fit.
     """
 
-    name: str
+    whole: str
     results: Sequence[Mapping[str, Any]]
+    name: str
     ious: np.ndarray = field(init=False)
     scores: np.ndarray = field(init=False)
 
@@ -252,7 +257,14 @@ def write_error_report(
     Returns:
         Path: ``out``, a page that needs no other file.
     """
-    every = [_Run(name, results) for name, results in runs.items()]
+    # Of one run the name is in the title and the first table alone.
+    names = [shorten(name) if len(runs) > 1 else name for name in runs]
+    if len({*names}) < len(names):
+        names = [f'{number}: {name}' for number, name in enumerate(names, 1)]
+    every = [
+        _Run(whole, results, name)
+        for (whole, results), name in zip(runs.items(), names, strict=True)
+    ]
     results = every[0].results
     sizes = image_sizes((r['image'] for r in results), images)
     groupings = _groupings(results, sizes)
@@ -367,6 +379,7 @@ def _overview(run: _Run) -> dict[str, Any]:
     return dict(
         summary(run.ious),
         name=run.name,
+        whole=run.whole,
         reached={t: float((run.ious >= t).mean()) for t in _THRESHOLDS},
         misses=len(misses),
         apart=int((misses == 0).sum()),

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ..utils.atomic import replacing
 
-__all__ = ['PageImage', 'png', 'svg', 'write_page']
+__all__ = ['PageImage', 'png', 'shorten', 'svg', 'write_page']
 
 # Name, caption, and the PNG in base64.
 PageImage = tuple[str, str, str]
@@ -35,7 +35,7 @@ figcaption { color: #555 } body { overflow-wrap: anywhere }
 /* On a phone figures and tables keep a size that can be read, and scroll. */
 @media (max-width: 700px) { figure, table { overflow-x: auto }
   table { display: block } td, th { overflow-wrap: normal; white-space: nowrap }
-  figure img { max-width: none; width: 860px } }
+  figure img { max-width: 860px } }
 </style></head><body>
 <h1>{{ title }}</h1>
 {% block body %}{% endblock %}
@@ -57,6 +57,15 @@ def png(figure: Figure, path: Path) -> str:
         figure.savefig(partial, dpi=90)
     plt.close(figure)
     return base64.b64encode(path.read_bytes()).decode()
+
+
+def shorten(text: str, most: int = 32) -> str:
+    """A name of at most so many characters, without its middle if it is longer."""
+    if len(text) <= most:
+        return text
+    # More of its end, which tells paths and trials apart.
+    head = (most - 1) // 3
+    return f'{text[:head]}…{text[len(text) - (most - 1 - head) :]}'
 
 
 def svg(figure: Figure) -> str:

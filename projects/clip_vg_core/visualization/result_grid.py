@@ -74,8 +74,11 @@ def _value(result: Mapping, measure: str) -> str:
     """What is written below the expression of a result."""
     if 'found' not in result:
         return f'{measure} {result["iou"]:.2f}'
-    scores = ', '.join(f'{score:.2f}' for score in result['scores'])
-    return f'F1 {result["f1"]:.2f} ({scores or NO_TARGET})'
+    known = [score for score in result['scores'] if score is not None]
+    f1 = f'F1 {result["f1"]:.2f}'
+    if result['scores'] and not known:
+        return f1
+    return f'{f1} ({", ".join(f"{score:.2f}" for score in known) or NO_TARGET})'
 
 
 def _boxes(item: Mapping, many: str, one: str) -> Sequence[Sequence[float]]:
@@ -189,7 +192,7 @@ def draw_grid(
 def draw_corrections(
     results: Sequence[Mapping], title: str, columns: int = 4
 ) -> Figure:
-    """Draw corrected labels side by side: before, after, and what was voted for.
+    """Draw corrected labels side by side: old and new box, and what was voted for.
 
     Args:
         results (Sequence[Mapping]): ``image``, its file; ``text``; ``before``, the
@@ -214,10 +217,10 @@ def draw_corrections(
                 scaled = [edge * scale for edge in box]
                 draw_box(pen, scaled, color, _LINE - 1, halo=_HALO, dash=dash)
         images.append(image)
-    name = 'before' if any(r['after'] for r in results) else 'label'
+    name = 'old box' if any(r['after'] for r in results) else 'box of the label'
     lines = [
         Line2D([], [], color=_TRUE, linestyle='--', linewidth=1.6, label=name),
-        Line2D([], [], color=_HIT, linewidth=1.6, label='after'),
+        Line2D([], [], color=_HIT, linewidth=1.6, label='new box'),
         Line2D([], [], color=_MISS, linewidth=1.6, label='vote of a measurer'),
     ]
     drawn = [True, *(any(r[k] for r in results) for k in ('after', 'votes'))]
@@ -243,9 +246,10 @@ def _grid(
     for axes, image, caption in zip(grid.flat, images, captions, strict=False):
         axes.imshow(np.asarray(image))
         axes.set_title(caption, fontsize=9, parse_math=False)
-    figure.suptitle(title, fontsize=13)
+    # At the left, which is what a phone shows first.
+    figure.suptitle(title, fontsize=13, x=0.01, ha='left')
     figure.legend(
-        handles=list(legend), loc='lower center', ncols=len(legend), frameon=False
+        handles=list(legend), loc='lower left', ncols=len(legend), frameon=False
     )
     for _ in range(2):  # how far titles reach depends on the images' final shapes
         figure.tight_layout(rect=(0, 0.05, 1, 0.98))

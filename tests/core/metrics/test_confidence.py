@@ -18,6 +18,7 @@ from projects.clip_vg_core.metrics.confidence import (
     risk_coverage,
     roc_curve,
 )
+from projects.clip_vg_core.metrics.results_file import read_results
 
 from ...helpers.results import evaluate, random_boxes, sample
 
@@ -138,15 +139,19 @@ def read_lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_scores_are_written_where_they_say_something(tmp_path):
-    true = random_boxes(2, 0).tolist()
-    for name, scores in (('some', [0.25, 1.0]), ('ones', [1.0, 1.0]), ('none', None)):
-        given = {} if scores is None else dict(scores=torch.tensor(scores))
-        path = tmp_path / f'{name}.jsonl'
+def test_scores_are_written_as_null_where_a_detector_gives_none(tmp_path):
+    true, ones = random_boxes(2, 0).tolist(), dict(scores=torch.ones(2))
+    for given, expected in (
+        (dict(scores=torch.tensor([0.25, 1.0])), [0.25, 1.0]),
+        (ones, [1.0, 1.0]),  # of a detector that is sure
+        (dict(ones, scored=False), [None, None]),
+        ({}, [None, None]),
+    ):
+        path = tmp_path / 'results.jsonl'
         found = evaluate([sample(0, true, true, **given)], out_file=str(path))
         assert set(found) == set(evaluate([sample(0, true, true)]))
-        written = [line.get('score') for line in read_lines(path)]
-        assert written == (scores if name == 'some' else [None, None])
+        assert [line['score'] for line in read_lines(path)] == expected
+        assert [result['score'] for result in read_results(path)] == expected
 
 
 def test_of_many_boxes_the_score_is_that_of_the_box():

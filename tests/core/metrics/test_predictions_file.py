@@ -86,6 +86,10 @@ def test_of_several_boxes_the_most_certain_counts(tmp_path):
         (json.dumps(ROW) + '\n7', 'line 2'),
         (json.dumps(dict(ROW, bbox=[1, 2])), 'row 1'),
         (json.dumps(dict(ROW, bbox=[[1, 2, 3, 4]] * 2)), '2 boxes'),
+        (
+            json.dumps(dict(ROW, bbox=[[1, 2, 3, 4]] * 2, scores=[None] * 2)),
+            'row 1: 2 boxes and no score',
+        ),
         (json.dumps(dict(ROW, answer='[1, 2, 3, 4]')), "'answer'"),
         (json.dumps(dict(image='a.jpg', text='cup')), 'row 1'),
     ],

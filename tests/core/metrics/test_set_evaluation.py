@@ -127,7 +127,10 @@ def test_scores_are_those_of_the_metric(labels, tmp_path):
 @pytest.mark.parametrize(
     ('row', 'found'),
     [
-        (dict(boxes=[[1, 2, 3, 4], [5, 6, 7, 8]]), [[1, 2, 3, 4, 1], [5, 6, 7, 8, 1]]),
+        (
+            dict(boxes=[[1, 2, 3, 4], [5, 6, 7, 8]]),
+            [[1, 2, 3, 4, None], [5, 6, 7, 8, None]],
+        ),
         (
             dict(boxes=[[1, 2, 3, 4], [5, 6, 7, 8]], scores=[0.5, 0.25]),
             [[1, 2, 3, 4, 0.5], [5, 6, 7, 8, 0.25]],
@@ -144,33 +147,46 @@ def test_scores_are_those_of_the_metric(labels, tmp_path):
         ),
         (
             dict(answer='[{"bbox_2d": [1, 2, 3, 4]}, {"bbox_2d": [5, 6, 7, 8]}]'),
-            [[1, 2, 3, 4, 1], [5, 6, 7, 8, 1]],
+            [[1, 2, 3, 4, None], [5, 6, 7, 8, None]],
         ),
         (
             dict(answer=[dict(bbox_2d=[1, 2, 3, 4]), dict(bbox_2d=[5, 6, 7, 8])]),
-            [[1, 2, 3, 4, 1], [5, 6, 7, 8, 1]],
+            [[1, 2, 3, 4, None], [5, 6, 7, 8, None]],
         ),
         (
             dict(answer='<box>(1,2),(3,4)</box><box>(5,6),(7,8)</box>'),
-            [[1, 2, 3, 4, 1], [5, 6, 7, 8, 1]],
+            [[1, 2, 3, 4, None], [5, 6, 7, 8, None]],
         ),
         (
             dict(answer='<think>or [9, 9, 9, 9]?</think>[1, 2, 3, 4]'),
-            [[1, 2, 3, 4, 1]],
+            [[1, 2, 3, 4, None]],
         ),
-        (dict(x1=1, y1=2, x2=3, y2=4), [[1, 2, 3, 4, 1]]),
+        (dict(x1=1, y1=2, x2=3, y2=4), [[1, 2, 3, 4, None]]),
         (dict(x1=None, y1=None, x2=None, y2=None), []),
     ],
 )
 def test_all_boxes_of_a_row_are_read(row, found, tmp_path):
     path = written(tmp_path, [dict(row, sample_id='a', image='a.jpg')])
-    assert read_predictions(path, sets=True).box_sets[0].tolist() == found
+    (read,) = read_predictions(path, sets=True).box_sets
+    np.testing.assert_array_equal(read, np.array(found, float).reshape(-1, 5))
 
 
 def test_scores_of_other_boxes_are_refused(tmp_path):
     path = written(tmp_path, [dict(sample_id='a', boxes=[[1, 2, 3, 4]], scores=[1, 2])])
     with pytest.raises(ValueError, match='row 1: 1 boxes, but 2 scores'):
         read_predictions(path, sets=True)
+
+
+def test_boxes_without_scores_all_count_and_are_written_without(labels, tmp_path):
+    rows = rows_of(labels)
+    for row in rows:
+        row['scores'] = [None] * len(row['bboxes'])
+    evaluation = scored(tmp_path, labels, rows)
+    assert evaluation.groups[''] == scored(tmp_path, labels, rows_of(labels)).groups['']
+    assert [result['scores'] for result in evaluation.results] == [
+        row['scores'] for row in rows
+    ]
+    assert any(row['scores'] for row in rows)
 
 
 def test_boxes_without_a_score_are_not_predicted(labels, tmp_path):

@@ -18,6 +18,7 @@ from projects.clip_vg_core.visualization.error_report import (
     image_sizes,
     write_error_report,
 )
+from projects.clip_vg_core.visualization.page import shorten
 
 from ...helpers import ROOT
 from ...helpers.commands import tool
@@ -106,6 +107,21 @@ def test_a_comparison_shows_what_is_gained_and_lost(folder, tmp_path):
     change = {a['text']: b['iou'] - a['iou'] for a, b in zip(one, other, strict=True)}
     changes = [change[text] for text in shown['Gained']]
     assert changes == sorted(changes, reverse=True)
+
+
+def test_long_names_are_shortened_but_for_one_place(folder, tmp_path):
+    names = [f'work_dirs/{"x" * 90}/epoch_{number}.pth' for number in (1, 2)]
+    short = [shorten(name) for name in names]
+    assert all(len(name) == 32 and name.endswith('.pth') for name in short)
+    assert shorten('a' * 32) == 'a' * 32 and len({*short}) == 2
+    results = run_of(folder, 30), run_of(folder, 30, seed=1)
+    page = page_of(tmp_path / 'a.html', dict(zip(names, results, strict=True)))
+    assert [page.count(name) for name in names] == [1, 1]
+    assert all(page.count(name) > 5 for name in short)
+    # Names that are the same when shortened are numbered.
+    alike = [f'work_dirs/{middle * 40}/{"epoch" * 8}.pth' for middle in 'ab']
+    page = page_of(tmp_path / 'b.html', dict(zip(alike, results, strict=True)))
+    assert [page.count(f'From “{number}: work') for number in (1, 2)] == [1, 0]
 
 
 @pytest.mark.parametrize('broken', [b'', b'no picture', None])

@@ -159,6 +159,14 @@ def test_sets_of_boxes_are_drawn_by_what_they_find(results, tmp_path, monkeypatc
         '"c"\nF1 0.00 (not in this image)',
     ]
     plt.close(figure)
+    without = [dict(row, scores=[None] * len(row['scores'])) for row in read]
+    figure = draw_grid(without, '')
+    assert [axes.get_title() for axes in figure.axes if axes.images] == [
+        '"a"\nF1 0.50',
+        '"b"\nF1 1.00 (not in this image)',
+        '"c"\nF1 0.00 (not in this image)',
+    ]
+    plt.close(figure)
     image = draw_results(read[0]['image'], read[:1], side=32 * TIMES)
     assert extent(image, '#ff1744') == [edge * TIMES for edge in BOX]
     np.testing.assert_allclose(extent(image, '#00c853'), np.array(near) * TIMES, atol=1)
