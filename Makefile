@@ -52,7 +52,8 @@ $(STAMP): constraints.txt setup.py
 	$(RUN) -m pip install -q -c constraints.txt torch torchvision 'setuptools<80.9' wheel
 	$(RUN) -m pip install -q -c constraints.txt --no-build-isolation -e '.[lite,dev]'
 	@rm $(BEGUN)
-	touch $@
+	@touch $@
+	@echo 'Installed. To use it: source $(VENV)/bin/activate'
 
 mmcv: install  ## Build the compiled MMCV in place of mmcv-lite (13 min on 2 cores)
 	$(RUN) -m pip uninstall -q -y mmcv-lite

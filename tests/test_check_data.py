@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 
@@ -15,7 +17,7 @@ from mmengine.runner import Runner
 from projects.clip_vg_core.data.readers import read_annotations
 
 from .helpers import ROOT
-from .helpers.commands import call, generate
+from .helpers.commands import call, generate, tool
 from .helpers.labels import instances, spread, write
 from .helpers.shrink import LOADERS, clip_vg
 
@@ -118,6 +120,56 @@ def test_options_that_were_needed_are_in_the_config(shapes, tmp_path):
     assert sum(sizes) == len(path.read_text().splitlines()) - 1
 
 
+@pytest.mark.parametrize('folder', ['', 'mine'])
+def test_a_config_of_few_labels_is_written(shapes, tmp_path, folder):
+    path, config = as_csv(shapes, tmp_path / 'mine.csv'), tmp_path / folder / 'mine.py'
+    arguments = [path, '--images', shapes / 'images', '--config', config]
+    fields = ['--fields', 'text=said', 'box=left,top,wide,high']
+    with pytest.raises(SystemExit):  # columns are not known
+        call('check_data.py', *arguments)
+    assert not config.exists()
+    call('check_data.py', *arguments, *fields, '--box-format', 'xywh')
+    cfg = Config.fromfile(config)
+    own = Config.fromfile(BASE.with_name('clip_vg_own_labels.py'))
+    # Images of six expressions each: as many a step as the base has, four of an image.
+    loader = cfg.train_dataloader
+    together = loader.sampler.max_expressions
+    assert loader.batch_size * together == own.train_dataloader.batch_size
+    assert together == 4
+    assert cfg.optim_wrapper == own.optim_wrapper and cfg.train_cfg == own.train_cfg
+    sets = step(config.read_text(), tmp_path, shapes)
+    assert len(sets['train_dataloader']) > len(sets['val_dataloader']) > 0
+    with pytest.raises(FileExistsError, match=r'mine\.py'):
+        call('check_data.py', *arguments, *fields)
+
+
+def test_labels_of_no_target_or_several_get_a_model_that_has_scores(shapes, tmp_path):
+    path, config = tmp_path / 'mine.csv', tmp_path / 'mine.py'
+    names = sorted(p.name for p in (shapes / 'images').iterdir())[:20]
+    boxes = ['[[1, 2, 30, 40], [5, 6, 30, 40]]', '[[1, 2, 30, 40]]', '[]']
+    lines = [
+        f'{name},text {i},"{box}"' for name in names for i, box in enumerate(boxes)
+    ]
+    path.write_text('\n'.join(['image,text,bbox_xyxy', *lines]))
+    arguments = [path, '--images', shapes / 'images', '--config', config]
+    call('check_data.py', *arguments)
+    cfg = Config.fromfile(config)
+    assert cfg.model.num_queries == 5 and cfg.model.confidence_head
+    metric = cfg.val_evaluator.type
+    assert metric == cfg.test_evaluator.type == 'GeneralizedGroundingMetric'
+    assert cfg.default_hooks.checkpoint.save_best == 'grounding/f1_acc'
+    sets = step(config.read_text(), tmp_path, shapes)
+    counts = [set(sets[key].table.target_counts()) for key in LOADERS]
+    assert counts == [{0, 1, 2}] * 3
+    # With another base the same is in the printed lines.
+    call('check_data.py', *arguments, '--base', BASE, '--overwrite')
+    other = Config.fromfile(config)
+    for key in ('num_queries', 'confidence_head'):
+        assert other.model[key] == cfg.model[key]
+    assert other.val_evaluator == cfg.val_evaluator
+    assert other.train_dataloader.dataset.targets == 'any'
+
+
 def test_a_set_without_a_training_split_is_for_testing(tmp_path):
     row = dict(caption='left man', bbox=[1, 2, 30, 40], bbox_id=1, file_name='a.jpg')
     path = tmp_path / 'ref_l4.jsonl'
@@ -189,6 +241,25 @@ def test_pseudo_labels_say_how_they_were_made(tmp_path):
     found, _ = check(tmp_path, out)
     problems = {p['kind']: p for p in found['files'][0]['problems']}
     assert 'made.jsonl.manifest.json' in problems['manifest']['text']
+
+
+def test_the_config_of_pseudo_labels_is_for_the_search(shapes, tmp_path):
+    """Written, named and planned as docs/tutorial_without_labels.md has it."""
+    objects = shapes / 'shapes/instances.json'
+    files = [tmp_path / f'{kind}.jsonl' for kind in ('template', 'geometry')]
+    for path in files:
+        generate(
+            *(path.stem, '--images', shapes / 'images', '--out', path),
+            *('--instances', objects, '--detections', objects),
+        )
+    config = tmp_path / 'photographs.py'
+    arguments = [*files, '--images', shapes / 'images', '--config', config]
+    printed = tool('tools/check_data.py', *arguments).stdout
+    command = re.search(r'python (tools/self_paced.py .*)', printed)[1]
+    plan = tool(*shlex.split(command), '--dry-run', cwd=ROOT).stdout
+    for path in files:
+        count = len(path.read_text().splitlines())
+        assert re.search(rf'{path.stem}: {count:,} labels', plan)
 
 
 def test_the_page_shows_labels_and_escapes_them(shapes, sources, tmp_path):

@@ -71,14 +71,16 @@ def workplace(shapes, tmp_path):
 def test_the_page_leads_from_a_csv_to_a_tested_model(workplace):
     page = [b for b in blocks('bash') if b.place.startswith('docs/own_labels.md')]
     lines = [line for block in page for line in block.text.splitlines()]
-    assert len(lines) <= 3
+    assert len(lines) <= 4
     printed = []
     for line in lines:
         python, *command = shlex.split(line)
         assert python == 'python'
         printed.append(tool(*command, cwd=workplace).stdout)
     assert re.search(r'all +\d+ +20 ', printed[0])  # labels and images
-    work_dir = workplace / 'work_dirs/my_data'
+    assert printed[0].rstrip().endswith(f'python {lines[1].removeprefix("python ")}')
+    assert (workplace / 'report.html').stat().st_size
+    work_dir = workplace / 'work_dirs/mine'
     assert (work_dir / 'epoch_2.pth').stat().st_size
     scores = metrics(work_dir)
     assert 0 <= scores['grounding/acc_0.5'] <= scores['grounding/acc_0.25'] <= 1

@@ -1,5 +1,6 @@
 """Say what annotation files are, what is wrong with them, and how to train on them.
 
+    python tools/check_data.py FILE... --images DIR --config mine.py
     python tools/check_data.py FILE... --images DIR --page check.html
 
 FILE is an annotation file of any layout of docs/data.md; of REFER's data sets
@@ -10,6 +11,8 @@ training (with --strict, if anything was found).
 import argparse
 import json
 import logging
+import os
+import shlex
 import sys
 from io import TextIOWrapper
 from pathlib import Path
@@ -29,7 +32,7 @@ from projects.clip_vg_core.data.label_checks import Problem
 from projects.clip_vg_core.data.published_sets import PUBLISHED
 from projects.clip_vg_core.data.readers import parse_fields
 from projects.clip_vg_core.data.reading_options import add_reading_options
-from projects.clip_vg_core.data.training_config import BASE, training_config
+from projects.clip_vg_core.data.training_config import training_config
 from projects.clip_vg_core.pseudo_labels.statistics import describe_manifest
 from projects.clip_vg_core.utils.atomic import replacing
 from projects.clip_vg_core.utils.command_line import run_command
@@ -71,9 +74,21 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--base',
-        default=BASE,
+        default='',
         metavar='CONFIG',
-        help='config that the printed one inherits (default: %(default)s)',
+        help='config that the printed one inherits (default: the official schedule for '
+        'published data sets and many labels, else clip_vg_own_labels.py)',
+    )
+    parser.add_argument(
+        '--config',
+        type=Path,
+        metavar='FILE.py',
+        help='write the config that trains on the labels (default: it is printed)',
+    )
+    parser.add_argument(
+        '--overwrite',
+        action='store_true',
+        help='replace the file of --config (default: an error)',
     )
     parser.add_argument(
         '--strict',
@@ -124,20 +139,38 @@ def _add_manifest(found: Inspection) -> None:
         found.problems.append(Problem('manifest', text, len(found.table)))
 
 
-def main() -> None:
-    """Look, print, and write."""
-    if isinstance(sys.stdout, TextIOWrapper):  # names may be of no encoding at all
-        sys.stdout.reconfigure(errors='backslashreplace')
-    logging.basicConfig(level=logging.INFO, format='%(message)s', stream=sys.stdout)
-    args = parse_args()
-    roots = ImageRoots(args.images) if args.images else None
-    inspections = inspect(args, roots)
-    leaks = find_leaks(inspections) if len(inspections) > 1 else []
-    if leaks:
-        logging.info('between the files\n%s\n', format_problems(leaks))
-    config = training_config(inspections, args.images or (), args.base)
-    problems = [*leaks, *(p for found in inspections for p in found.problems)]
-    spoilt = any(problem.spoils_training for problem in problems)
+def _path_of_configs(config: Path) -> str:
+    """Our folder of configs, from where a new config will be."""
+    configs = Path(__file__).absolute().parents[1] / 'configs'
+    folder = config.absolute().parent
+    if configs.parent not in (folder, *folder.parents):
+        return configs.as_posix()
+    return Path(os.path.relpath(configs, folder)).as_posix()
+
+
+def _write_config(path: Path, config: str, is_pseudo: bool) -> None:
+    """Write a config, and say how it is used."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
+        partial.write_text(config, encoding='utf-8')
+    command = f'tools/train.py {shlex.quote(str(path))}'
+    if 'train_dataloader' not in config:
+        command = f'tools/test.py {shlex.quote(str(path))} CHECKPOINT'
+    elif is_pseudo:  # to be selected; nothing else validates
+        command = (
+            f'tools/self_paced.py {shlex.quote(str(path))} --strategy valley '
+            '--criterion label-free'
+        )
+    logging.info('%s\nTo use it: python %s', config, command)
+
+
+def _tell_configs(
+    args: argparse.Namespace,
+    inspections: list[Inspection],
+    config: str | None,
+    spoilt: bool,
+) -> None:
+    """Print or write what trains on the files."""
     for found in inspections:
         if found.published:
             configs = {known.name: known.config for known in PUBLISHED}
@@ -145,7 +178,12 @@ def main() -> None:
                 '%s has a config, for files in the folders of docs/data.md: configs/%s',
                 *(found.published.name, configs[found.published.name]),
             )
-    if config:
+    if args.config and config and not spoilt:
+        is_pseudo = all(found.manifest for found in inspections)
+        _write_config(args.config, config, is_pseudo)
+    elif args.config:
+        logging.info('%s is not written before the errors are mended.', args.config)
+    elif config:
         when = 'once the errors are mended, ' * spoilt
         where = '' if args.images else ' (IMAGES/ is the folder of the images)'
         logging.info(
@@ -154,6 +192,26 @@ def main() -> None:
             where,
             config,
         )
+
+
+def main() -> None:
+    """Look, print, and write."""
+    if isinstance(sys.stdout, TextIOWrapper):  # names may be of no encoding at all
+        sys.stdout.reconfigure(errors='backslashreplace')
+    logging.basicConfig(level=logging.INFO, format='%(message)s', stream=sys.stdout)
+    args = parse_args()
+    if args.config and args.config.exists() and not args.overwrite:
+        raise FileExistsError(f'{args.config} exists; --overwrite replaces it.')
+    roots = ImageRoots(args.images) if args.images else None
+    inspections = inspect(args, roots)
+    leaks = find_leaks(inspections) if len(inspections) > 1 else []
+    if leaks:
+        logging.info('between the files\n%s\n', format_problems(leaks))
+    configs = _path_of_configs(args.config) if args.config else '.'
+    config = training_config(inspections, args.images or (), args.base, configs)
+    problems = [*leaks, *(p for found in inspections for p in found.problems)]
+    spoilt = any(problem.spoils_training for problem in problems)
+    _tell_configs(args, inspections, config, spoilt)
     if args.json:
         content = dict(
             files=[found.described() for found in inspections],

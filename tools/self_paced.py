@@ -8,6 +8,7 @@ curriculum.json and report.html in the work dir. Rerun the same command to resum
 """
 
 import argparse
+import shlex
 from pathlib import Path
 
 from train import add_common_options, load_config, read_cfg_options
@@ -220,6 +221,10 @@ def main() -> None:
     record = search.run(args.overwrite)
     report = write_report(record, search.dataset)
     print_log(f'{record}\n{report}\n{work_dir / "final" / "model.pth"}')
+    print_log(
+        'To use it: python demo/ground.py IMAGE EXPRESSION '
+        f'--checkpoint {shlex.quote(str(work_dir))} --out-dir predictions'
+    )
 
 
 if __name__ == '__main__':

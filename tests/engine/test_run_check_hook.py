@@ -20,7 +20,9 @@ from projects.clip_vg.engine.run_check_hook import (
     check_run,
     describe_data,
     refuse_late_boxes,
+    refuse_unknown_best,
 )
+from projects.clip_vg.evaluation import GeneralizedGroundingMetric
 
 from ..helpers.commands import run_script
 from ..helpers.configs import TEST, model_config, pool_config, runner_config
@@ -234,6 +236,30 @@ def test_schedules_watch_the_metric_by_its_new_name(separate):
     assert watching.monitor == 'grounding/acc_0.5'
     assert not hasattr(plain, 'monitor')
     RunCheckHook().before_run(SimpleNamespace(hooks=[], param_schedulers=None))
+
+
+@pytest.mark.parametrize(
+    ('best', 'is_known'),
+    [
+        ('grounding/acc_0.5', False),
+        ('grounding/f1_acc', True),
+        ('grounding/testA/f1_acc', True),
+        (['grounding/n_acc', 'grounding/nothing'], False),
+        ('auto', True),
+    ],
+)
+def test_a_best_checkpoint_by_a_number_that_is_not_there(best, is_known):
+    names = [best] if isinstance(best, str) else best
+    hook = CheckpointHook(save_best=best, rule=None if best == 'auto' else 'greater')
+    hook.key_indicators = names
+    metric = GeneralizedGroundingMetric()
+    loop = SimpleNamespace(evaluator=SimpleNamespace(metrics=[metric]))
+    runner = SimpleNamespace(hooks=[hook], val_loop=loop)
+    if is_known:
+        refuse_unknown_best(runner)
+    else:
+        with pytest.raises(ValueError, match=rf"'{names[-1]}'.*grounding/f1_acc"):
+            refuse_unknown_best(runner)
 
 
 @pytest.mark.parametrize('several', [False, True])

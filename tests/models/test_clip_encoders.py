@@ -127,7 +127,7 @@ def test_weights_that_cannot_be_downloaded_say_the_way_out(monkeypatch):
     monkeypatch.setattr(open_clip, 'download_pretrained', offline)
     from projects.clip_vg.checkpoints.clip_weights import resolve_weights
 
-    with pytest.raises(ValueError, match=r'no route to host.*pretrained=FILE'):
+    with pytest.raises(ValueError, match=r'no route.*huggingface.co/.*pretrained=FILE'):
         resolve_weights('ViT-B-16-quickgelu', 'openai')
 
 

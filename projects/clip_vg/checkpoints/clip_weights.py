@@ -121,8 +121,8 @@ def resolve_weights(arch: str | dict, pretrained: str) -> Path:
     except Exception as error:  # every network layer raises its own kind
         raise ValueError(
             f'The weights {pretrained!r} of {arch!r} could not be downloaded '
-            f'({type(error).__name__}: {error}). Fetch the file where there is a '
-            'network and name it instead: `--cfg-options '
+            f'({type(error).__name__}: {error}). Fetch {_address(config, of_timm)} '
+            'where there is a network and name it instead: `--cfg-options '
             'model.visual_encoder.pretrained=FILE '
             'model.text_encoder.pretrained=FILE`.'
         ) from error
@@ -135,6 +135,16 @@ def is_cached(arch: str, tag: str) -> bool:
         isinstance(try_to_load_from_cache(repository, name), str)
         for name in (_FILES[:2] if repository else ())
     )
+
+
+def _address(config: dict | None, of_timm: Any) -> str:
+    """Where weights are, for somebody who fetches them by hand."""
+    config = config or {}
+    hub = config.get('hf_hub') or getattr(of_timm, 'hf_hub_id', None) or ''
+    # Some name a file as well.
+    hub = '/'.join(hub.split('/')[:2])
+    places = [config.get('url'), hub and f'https://huggingface.co/{hub}']
+    return ' or '.join(filter(None, places)) or 'the file'
 
 
 def timm_name(arch: str | dict) -> str | None:

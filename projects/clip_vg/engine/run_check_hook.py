@@ -20,6 +20,7 @@ from projects.clip_vg_core.data.leaks import describe_leaks, leaking_labels
 
 from ..checkpoints.strict_loading import refuse_other_weights
 from ..evaluation.grounding_metric import current_name
+from ..evaluation.joined_metric import JoinedMetric
 
 __all__ = [
     'RunCheckHook',
@@ -28,6 +29,7 @@ __all__ = [
     'find_leaks',
     'refuse_late_boxes',
     'refuse_no_steps',
+    'refuse_unknown_best',
 ]
 
 # Of a CheckpointHook with several `save_best`.
@@ -142,6 +144,38 @@ def refuse_late_boxes(dataset: Any) -> None:
                 )
 
 
+def refuse_unknown_best(runner: Runner) -> None:
+    """Refuse to choose a best checkpoint by a number that validation does not give.
+
+    MMEngine would find out after the first validation, with a ``KeyError``.
+
+    Args:
+        runner (Runner): Whose metrics of another kind may give any number.
+
+    Raises:
+        ValueError: It names ``save_best`` and what there is.
+    """
+    metrics = [] if runner.val_loop is None else runner.val_loop.evaluator.metrics
+    if not metrics or not all(isinstance(metric, JoinedMetric) for metric in metrics):
+        return
+    known = [
+        f'{metric.prefix}/{name}' for metric in metrics for name in metric.measures
+    ]
+    for hook in runner.hooks:
+        if not isinstance(hook, CheckpointHook) or hook.save_best is None:
+            continue
+        for name in hook.key_indicators:
+            first, last = name.partition('/')[0], name.rpartition('/')[2]
+            # Of a group, such as `grounding/testA/acc_0.5`, the name is the last part.
+            if name != 'auto' and f'{first}/{last}' not in known:
+                raise ValueError(
+                    f'default_hooks.checkpoint.save_best={name!r} is not what '
+                    f'{" and ".join(type(metric).__name__ for metric in metrics)} '
+                    f'computes: {", ".join(known)}. Set it to one of these, such as '
+                    f'{known[0]!r}.'
+                )
+
+
 def find_leaks(training: Any, held_out: Mapping[str, Any]) -> Iterator[str]:
     """Look for images that are trained on and validated or tested on.
 
@@ -220,7 +254,8 @@ class RunCheckHook(Hook):
 
     - The log says how many labels and images each split has.
     - A training run that would make no step is an error; so is one whose boxes are
-      loaded after the image was resized (a test pipeline).
+      loaded after the image was resized (a test pipeline), or whose best checkpoint
+      is chosen by a number that the validation does not compute.
     - Training images that are validation or test images are counted in a warning, or
       are an error. ``held_out`` of :obj:`RefExpDataset` drops them.
     - A metric that a config or a checkpoint names as before (``grounding/acc@0.5``)
@@ -268,6 +303,7 @@ class RunCheckHook(Hook):
         """Refuse a training run that cannot learn, and log its data."""
         refuse_no_steps(runner.train_loop)
         refuse_late_boxes(runner.train_loop.dataloader.dataset)
+        refuse_unknown_best(runner)
         self._log('training', runner.train_loop.dataloader)
         if runner.val_loop is not None:
             self._log('validation', runner.val_loop.dataloader)

@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from projects.clip_vg_core.metrics.generalized import (
     MatchingRule,
     count_expression,
+    measure_names,
     summarize_by_group,
     written_boxes,
 )
@@ -132,6 +133,11 @@ class GeneralizedGroundingMetric(JoinedMetric):
             for group, measures in groups.items()
             for key, value in measures.items()
         }
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Those of :func:`summarize_sets`, where there are expressions of all kinds."""
+        return measure_names(self.rule)
 
     def rows_of(self, results: list[dict]) -> list[dict]:
         """The results without what follows from them."""

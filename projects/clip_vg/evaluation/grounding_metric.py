@@ -184,6 +184,11 @@ class GroundingMetric(JoinedMetric):
             for key, value in scores.items()
         }
 
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Accuracies and the mean IoU."""
+        return (*(f'acc_{threshold:g}' for threshold in self.thresholds), 'miou')
+
     def rows_of(self, results: list[dict]) -> list[dict]:
         """The results, without what only the log needs."""
         left_out = {'invalid'}

@@ -29,7 +29,8 @@ class JoinedMetric(BaseMetric):
 
     A result is a dict with ``sample_id``, and ``invalid`` for a label that is a miss
     whatever is predicted. Subclasses have ``process``, ``compute_metrics`` of the
-    results in the order of their ids, and ``rows_of`` for the file.
+    results in the order of their ids, ``measures`` with their names, and ``rows_of``
+    for the file.
 
     Args:
         out_file (str, optional): JSON Lines to write, a row for each label. Defaults
@@ -92,6 +93,11 @@ class JoinedMetric(BaseMetric):
                 write_results(Path(str(self.out_file)), self.rows_of(results))
         broadcast_object_list(metrics)
         return metrics[0]
+
+    @property
+    @abstractmethod
+    def measures(self) -> tuple[str, ...]:
+        """Names of the numbers of all results, without prefix and group."""
 
     @abstractmethod
     def rows_of(self, results: list[dict]) -> list[dict]:

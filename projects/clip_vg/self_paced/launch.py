@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -241,10 +242,20 @@ def run_jobs(
 def _checked(job: Job, code: int, seconds: float) -> float:
     """The seconds of a job that has not failed."""
     if code:
-        tail = Path(job.log).read_text(encoding='utf-8', errors='replace').splitlines()
+        text = Path(job.log).read_text(encoding='utf-8', errors='replace')
         raise RuntimeError(
             f'{" ".join(job.command)} ended with {code}. The end of {job.log}:\n'
-            + '\n'.join(tail[-_TAIL:])
-            + '\nFix it and rerun the same command to resume: what is finished stays.'
+            f'{_end_of(text.splitlines())}\n'
+            'Fix it and rerun the same command to resume: what is finished stays.'
         )
     return seconds
+
+
+def _end_of(lines: list[str]) -> str:
+    """The last lines of a log; of a command that ended with a sentence, that alone."""
+    tail = lines[-_TAIL:]
+    is_error = [re.match(r'\w+(Error|Exception): ', line) for line in tail]
+    if any(is_error) and not any('Traceback' in line for line in lines):
+        last = max(number for number, found in enumerate(is_error) if found)
+        tail = tail[last:]
+    return '\n'.join(tail)

@@ -16,7 +16,8 @@ from projects.clip_vg_core.curriculum.correction import candidate_boxes
 __all__ = ['REMEDY', 'Validation', 'image_sizes']
 
 REMEDY = (
-    'Give more labels, train longer (train_cfg.max_epochs), or use another detector.'
+    'Give more labels, train longer (train_cfg.max_epochs), or make labels by a better '
+    'detector.'
 )
 
 

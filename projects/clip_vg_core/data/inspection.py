@@ -178,6 +178,7 @@ def inspect_file(
     _look_at_targets(found, found.table)
     found.lengths, problems = look_at_expressions(found.table)
     found.problems += problems + find_duplicates(found.table)
+    _explain_rows(found)
     _recognise(found)
     found.problems += find_leaks([found])
     if not found.training_split:
@@ -262,9 +263,15 @@ def _look_at_boxes(
             )
             found.problems.append(Problem('invalid boxes', text, len(labels)))
     if count > MANY_INVALID * len(table):
+        zeros = int((written.boxes == 0).all(1).sum())
         text = (
             f'{count:,} of {len(table):,} labels have an invalid box, which is more '
-            'than slips: is the box format another one? Say --box-format.'
+            'than slips: '
+        ) + (
+            f'{zeros:,} have four zeros. An expression without a target has no box: an '
+            'empty list, or empty cells.'
+            if 2 * zeros > count
+            else 'is the box format another one? Say --box-format.'
         )
         found.problems.append(Problem('boxes', text, count, True))
     try:
@@ -406,6 +413,21 @@ def _look_at_targets(found: Inspection, table: LabelTable) -> None:
             'box: there is nothing to train a box head on.'
         )
         found.problems.append(Problem('no single target', text, len(training), True))
+
+
+def _explain_rows(found: Inspection) -> None:
+    """Say how rows of one expression become one label of several targets."""
+    if found.layout == 'rows' and 'label' not in found.options.get('fields', {}):
+        found.problems = [
+            replace(
+                problem,
+                text=f'{problem.text} If they are several targets of one expression: '
+                '--fields label=IMAGE,TEXT, the columns that such rows have alike.',
+            )
+            if problem.kind == 'ambiguous expressions'
+            else problem
+            for problem in found.problems
+        ]
 
 
 def _place(names: Sequence[str]) -> Callable[[int], tuple[int, str]]:

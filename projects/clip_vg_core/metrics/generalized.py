@@ -20,6 +20,7 @@ __all__ = [
     'MatchingRule',
     'count_expression',
     'match_boxes',
+    'measure_names',
     'pairwise_overlaps',
     'scores_or_ones',
     'summarize_by_group',
@@ -38,6 +39,11 @@ _DENSITY_THRS = np.arange(0.5, 1.0, 0.05)
 _MATCHED = (
     *('f1_acc', 'instance_f1', 'image_f1', 'density_f1', 'density_f1_mean'),
     'num_matched',
+)
+_MEASURES = (
+    *('f1_acc', 'n_acc', 'rejection', 't_acc', 'instance_f1', 'image_f1'),
+    *('density_f1', 'density_f1_mean', 'auroc', 'num_expressions', 'num_no_target'),
+    *('num_targets', 'num_predictions', 'num_matched'),
 )
 
 
@@ -299,10 +305,16 @@ def summarize_sets(
         num_predictions=int(predictions.sum()),
         num_matched=int(matched.sum()),
     )
-    return {
-        f'{name}{rule.suffix}' if name in _MATCHED else name: value
-        for name, value in summary.items()
-    }
+    return {_full_name(name, rule): value for name, value in summary.items()}
+
+
+def measure_names(rule: MatchingRule) -> tuple[str, ...]:
+    """Names that :func:`summarize_sets` gives, where expressions are of all kinds."""
+    return tuple(_full_name(name, rule) for name in _MEASURES)
+
+
+def _full_name(name: str, rule: MatchingRule) -> str:
+    return f'{name}{rule.suffix}' if name in _MATCHED else name
 
 
 def summarize_by_group(

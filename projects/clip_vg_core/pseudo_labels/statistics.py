@@ -25,6 +25,10 @@ __all__ = [
 # behind"; geometry says inside of containers alone, and on of no person.
 GENERATOR_VERSION = 3
 _COMMONEST = 50
+# Score of a detection, below which its label is often wrong: the --min-score of
+# detectors that are run here. Labels of other kinds have other scores.
+_SURE = 0.3
+_OF_DETECTIONS = ('template', 'caption')
 # What helps where a rule leaves everything out.
 _REMEDIES = {
     'below --min-score': 'lower --min-score',
@@ -81,6 +85,7 @@ def describe_labels(path: Path, counts: Mapping[str, int]) -> dict[str, Any]:
     lengths: Counter = Counter()
     per_image: Counter = Counter()
     entities = score = 0.0
+    unsure = 0
     digest = hashlib.sha256()
     image, in_image = None, 0
     for line in _lines(path):
@@ -96,6 +101,7 @@ def describe_labels(path: Path, counts: Mapping[str, int]) -> dict[str, Any]:
         rules[line['rule']] += 1
         entities += line['entities']
         score += line['score']
+        unsure += line['score'] < _SURE
     per_image[in_image] += image is not None
     total = sum(rules.values())
     per_image[0] = counts.get('images', 0) - sum(n for k, n in per_image.items() if k)
@@ -117,6 +123,7 @@ def describe_labels(path: Path, counts: Mapping[str, int]) -> dict[str, Any]:
         words_per_label=_histogram(lengths),
         mean_entities=_mean(entities, total),
         mean_score=_mean(score, total),
+        unsure_labels=unsure,
         vocabulary=len(words),
         commonest_words=most,
         shares=shares,
@@ -195,6 +202,12 @@ def summary(manifest: Mapping[str, Any]) -> str:
     lines.append('left out: ' + ', '.join(f'{k} {v:,}' for k, v in left_out.items()))
     if not made['labels']:
         lines.append(_advice(left_out, made['images'], counts))
+    unsure = made.get('unsure_labels', 0)
+    if unsure and manifest['settings']['kind'] in _OF_DETECTIONS:
+        lines.append(
+            f'{unsure:,} labels are of detections with a score below {_SURE}, which '
+            f'are often wrong: --min-score {_SURE} leaves them out'
+        )
     return '\n'.join(lines)
 
 

@@ -112,6 +112,18 @@ def test_labels_without_a_single_target_cannot_be_trained_on(tmp_path):
     assert 'no single target' not in kinds(found)
 
 
+def test_rows_say_how_to_join_or_to_leave_out_boxes(tmp_path):
+    path = tmp_path / 'a.csv'
+    lines = ['image,text,x,y,w,h', 'a.jpg,men,1,2,3,4', 'a.jpg,men,9,9,8,8']
+    path.write_text('\n'.join(lines))
+    assert '--fields label=' in kinds(inspect_file(path))['ambiguous expressions'].text
+    joined = inspect_file(path, fields=dict(label=['image', 'text']))
+    assert joined.total['several'] == 1 and 'ambiguous expressions' not in kinds(joined)
+    path.write_text('\n'.join([*lines, 'a.jpg,dog,0,0,0,0']))
+    problem = kinds(inspect_file(path))['boxes']
+    assert problem.spoils_training and 'zeros' in problem.text
+
+
 def test_names_that_come_twice_cannot_be_trained_on(tmp_path):
     lines = [dict(odvg(text=text), sample_id='one') for text in ('man', 'dog')]
     problem = kinds(inspect_lines(tmp_path, lines))['sample_id']

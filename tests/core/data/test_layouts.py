@@ -334,6 +334,62 @@ def test_four_columns_are_a_box(tmp_path):
     assert table.boxes.tolist() == [[1, 2, 30, 40]]
 
 
+@pytest.mark.parametrize(
+    'text',
+    [
+        'Image File;Text;X;Y;W;H\na.jpg;man;1;2;30;40\n',
+        'photo,phrase,bbox_xywh\na.jpg,man,"[1, 2, 30, 40]"\n',
+        'photo,phrase,bbox_xywh\na.jpg,man,"(1.0, 2.0, 30.0, 40.0)"\n',
+        json.dumps([dict(image='a.jpg', text='man', box=dict(x=1, y=2, w=30, h=40))]),
+        json.dumps([dict(image='a.jpg', text='man', box=[dict(x=1, y=2, w=30, h=40)])]),
+    ],
+)
+def test_rows_as_people_invent_them(tmp_path, text):
+    path = tmp_path / 'labels'
+    path.write_text(text)
+    table = read_annotations(path)
+    assert table.boxes.tolist() == [[1, 2, 31, 42]]
+    assert [label['text'] for label in table] == ['man']
+
+
+def test_several_boxes_or_none_in_a_cell(tmp_path):
+    path = tmp_path / 'a.csv'
+    two = '"[[1, 2, 30, 40], [5, 6, 70, 80]]"'
+    path.write_text(f'image,text,bbox_xyxy\na.jpg,men,{two}\na.jpg,dog,[]\n')
+    table = read_annotations(path, targets='any')
+    assert table.target_counts().tolist() == [2, 0]
+
+
+def test_rows_that_are_alike_are_boxes_of_one_label(tmp_path):
+    path = tmp_path / 'a.csv'
+    rows = ['a.jpg,men,1,2,3,4', 'a.jpg,dog,5,6,7,8', 'b.jpg,men,1,2,3,4']
+    rows += ['a.jpg,men,9,9,8,8', 'a.jpg,men,1,2,3,4', 'b.jpg,cat,,,,']
+    path.write_text('\n'.join(['image,text,x,y,w,h', *rows]))
+    assert len(read_annotations(path, targets='any')) == len(rows)
+    fields = dict(label=['image', 'text'])
+    table = read_annotations(path, fields=fields, targets='any')
+    assert [label['text'] for label in table] == ['men', 'dog', 'men', 'cat']
+    assert table.target_counts().tolist() == [2, 1, 1, 0]
+    with pytest.raises(ValueError, match=r"a\.csv, row 3.*'a\.jpg'"):
+        read_annotations(path, fields=dict(label='image'))
+
+
+@pytest.mark.parametrize(
+    ('name', 'text', 'words'),
+    [
+        ('a.csv', 'foto,text,x,y,w,h\na.jpg,man,1,2,3,4\n', ['image=foto']),
+        ('a.csv', 'a.jpg,man,1,2,3,4\n' * 2, ['first line']),
+        ('a.json', '[{"image": "a.jpg", "things": [{"text": "man"}]}]', ["'things'"]),
+    ],
+)
+def test_unknown_rows_are_told_what_they_lack(tmp_path, name, text, words):
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(ValueError, match='') as error:
+        read_annotations(path)
+    assert all(word in str(error.value) for word in words)
+
+
 def test_parquet_without_pyarrow_is_one_sentence(tmp_path, monkeypatch):
     (tmp_path / 'a.parquet').write_bytes(b'PAR1')
     monkeypatch.setitem(sys.modules, 'pyarrow', None)

@@ -15,6 +15,7 @@ from projects.clip_vg_core.metrics.generalized import (
     MatchingRule,
     count_expression,
     match_boxes,
+    measure_names,
     pairwise_overlaps,
     summarize_by_group,
     summarize_sets,
@@ -152,6 +153,7 @@ def test_all_measures_equal_their_definitions(overlap, matcher):
     for name, value in reference(expressions, rule).items():
         own = measures.get(name, measures.get(name + rule.suffix))
         assert own == pytest.approx(value), name
+    assert set(measures) == set(measure_names(rule))
     assert measures['num_expressions'] == 300
     assert measures['num_no_target'] == sum(not len(t) for *_, t in expressions)
     assert measures['num_targets'] == sum(len(t) for *_, t in expressions)

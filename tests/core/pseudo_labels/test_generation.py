@@ -140,6 +140,16 @@ def test_no_label_ends_with_the_option_to_change(
     assert advice in summary(manifest).splitlines()[-1]
 
 
+@pytest.mark.parametrize(('score', 'is_unsure'), [(0.29, True), (0.3, False)])
+def test_labels_of_unsure_detections_are_counted(tmp_path, inputs, score, is_unsure):
+    unsure = write(tmp_path / 'd.json', [detection(i, score=score) for i in IMAGES])
+    data, manifest = made(job(tmp_path, replace(inputs, detections=unsure)))
+    labels = data.count(b'\n')
+    assert manifest['statistics']['unsure_labels'] == labels * is_unsure
+    said = summary(manifest).splitlines()[-1]
+    assert ('--min-score 0.3' in said and f'{labels:,}' in said) is is_unsure
+
+
 def test_processes_and_the_order_of_the_files_change_nothing(tmp_path, inputs):
     whole, manifest = made(job(tmp_path, inputs))
     assert made(job(tmp_path, inputs, 'two.jsonl', workers=2)) == (whole, manifest)

@@ -24,7 +24,7 @@ from .common import keep_splits
 from .documents import Document, images_inside, open_document
 from .layout import Layout, Options
 from .odvg import odvg_line, write_odvg
-from .rows import FIELDS, parse_fields
+from .rows import FIELDS, lacking_fields, parse_fields
 from .tables import LAYOUTS, kinds_of, nearest_layout, without_ref_number
 
 __all__ = [
@@ -40,6 +40,9 @@ __all__ = [
     'read_annotations',
     'write_odvg',
 ]
+
+
+_ROWS = 'Rows are dicts with an image, an expression and a box each.'
 
 
 @dataclass(frozen=True)
@@ -80,11 +83,12 @@ def layout_of(document: Document, split_file: Path | None = None) -> Layout:
         sorted(map(str, document.value)) if isinstance(document.value, dict) else []
     )
     what = str(keys)[:500] if keys else type(document.value).__name__
+    rows = lacking_fields(document) if document.keys else ''
+    nearest = f'The nearest is {nearest_layout(document)}. '
     raise ValueError(
-        f'{document.path}: this layout of annotations is not known; found {what}. The '
-        f'nearest is {nearest_layout(document)}. For rows with an image, an expression '
-        "and a box, say their names: fields=dict(image='file', text='caption', "
-        "box='bbox') (--fields); docs/data.md has all layouts."
+        f'{document.path}: this layout of annotations is not known; found {what}. '
+        f'{nearest if document.kind != "csv" else ""}{rows or _ROWS} docs/data.md has '
+        'all layouts.'
     )
 
 

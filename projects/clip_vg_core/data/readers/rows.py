@@ -3,6 +3,7 @@
 The fields are told by the usual names of columns, or by the user.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,13 +13,14 @@ from .common import image_size, split_of, targets_of
 from .documents import Document
 from .layout import PIXEL_XYWH, PIXEL_XYXY, UNSETTLED, Label, Layout, Options, value_at
 
-__all__ = ['FIELDS', 'ROWS', 'parse_fields', 'texts_of_rows']
+__all__ = ['FIELDS', 'ROWS', 'lacking_fields', 'parse_fields', 'texts_of_rows']
 
-# What `fields` may name, and the names that are taken where it does not.
+# What `fields` may name, and the names that are taken where it does not; spaces, dashes
+# and capitals of a column do not count.
 FIELDS: dict[str, tuple[str, ...]] = {
     'image': (
         *('image', 'img', 'file_name', 'filename', 'image_path', 'img_path'),
-        *('image_name', 'image_file', 'file', 'path'),
+        *('image_name', 'image_file', 'file', 'path', 'photo', 'picture'),
     ),
     'text': (
         *('text', 'expression', 'caption', 'sentence', 'sent', 'phrase', 'query'),
@@ -32,6 +34,8 @@ FIELDS: dict[str, tuple[str, ...]] = {
     'width': ('image_width', 'img_width', 'width', 'img_w', 'image_w'),
     'split': ('split',),
     'sample_id': ('sample_id',),
+    # Rows that are alike in it, or in several columns, are boxes of one label.
+    'label': (),
     'source': ('source',),
     'image_set': ('dataset', 'dataset_name'),
 }
@@ -52,6 +56,11 @@ def _names(document: Document) -> list[str]:
     """Columns that any of the first rows has."""
     rows = [row for row in document.head if isinstance(row, dict)]
     return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _plain(name: Any) -> str:
+    """A column's name without what spreadsheets add to it."""
+    return re.sub(r'[\s-]+', '_', str(name).strip().lower())
 
 
 def _fields(
@@ -77,7 +86,13 @@ def _fields(
     of_box = fields.get('box')
     of_box = set(of_box) if isinstance(of_box, list | tuple) else {of_box}
     for field in FIELDS.keys() - fields.keys():
-        present = [n for n in FIELDS[field] if n in names and n not in of_box]
+        # In the order of the usual names.
+        present = [
+            n
+            for usual in FIELDS[field]
+            for n in names
+            if _plain(n) == usual and n not in of_box
+        ]
         if len(present) > 1 and field in ('image', 'text'):
             raise _ambiguous(document, field, present)
         if present:
@@ -95,12 +110,70 @@ def _fields(
 
 def _box_field(document: Document, names: list[str]) -> dict[str, Any]:
     """The column or the four columns of boxes, if there are such."""
-    columns = [c for c in COLUMNS if set(c) <= set(names)]
-    single = [name for name in FIELDS['box'] if name in names]
+    by_plain = {_plain(name): name for name in reversed(names)}
+    columns = [
+        tuple(by_plain[name] for name in c) for c in COLUMNS if set(c) <= set(by_plain)
+    ]
+    single = [name for name in names if _plain(name) in FIELDS['box']]
     if len(single) + min(len(columns), 1) > 1:
         raise _ambiguous(document, 'box', [*single, *map(list, columns)])
     choice: list[Any] = [*columns[:1], *single]
     return dict(box=choice[0]) if choice else {}
+
+
+def lacking_fields(document: Document) -> str:
+    """What rows lack to be read by the usual names, and how to say it.
+
+    Args:
+        document (Document): One of no known layout, whose rows have keys.
+    """
+    names = _names(document)
+    known = {
+        field
+        for field in ('image', 'text')
+        if any(_plain(name) in FIELDS[field] for name in names)
+    }
+    if _box_field(document, names):
+        known.add('box')
+    lacking = [field for field in ('image', 'text', 'box') if field not in known]
+    if not lacking:
+        return ''
+    if document.kind == 'csv' and any(_is_number(name) for name in names):
+        return (
+            'Its first line looks like a label: write the names of the columns above '
+            'it, such as image,text,x,y,w,h.'
+        )
+    nested = [
+        name
+        for row in document.head[:1]
+        for name, value in row.items()
+        if isinstance(value, list) and value and isinstance(value[0], dict)
+    ]
+    if nested and len(lacking) > 1:
+        return (
+            f'Labels within {", ".join(map(repr, nested))} of an image are not read: '
+            'write a row for each, with an image, a text and a bbox.'
+        )
+    columns = dict(image='COLUMN', text='COLUMN', box='COLUMN')
+    for name in names:  # what looks like a file is the image
+        if any(_is_image(row.get(name)) for row in document.head[:1]):
+            columns['image'] = str(name)
+    said = ' '.join(f'{field}={columns[field]}' for field in lacking)
+    four = ', of four columns box=A,B,C,D' if 'box' in lacking else ''
+    return (
+        f'As rows, it has no column of a usual name for {" and ".join(lacking)}: say '
+        f'--fields {said}{four} (in a config fields=dict({lacking[0]}=...)).'
+    )
+
+
+def _is_number(name: Any) -> bool:
+    return isinstance(_number(name), float)
+
+
+def _is_image(value: Any) -> bool:
+    return isinstance(value, str) and bool(
+        re.search(r'\.(jpe?g|png|webp|bmp|tiff?)$', value[-8:].lower())
+    )
 
 
 def _ambiguous(document: Document, field: str, names: list) -> ValueError:
@@ -129,11 +202,40 @@ def _boxes(row: dict, field: Any, where: str) -> list:
         return [[_number(value) for value in values]]
     value = value_at(row, field, where)
     if isinstance(value, str):
-        value = [_number(part) for part in re.split(r'[\s,;]+', value.strip()) if part]
+        value = _box_of_text(value)
+    if isinstance(value, list) and value and all(isinstance(b, dict) for b in value):
+        value = [_box_of_dict(box) for box in value]
     return [
         [_number(number) for number in box] if isinstance(box, list | tuple) else box
-        for box in targets_of(value or None if isinstance(value, list) else value)
+        for box in targets_of(
+            value or None if isinstance(value, list) else _box_of_dict(value)
+        )
     ]
+
+
+def _box_of_text(cell: str) -> Any:
+    """What a cell has: four numbers, or lists as JSON and Python write them."""
+    if cell.lstrip().startswith('['):
+        try:
+            return json.loads(cell)
+        except ValueError:
+            pass
+    return [_number(part) for part in re.split(r'[\s,;]+', cell.strip('[]() ')) if part]
+
+
+def _columns_of(box: Any) -> tuple[str, str, str, str] | tuple[()]:
+    """The names of the four numbers in a box that is a dict, e.g. x, y, w, h."""
+    if isinstance(box, dict):
+        for columns in COLUMNS:
+            if set(columns) <= box.keys():
+                return columns
+    return ()
+
+
+def _box_of_dict(box: Any) -> Any:
+    """A box as four numbers, if it is a dict that names them."""
+    columns = _columns_of(box)
+    return [box[name] for name in columns] if columns else box
 
 
 def _side(value: Any) -> Any:
@@ -144,8 +246,38 @@ def _side(value: Any) -> Any:
 
 
 def _labels(document: Document, options: Options) -> Iterator[Label]:
-    for label, _ in _read(document, _fields(document, options.fields)):
-        yield label
+    fields = _fields(document, options.fields)
+    rows = _read(document, fields)
+    if 'label' in fields:
+        yield from _joined(document, rows, fields['label'])
+    else:
+        for label, _ in rows:
+            yield label
+
+
+def _joined(
+    document: Document,
+    rows: Iterator[tuple[Label, dict]],
+    columns: str | Sequence[str],
+) -> Iterator[Label]:
+    """One label for all rows that are alike in some columns; their boxes, each once."""
+    columns = [columns] if isinstance(columns, str) else columns
+    alike: dict[tuple, list[Label]] = {}
+    for label, row in rows:
+        where = document.where(label.place)
+        key = tuple(str(value_at(row, column, where)) for column in columns)
+        alike.setdefault(key, []).append(label)
+    for key, labels in alike.items():
+        first, boxes = labels[0], []
+        for label in labels:
+            if (label.image, label.text) != (first.image, first.text):
+                raise ValueError(
+                    f'{document.where(label.place)}: the label {key} has another image '
+                    f'or expression in {document.noun} {first.place}; expected the '
+                    'same in all rows of a label.'
+                )
+            boxes += [box for box in label.boxes if box not in boxes]
+        yield first._replace(boxes=boxes)
 
 
 def texts_of_rows(
@@ -202,9 +334,15 @@ def _kinds(document: Document) -> tuple[BoxKind, ...]:
         for words, kinds in _KINDS.items():
             if words in name.lower():
                 return kinds
+    plain = set(map(_plain, names))
     for columns, box_format in COLUMNS.items():
-        if set(columns) <= set(names) and not set(FIELDS['box']) & set(names):
+        if set(columns) <= plain and not set(FIELDS['box']) & plain:
             return (BoxKind(box_format, 'pixel'),)
+    for row in document.head:
+        for value in row.values() if isinstance(row, dict) else ():
+            several = isinstance(value, list) and len(value) > 0
+            if named := _columns_of(value[0] if several else value):
+                return (BoxKind(COLUMNS[named], 'pixel'),)
     return UNSETTLED
 
 
