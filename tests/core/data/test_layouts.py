@@ -360,6 +360,16 @@ def test_several_boxes_or_none_in_a_cell(tmp_path):
     assert table.target_counts().tolist() == [2, 0]
 
 
+@pytest.mark.parametrize('cell', ['[[', '[' * 100_000, '[[1, 2, 3]]'])
+def test_a_broken_cell_is_no_empty_list(tmp_path, cell):
+    path = tmp_path / 'a.csv'
+    path.write_text(
+        f'image,text,bbox_xyxy\na.jpg,man,"1 2 30 40"\nb.jpg,dog,"{cell}"\n'
+    )
+    with pytest.raises(ValueError, match=r'a\.csv, row 3: a box must be 4 numbers'):
+        read_annotations(path, targets='any')
+
+
 def test_rows_that_are_alike_are_boxes_of_one_label(tmp_path):
     path = tmp_path / 'a.csv'
     rows = ['a.jpg,men,1,2,3,4', 'a.jpg,dog,5,6,7,8', 'b.jpg,men,1,2,3,4']

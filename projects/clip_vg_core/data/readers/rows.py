@@ -218,8 +218,9 @@ def _box_of_text(cell: str) -> Any:
     if cell.lstrip().startswith('['):
         try:
             return json.loads(cell)
-        except ValueError:
-            pass
+        except (ValueError, RecursionError):
+            if not cell.strip('[]() '):  # broken, and no empty list
+                return [cell]
     return [_number(part) for part in re.split(r'[\s,;]+', cell.strip('[]() ')) if part]
 
 
