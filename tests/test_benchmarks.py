@@ -32,7 +32,8 @@ def programs(monkeypatch):
         monkeypatch.setattr(module, 'build_model', tiny, raising=False)
         return module
 
-    return program
+    yield program
+    logging.disable(logging.NOTSET)  # which processes of peers.py set for themselves
 
 
 def test_the_clock_waits_for_a_gpu(monkeypatch):

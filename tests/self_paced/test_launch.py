@@ -44,7 +44,7 @@ def test_a_failed_job_shows_the_end_of_its_log(tmp_path):
 
 
 def test_of_a_job_that_ended_with_a_sentence_nothing_else_is_shown(tmp_path):
-    script = "print('Retrying'); raise SystemExit('ValueError: no weights')"
+    script = "print('Retrying', flush=True); raise SystemExit('ValueError: no weights')"
     job = Job((sys.executable, '-c', script), str(tmp_path / 'log.txt'))
     with pytest.raises(RuntimeError, match='no weights') as error:
         list(run_jobs([job]))
