@@ -4,8 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python
 SEED ?= 0
-# Processes that test; each takes 2 GB at times.
-WORKERS ?= 2
+# Processes that test (0: this one alone); each takes 2 GB at times.
+WORKERS ?= 0
 NAME := synthetic$(if $(filter-out 0,$(SEED)),_seed$(SEED))
 DATA ?= data/$(NAME)
 WORK_DIR ?= work_dirs/clip_vg_$(NAME)

@@ -1,5 +1,6 @@
 """Small models and data that the tests share; all offline, on the CPU."""
 
+import logging
 import multiprocessing
 import os
 import socket
@@ -46,6 +47,7 @@ def pytest_addoption(parser):
 
 @pytest.fixture(autouse=True)
 def _mmdet_scope():
+    logging.disable(logging.NOTSET)  # of whatever ran before in this process
     torch.manual_seed(0)
     init_default_scope('mmdet')
 
