@@ -201,8 +201,9 @@ def test_batch_augmentation_keeps_nothing_in_training(tmp_path, said):
     assert ['batch_augments' in message for message in said] == [True]
 
 
-def write_tokens(folder):
+def write_tokens(folder, precision):
     torch.set_num_threads(1)
+    torch.set_float32_matmul_precision(precision)
     init_default_scope('mmdet')
     for _ in range(3):
         model = build(folder)
@@ -211,9 +212,9 @@ def write_tokens(folder):
 
 
 def test_processes_write_the_same_folder_at_once(tmp_path):
-    workers = [
-        FORKS.Process(target=write_tokens, args=(str(tmp_path),)) for _ in range(2)
-    ]
+    # Another one would have a folder of its own.
+    own = str(tmp_path), torch.get_float32_matmul_precision()
+    workers = [FORKS.Process(target=write_tokens, args=own) for _ in range(2)]
     for worker in workers:
         worker.start()
     for worker in workers:
